@@ -1,0 +1,33 @@
+"""frozenmm: frozen foundation models in OpenMMLab pipelines.
+
+Importing the package pulls in torch and mmengine only. It fills two holes of a plain installation (mmcv without
+compiled operators, torchvision's wheel beside a CPU torch; see `frozenmm.compat`) and makes the registries known, so
+`custom_imports = dict(imports=['frozenmm'])` is all that a config needs. Everything else loads on first use.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from frozenmm import compat
+from frozenmm.version import __version__
+
+compat.fill_holes()
+
+from frozenmm import registry  # noqa: E402  (the holes must be filled before any mm* package is imported)
+
+if TYPE_CHECKING:
+    from frozenmm.models import *  # noqa: F403
+
+__all__ = ['__version__', 'compat', 'registry']
+
+
+def __getattr__(name: str) -> object:
+    """Registered classes by name, e.g. `frozenmm.EnhancedDINO`, imported on first use (PEP 562)."""
+    if name.startswith('_'):
+        raise AttributeError(name)
+    from frozenmm import models
+    try:
+        return getattr(models, name)
+    except AttributeError:
+        raise AttributeError(f'frozenmm has no attribute {name!r}; the registered classes are listed in '
+                             '`frozenmm.models`') from None

