@@ -1,0 +1,11 @@
+"""An index and nothing else: every registered class of frozenmm, grouped by role.
+
+Rooms that need mmdet or mmseg are listed only where that package is installed.
+"""
+from frozenmm.registry import installed
+
+# image and text towers
+
+if installed('mmdet'):
+    # detectors
+    pass
