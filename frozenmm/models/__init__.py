@@ -2,9 +2,10 @@
 
 Rooms that need mmdet or mmseg are listed only where that package is installed.
 """
-from frozenmm.registry import installed
-
 # image and text towers
+# attention
+from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
+from frozenmm.registry import installed
 
 if installed('mmdet'):
     # detectors
