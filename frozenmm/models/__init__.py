@@ -1,0 +1,12 @@
+"""An index and nothing else: every registered class of frozenmm, grouped by role.
+
+Rooms that need mmdet or mmseg are listed only where that package is installed.
+"""
+# image and text towers
+# attention
+from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
+from frozenmm.registry import installed
+
+if installed('mmdet'):
+    # detectors
+    pass

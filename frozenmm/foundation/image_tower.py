@@ -1,0 +1,237 @@
+"""The contract of frozen image encoders: the pipeline's batch in, named feature maps and image tokens out."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frozenmm.foundation.frozen_module import FrozenModule, FrozenNetwork
+from frozenmm.foundation.resample import resample
+from frozenmm.structures import ImageStats, TowerFeatures
+
+RESIZE_MODES = ('center_crop', 'squash', 'pad', 'none')
+TOKEN_COUNTS = {0: 0, 1: 1, 5: 2, 14: 3, 30: 4}
+"""Number of image tokens -> pyramid steps: 1 (whole), + 2x2 cells, + 3x3 cells, + 4x4 cells."""
+
+
+@dataclass(frozen=True)
+class TowerInput:
+    """What a network expects to see.
+
+    Attributes:
+        stats: its normalisation, for pixels in 0..255.
+        size: side of its square input in pixels (used unless `resize_mode='none'`).
+        patch: input sides must be a multiple of this (patch size of a ViT, largest stride of a convolutional network).
+        interpolation: `'bicubic'` or `'bilinear'`.
+    """
+
+    stats: ImageStats
+    size: int
+    patch: int
+    interpolation: str = 'bicubic'
+
+
+@dataclass
+class RawFeatures:
+    """What a family reads off its network; see `TowerFeatures` for shapes."""
+
+    maps: dict[str, Tensor]
+    tokens: Tensor | None = None
+    class_token: Tensor | None = None
+
+
+class ImageTower(FrozenModule):
+    """A frozen image encoder.
+
+    Families derive from it, set `channels`, `strides` and `token_channels`, and read their network in `extract`.
+
+    Args:
+        network: the network, or a `FrozenNetwork` to share.
+        input: what the network expects.
+        channels: width of every map by name, in order of falling resolution.
+        strides: stride of every map, in pixels of the tower's input.
+        token_channels: width of the image tokens; None if the family has none of its own (the mean of the patches of
+            a cell of the last map then stands in, so the width is that map's).
+        resize_mode: `'center_crop'` resizes the short side and crops the centre square, `'squash'` ignores the aspect
+            ratio, `'pad'` resizes the long side and pads bottom/right, `'none'` keeps the pipeline's resolution and
+            pads to a multiple of the patch.
+        size: side of the input in pixels, the network's own by default; a multiple of `input.patch`.
+        out_maps: names of the maps to return, all by default.
+        legacy_border: the official Frozen-DETR crop box (-1, -1, W, H): one black row on top, one black column left.
+        quantise: 8-bit resampling, bit for bit that of Pillow.
+        name: see `FrozenModule`; likewise precision, gradient, compile.
+    """
+
+    def __init__(self, network: nn.Module | FrozenNetwork, *, input: TowerInput, channels: dict[str, int],
+                 strides: dict[str, int], token_channels: int | None = None, resize_mode: str = 'center_crop',
+                 size: int | None = None, out_maps: Sequence[str] | None = None, legacy_border: bool = False,
+                 quantise: bool = False, name: str = '', precision: str = 'fp32', gradient: str = 'detached',
+                 compile: bool = False) -> None:
+        super().__init__(network, name=name, precision=precision, gradient=gradient, compile=compile)
+        if resize_mode not in RESIZE_MODES:
+            raise ValueError(f'resize_mode must be one of {list(RESIZE_MODES)}, got {resize_mode!r}')
+        size = input.size if size is None else size
+        if size < input.patch or size % input.patch:
+            raise ValueError(f'size must be a positive multiple of {self.name}\'s patch of {input.patch} pixels, '
+                             f'got {size}')
+        unknown = [key for key in out_maps or () if key not in channels]
+        if unknown:
+            raise ValueError(f'{self.name} has no maps {unknown}; it gives {list(channels)}')
+        if gradient == 'through' and quantise:
+            raise ValueError('quantise rounds to 8 bit, which has no gradient; use quantise=False with '
+                             'gradient=\'through\'')
+        names = [key for key in channels if out_maps is None or key in out_maps]
+        self.input = input
+        self.channels = {key: channels[key] for key in names}
+        self.strides = {key: strides[key] for key in names}
+        self.token_channels = channels[names[-1]] if token_channels is None else token_channels
+        self.resize_mode = resize_mode
+        self.size = size
+        self.legacy_border = legacy_border
+        self.quantise = quantise
+
+    def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
+        """Read maps and tokens off the network; families implement this.
+
+        Args:
+            network: the frozen network (possibly compiled), in its own precision.
+            pixels: (B, 3, h, w) in the network's normalisation, sides multiples of the patch.
+            num_tokens: 0, 1, 5, 14 or 30 image tokens wanted; `tokens=None` from a family without masked class tokens.
+        """
+        raise NotImplementedError(f'{type(self).__name__} must implement `extract`')
+
+    def forward(  # type: ignore[override]  # a tower takes a batch with its geometry, not any tensors
+            self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+            image_stats: ImageStats | None = None, *, num_tokens: int = 0) -> TowerFeatures:
+        """Features of a padded batch.
+
+        Args:
+            images: (B, 3, H, W) float, the pipeline's batch: normalised, padded at the bottom and right.
+            valid_sizes: B pairs (height, width) of the images without padding; the whole batch by default.
+            image_stats: the pipeline's normalisation; by default raw RGB pixels in 0..255.
+            num_tokens: 0, 1, 5, 14 or 30 image tokens.
+
+        Returns:
+            The maps asked for, tokens when `num_tokens > 0`, and where the maps lie in the image.
+
+        Raises:
+            ValueError: wrong shape, sizes outside the batch, an image smaller than a patch, NaN or infinite pixels.
+        """
+        if num_tokens not in TOKEN_COUNTS:
+            raise ValueError(f'num_tokens must be one of {list(TOKEN_COUNTS)}, got {num_tokens}')
+        sizes = self._check(images, valid_sizes)
+        pixels, valid, region = self.prepare(images, sizes, image_stats or ImageStats())
+        raw = self.run(lambda network, x: self.extract(network, x, num_tokens).__dict__, pixels)
+        maps = {key: raw['maps'][key] for key in self.channels}
+        tokens = raw['tokens']
+        if num_tokens and tokens is None:
+            tokens = cell_means(next(reversed(maps.values())), num_tokens)
+        class_token = raw['class_token']
+        if class_token is None and tokens is not None and raw['tokens'] is not None:
+            class_token = tokens[:, 0]
+        return TowerFeatures(maps=maps, valid=valid, region=region, tokens=tokens if num_tokens else None,
+                             class_token=class_token)
+
+    def prepare(self, images: Tensor, sizes: list[tuple[int, int]],
+                stats: ImageStats) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's input for a checked batch.
+
+        Returns:
+            pixels (B, 3, h, w), valid sizes (B, 2) int64 in them, region (B, 4) xyxy in pixels of `images`.
+        """
+        border = 1 if self.legacy_border else 0
+        if border:
+            mean, std = stats.tensors(images)
+            images = (F.pad(images * std + mean, (1, 0, 1, 0)) - mean) / std
+            sizes = [(height + 1, width + 1) for height, width in sizes]
+        if self.resize_mode == 'none':
+            pixels, valid, regions = self._pad_to_patch(images, sizes, stats)
+        else:
+            placed = [self._place(*size) for size in sizes]
+            regions = torch.tensor([box for box, _ in placed], dtype=torch.float64, device=images.device)
+            valid = torch.tensor([shown for _, shown in placed], device=images.device)
+            pixels = resample(images, regions, (self.size, self.size), torch.tensor(sizes, device=images.device),
+                              interpolation=self.input.interpolation, source=stats, target=self.input.stats,
+                              quantise=self.quantise)
+        return pixels, valid, (regions - border).to(torch.float32)
+
+    def _place(self, height: int, width: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+        """Region xyxy that the square input shows of an image, and the part of the input that shows image."""
+        side = self.size
+        if self.resize_mode == 'squash':
+            return (0.0, 0.0, width, height), (side, side)
+        if self.resize_mode == 'pad':
+            longest = max(height, width)
+            shown = (min(side, round(side * height / longest)), min(side, round(side * width / longest)))
+            return (0.0, 0.0, longest, longest), shown
+        short = min(height, width)
+        # torchvision's size rule, which the official preprocessing uses: the long side is truncated
+        tall, wide = int(side * height / short), int(side * width / short)
+        top, left = round((tall - side) / 2), round((wide - side) / 2)
+        step_y, step_x = height / tall, width / wide
+        return (left * step_x, top * step_y, (left + side) * step_x, (top + side) * step_y), (side, side)
+
+    def _pad_to_patch(self, images: Tensor, sizes: list[tuple[int, int]],
+                      stats: ImageStats) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch at its own resolution, re-normalised, padding set to the target's mean."""
+        count, _, height, width = images.shape
+        valid = torch.tensor(sizes, device=images.device)
+        target = self.input.stats
+        if stats.channel_order != target.channel_order:
+            images = images.flip(1)
+            stats = ImageStats(stats.mean[::-1], stats.std[::-1], target.channel_order)
+        if stats != target:
+            (mean, std), (target_mean, target_std) = stats.tensors(images), target.tensors(images)
+            images = images * (std / target_std) + (mean - target_mean) / target_std
+        if any(size != (height, width) for size in sizes):
+            rows = torch.arange(height, device=images.device)[None] < valid[:, :1]
+            columns = torch.arange(width, device=images.device)[None] < valid[:, 1:]
+            images = images * (rows[:, None, :, None] & columns[:, None, None, :])
+        bottom, right = -height % self.input.patch, -width % self.input.patch
+        images = F.pad(images, (0, right, 0, bottom))
+        region = images.new_tensor([[0, 0, width + right, height + bottom]], dtype=torch.float64).expand(count, 4)
+        return images, valid, region
+
+    def _check(self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None) -> list[tuple[int, int]]:
+        if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(f'{self.name} expects float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}')
+        count, _, height, width = images.shape
+        if valid_sizes is None:
+            sizes = [(height, width)] * count
+        else:
+            rows = valid_sizes.tolist() if isinstance(valid_sizes, Tensor) else valid_sizes
+            sizes = [(int(row[0]), int(row[1])) for row in rows]
+        if len(sizes) != count:
+            raise ValueError(f'{len(sizes)} valid sizes for {count} images; give one (height, width) per image')
+        for index, (h, w) in enumerate(sizes):
+            if h > height or w > width:
+                raise ValueError(f'image {index} has the valid size {h}x{w}, larger than the batch of {height}x{width}')
+            if min(h, w) < self.input.patch:
+                raise ValueError(f'image {index} is {h}x{w} pixels, smaller than one patch of {self.name} '
+                                 f'({self.input.patch} pixels); drop it or enlarge it in the pipeline')
+        message = f'{self.name} got NaN or infinite pixels; look at the pipeline\'s images and its normalisation'
+        finite = torch.isfinite(images).all()
+        if images.device.type == 'cpu':
+            if not finite:
+                raise ValueError(message)
+        elif images.device.type == 'cuda':
+            torch._assert_async(finite, message)  # no host synchronisation
+        return sizes
+
+
+def cell_means(feature_map: Tensor, num_tokens: int) -> Tensor:
+    """Image tokens for towers without class token: the mean patch of the whole image and of each pyramid cell.
+
+    Args:
+        feature_map: (B, C, h, w).
+        num_tokens: 1, 5, 14 or 30.
+
+    Returns:
+        (B, T, C), whole image first, then cells row by row. Source: Frozen-DETR, ablation "mean of patch tokens".
+    """
+    steps = TOKEN_COUNTS[num_tokens]
+    means = [F.adaptive_avg_pool2d(feature_map, k).flatten(2) for k in range(1, steps + 1)]
+    return torch.cat(means, 2).transpose(1, 2)

@@ -1,0 +1,40 @@
+"""What an image tower returns."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class TowerFeatures:
+    """Features of a batch of B images.
+
+    Attributes:
+        maps: dense maps by name (`'res2'`..`'res5'`, `'patch'`, ...), each (B, C, h, w) float32, in order of falling
+            resolution.
+        tokens: (B, T, C) float32 image tokens in the tower's embedding space, whole image first, then the cells of the
+            pyramid row by row; None for towers without any.
+        class_token: (B, C) float32, the embedding of the whole image; None for towers without one.
+        valid: (B, 2) int64, height and width of the tower's input (pixels) that show the image; the rest is padding.
+        region: (B, 4) float32 xyxy, the part of the pipeline's image (pixels) that the tower's whole input shows,
+            padding included; may exceed the image.
+    """
+
+    maps: dict[str, Tensor]
+    valid: Tensor
+    region: Tensor
+    tokens: Tensor | None = None
+    class_token: Tensor | None = None
+
+    def map(self, name: str | None = None) -> Tensor:
+        """One map by name; the last (coarsest) one without a name.
+
+        Raises:
+            KeyError: unknown name; the text lists those that exist.
+        """
+        if name is None:
+            return next(reversed(self.maps.values()))
+        if name not in self.maps:
+            raise KeyError(f'no feature map {name!r}; this tower gives {list(self.maps)}')
+        return self.maps[name]

@@ -1,0 +1,46 @@
+"""What several tests share: where recorded cases and the shared data lie, and a quiet, reproducible torch."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _shared_folder() -> Path:
+    return Path(os.environ.get('FROZENMM_SHARED', ROOT.parent / 'shared'))
+
+
+@pytest.fixture(scope='session')
+def repo_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def golden_dir() -> Path:
+    """Recorded cases of the official code that the repository carries."""
+    return ROOT / 'tests' / 'golden'
+
+
+@pytest.fixture(scope='session')
+def shared_dir() -> Path:
+    """Reference data beside the repository; the test is skipped where it is absent."""
+    folder = _shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f'the reference data folder {folder.name} is not beside the repository')
+    return folder
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _threads_per_worker() -> None:
+    """One thread per parallel worker, so that a small machine is not oversubscribed."""
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        torch.set_num_threads(1)
