@@ -138,7 +138,7 @@ void semantic(const SemanticJob& job, int64_t first, int64_t end) {
 
 }  // namespace
 
-const MaskKernels mask_kernels_amx{"amx", N, 12, semantic, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_amx{true, N, 12, semantic, panoptic_rows, instance_rows};
 
 bool mask_amx_permitted() {
 #if defined(__linux__)

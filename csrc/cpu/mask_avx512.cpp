@@ -15,7 +15,7 @@ namespace {
 
 }  // namespace
 
-const MaskKernels mask_kernels_avx512{"avx512", N, 12, semantic_rows<pruned_tile>, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_avx512{false, N, 12, semantic_rows<pruned_tile>, panoptic_rows, instance_rows};
 
 }  // namespace frozenmm
 #endif

@@ -10,20 +10,23 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from frozenmm.ops import mask_instance, mask_panoptic, mask_pool, mask_semantic
 from frozenmm.ops.mask_geometry import MaskGeometry
+from frozenmm.ops.mask_instance import instance_definition, rle_definition
+from frozenmm.ops.mask_panoptic import panoptic_definition
+from frozenmm.ops.mask_pool import pool_backward_definition, pool_definition
+from frozenmm.ops.mask_semantic import semantic_definition
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'fc_clip'
 DEFINITIONS = {
-    'mask_pool': mask_pool.pool_definition,
-    'mask_pool_backward': mask_pool.pool_backward_definition,
-    'mask_ensemble_semantic': mask_semantic.semantic_definition,
-    'mask_ensemble_panoptic': mask_panoptic.panoptic_definition,
-    'mask_ensemble_instance': mask_instance.instance_definition,
-    'mask_rle': mask_instance.rle_definition,
+    'mask_pool': pool_definition,
+    'mask_pool_backward': pool_backward_definition,
+    'mask_ensemble_semantic': semantic_definition,
+    'mask_ensemble_panoptic': panoptic_definition,
+    'mask_ensemble_instance': instance_definition,
+    'mask_rle': rle_definition,
 }
 # The torch path, and each instruction set of the compiled one; a machine without one runs the next narrower.
-IMPLEMENTATIONS = ('torch', 'baseline', 'avx2', 'avx512', 'amx')
+IMPLEMENTATIONS = ('torch', 'base', 'avx2', 'avx512', 'amx')
 
 
 def compiled() -> bool:
@@ -38,7 +41,7 @@ def choose(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif not compiled():
         pytest.skip('the compiled CPU operators are not loaded')
     else:
-        monkeypatch.setenv('FROZENMM_CPU_ISA', implementation)
+        monkeypatch.setenv('FROZENMM_CPU', implementation)
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
