@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cpu_features.h"
+#include "workspace.h"
 
 namespace {
 
@@ -134,6 +135,7 @@ struct Call {
     } else {
       expect_sizes(op, weight_name, w, {p.batch, p.queries, p.heads, p.levels, p.points});
     }
+    p.workspace = frozenmm::cpu::workspace;
     p.value = value.const_data_ptr(), p.locations = locations.const_data_ptr(), p.weights = weights.const_data_ptr();
     p.shapes = static_cast<const int64_t*>(shapes.const_data_ptr());
     p.starts = static_cast<const int64_t*>(starts.const_data_ptr());
@@ -170,9 +172,9 @@ Tensor forward(Call& call) {
   const int64_t units = p.batch * p.heads, threads = threads_for(p);
   const int64_t pieces = std::min(p.queries, units >= threads ? 1 : divide_up(threads, units));
   const int64_t length = divide_up(p.queries, pieces);
-  // Packing reads every row once; it pays when the samples read them more often than that.
+  // Packing reads and writes every row once, a sample reads four of them: measured, packing pays from here on.
   const bool too_far = p.keys * p.heads * p.channels >= (int64_t{1} << 31);
-  const bool packed = too_far || length * p.levels * p.points * 2 >= p.keys;
+  const bool packed = too_far || length * p.levels * p.points >= 3 * p.keys / 2;
   std::vector<Slice> slices;
   for (int64_t u = 0; u < units; ++u)
     for (int64_t q = 0; q < p.queries; q += length)
