@@ -70,8 +70,8 @@ def _read_torch(path: Path) -> object:
         if found is None:
             raise _damaged(path, ValueError('it is no readable pickle')) from None
         raise ValueError(
-            f'{path} holds Python objects besides tensors ({found[1]}), and loading those can run code. If you trust its '
-            'source, save its tensors alone: state = torch.load(path, weights_only=False); '
+            f'{path} holds Python objects besides tensors ({found[1]}), and loading those can run code. If you trust '
+            'its source, save its tensors alone: state = torch.load(path, weights_only=False); '
             "torch.save(state['state_dict'], new_path)") from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from None

@@ -112,7 +112,7 @@ def test_outside_the_image_stands_the_mean_of_the_target() -> None:
     image = torch.full((1, 3, 10, 10), 200.0)
     found = resample(image, torch.tensor([[0.0, 0.0, 20.0, 20.0]]), (8, 8), torch.tensor([[10, 10]]), source=RAW,
                      target=CLIP)
-    assert torch.equal(found[:, :, 4:], torch.zeros(1, 3, 4, 8)) and torch.equal(found[..., 4:], torch.zeros(1, 3, 8, 4))
+    assert found[:, :, 4:].abs().max() == 0 and found[..., 4:].abs().max() == 0
     torch.testing.assert_close(found[0, :, :4, :4].mean((1, 2)) * torch.tensor(CLIP.std) + torch.tensor(CLIP.mean),
                                torch.full((3, ), 200.0))
 

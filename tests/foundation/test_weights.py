@@ -114,7 +114,7 @@ def test_without_network_the_error_says_what_where_and_how_large(weights_home: P
 
 def test_an_address_that_cannot_be_reached_gives_the_same_help(online: Path) -> None:
     file = WeightFile('http://127.0.0.1:1/net.pth', 123, 'MIT')
-    with pytest.raises(FileNotFoundError, match='put it at .*net.pth, or give its path as `weights` .fetching it failed'):
+    with pytest.raises(FileNotFoundError, match='put it at .*, or give its path as `weights` .fetching it failed'):
         download(file, online / 'net.pth', name='net')
 
 

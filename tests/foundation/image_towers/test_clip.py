@@ -96,9 +96,9 @@ def test_a_cell_token_sees_only_its_cell(tiny_clip: dict, generator: torch.Gener
     assert not torch.allclose(before[:, [2, 4]], after[:, [2, 4]])
 
 
-@pytest.mark.parametrize('name, widths, heads', [('RN50', [256, 512, 1024, 2048], 32), ('RN50x4', [320, 640, 1280, 2560], 40),
-                                                 ('RN50x16', [384, 768, 1536, 3072], 48),
-                                                 ('RN50x64', [512, 1024, 2048, 4096], 64)])
+@pytest.mark.parametrize('name, widths, heads', [
+    ('RN50', [256, 512, 1024, 2048], 32), ('RN50x4', [320, 640, 1280, 2560], 40),
+    ('RN50x16', [384, 768, 1536, 3072], 48), ('RN50x64', [512, 1024, 2048, 4096], 64)])
 def test_resnets_have_the_published_widths(name: str, widths: list[int], heads: int) -> None:
     with torch.device('meta'):
         network = MODELS_BY_NAME[name].build()
@@ -188,8 +188,8 @@ def test_weights_load_from_every_form_of_file(tiny_clip: dict, tmp_path: Path, i
 def test_the_file_of_another_model_is_recognised(tiny_clip: dict, tmp_path: Path) -> None:
     torch.save(OfficialCLIP(tiny_clip).state_dict(), tmp_path / 'small.pt')
     wider = {**tiny_clip, 'width': 64}
-    with pytest.raises(ValueError, match=r'small.pt does not fit CLIP custom .*: wrong shape: class_embedding is \(32,\), '
-                       r'not \(64,\).*The file looks like a CLIP ViT of width 32, patch 4, 24 px'):
+    with pytest.raises(ValueError, match=r'small.pt does not fit CLIP custom .*: wrong shape: class_embedding is '
+                       r'\(32,\), not \(64,\).*The file looks like a CLIP ViT of width 32, patch 4, 24 px'):
         CLIPTower(wider, tmp_path / 'small.pt')
     torch.save(ModifiedResNet(**TINY_RESNET).state_dict(), tmp_path / 'resnet.pt')
     with pytest.raises(ValueError, match='The file looks like a CLIP ResNet of width 8'):
