@@ -22,7 +22,8 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('content', [STATE, {'state_dict': STATE, 'epoch': 3}, {'model': STATE},
-                                     {'model': {'module': STATE}}, {f'module.{key}': value for key, value in STATE.items()}])
+                                     {'model': {'module': STATE}},
+                                     {f'module.{key}': value for key, value in STATE.items()}])
 @pytest.mark.parametrize('zipped', [True, False])
 def test_state_dicts_are_found_in_their_usual_wrappings(tmp_path: Path, content: dict, zipped: bool) -> None:
     torch.save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)

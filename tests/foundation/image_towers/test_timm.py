@@ -119,8 +119,8 @@ def test_published_weights_are_found_in_the_cache_folder(weights_home: Path) -> 
 
 
 def test_published_weights_that_are_absent_are_described(weights_home: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r'resnet18.a1_in1k.safetensors .about 44 MB, licence: apache-2.0. comes '
-                       r'from https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors'):
+    with pytest.raises(FileNotFoundError, match=r'resnet18.a1_in1k.safetensors .about 44 MB, licence: apache-2.0. '
+                       r'comes from https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors'):
         TimmTower('resnet18')
 
 
