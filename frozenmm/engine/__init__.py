@@ -1,0 +1,4 @@
+"""Hooks, parameter rules and runners."""
+from frozenmm.engine.accelerate_hook import AccelerateHook
+
+__all__ = ['AccelerateHook']
