@@ -8,4 +8,4 @@ from frozenmm.registry import installed
 
 if installed('mmdet'):
     # detectors
-    pass
+    from frozenmm.detection.frozen_detr import EnhancedDINO, EnhancedDINOHead
