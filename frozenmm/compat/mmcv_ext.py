@@ -1,8 +1,8 @@
 """A stand-in for `mmcv._ext`, so that mmdet and mmseg work on mmcv-lite.
 
-`mmcv.ops` asks the compiled module for its functions when it is imported; mmcv-lite has the Python files but no compiled
-module. The stand-in answers every name: with a plain torch function for the operators that the models of our scope call
-(NMS, RoIAlign), else with a function that raises when it is called. A real `mmcv._ext` is never replaced.
+`mmcv.ops` asks the compiled module for its functions when it is imported; mmcv-lite has the Python files but no
+compiled module. The stand-in answers every name: with a plain torch function for the operators that the models of our
+scope call (NMS, RoIAlign), else with a function that raises when it is called. A real `mmcv._ext` is never replaced.
 """
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     Args follow mmcv's compiled function: `rois` (N, 5) as image index, x1, y1, x2, y2; `pool_mode` 1 is average.
     """
     if pool_mode != 1:
-        raise NotImplementedError('RoIAlign with pool_mode=\'max\' needs compiled mmcv operators; use pool_mode=\'avg\'')
+        raise NotImplementedError('RoIAlign with pool_mode=\'max\' needs compiled mmcv operators; '
+                                  'use pool_mode=\'avg\'')
     bins = (aligned_height, aligned_width)
     for image, index, rows, columns in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned,
                                                    input.shape[-2:]):

@@ -1,8 +1,8 @@
 """torchvision's wheel beside a CPU build of torch.
 
 The wheel's compiled library asks for CUDA libraries that a CPU torch does not bring. It then cannot load, and
-`import torchvision` fails because the operator `torchvision::nms` is missing. Defining the two operators that the import
-looks for heals it; `nms` gets a CPU implementation. Nothing happens where the library loads.
+`import torchvision` fails because the operator `torchvision::nms` is missing. Defining the two operators that the
+import looks for heals it; `nms` gets a CPU implementation. Nothing happens where the library loads.
 """
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class _AfterImport(Loader):
 
 class _Finder(MetaPathFinder):
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None,
+                  target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != 'torchvision':
             return None
         spec = PathFinder.find_spec(fullname, path, target)

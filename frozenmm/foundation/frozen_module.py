@@ -45,7 +45,7 @@ class FrozenNetwork:
         self._fingerprint = None if precision == 'fp32' else fingerprint(network)
         self.module = network.requires_grad_(False).eval().to(self.dtype)
         self.device = next((value.device for value in network.state_dict().values()), torch.device('cpu'))
-        self._compiled: nn.Module | None = None
+        self._compiled: Callable | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -55,7 +55,7 @@ class FrozenNetwork:
         return self._fingerprint
 
     @property
-    def compiled(self) -> nn.Module:
+    def compiled(self) -> Callable:
         """The network under `torch.compile`, compiled once."""
         if self._compiled is None:
             self._compiled = torch.compile(self.module)
@@ -100,6 +100,8 @@ class FrozenModule(nn.Module):
         gradient: `'detached'` runs without autograd; `'through'` lets gradients reach the input, never the weights.
         compile: run the network under `torch.compile`.
     """
+
+    _frozen: FrozenNetwork
 
     def __init__(self, network: nn.Module | FrozenNetwork, *, name: str = '', precision: str = 'fp32',
                  gradient: str = 'detached', compile: bool = False) -> None:
@@ -189,6 +191,7 @@ class FrozenModule(nn.Module):
                 f'{self.fingerprint}); build the model with the same network and weights file')
 
     def extra_repr(self) -> str:
+        """Name, precision and gradient policy, shown when the model is printed."""
         return f'{self.name}, precision={self.precision}, gradient={self.gradient}'
 
 

@@ -75,12 +75,14 @@ class ImageTower(FrozenModule):
             raise ValueError(f'resize_mode must be one of {list(RESIZE_MODES)}, got {resize_mode!r}')
         size = input.size if size is None else size
         if size < input.patch or size % input.patch:
-            raise ValueError(f'size must be a positive multiple of {self.name}\'s patch of {input.patch} pixels, got {size}')
+            raise ValueError(f'size must be a positive multiple of {self.name}\'s patch of {input.patch} pixels, '
+                             f'got {size}')
         unknown = [key for key in out_maps or () if key not in channels]
         if unknown:
             raise ValueError(f'{self.name} has no maps {unknown}; it gives {list(channels)}')
         if gradient == 'through' and quantise:
-            raise ValueError('quantise rounds to 8 bit, which has no gradient; use quantise=False with gradient=\'through\'')
+            raise ValueError('quantise rounds to 8 bit, which has no gradient; use quantise=False with '
+                             'gradient=\'through\'')
         names = [key for key in channels if out_maps is None or key in out_maps]
         self.input = input
         self.channels = {key: channels[key] for key in names}
@@ -97,12 +99,13 @@ class ImageTower(FrozenModule):
         Args:
             network: the frozen network (possibly compiled), in its own precision.
             pixels: (B, 3, h, w) in the network's normalisation, sides multiples of the patch.
-            num_tokens: 0, 1, 5, 14 or 30 image tokens wanted. A family without masked class tokens returns `tokens=None`.
+            num_tokens: 0, 1, 5, 14 or 30 image tokens wanted; `tokens=None` from a family without masked class tokens.
         """
         raise NotImplementedError(f'{type(self).__name__} must implement `extract`')
 
-    def forward(self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
-                image_stats: ImageStats | None = None, *, num_tokens: int = 0) -> TowerFeatures:
+    def forward(  # type: ignore[override]  # a tower takes a batch with its geometry, not any tensors
+            self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+            image_stats: ImageStats | None = None, *, num_tokens: int = 0) -> TowerFeatures:
         """Features of a padded batch.
 
         Args:

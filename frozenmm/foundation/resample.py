@@ -2,8 +2,8 @@
 
 Resizing is two small matrices per image, so images of different valid size go through one batched product on the
 device. The weights are those of Pillow's `Image.resize(box=...)`: the filter is widened when shrinking (antialias) and
-cut at the border of the valid area. Because the weights of a pixel sum to one, the change of normalisation can be applied
-to the small result.
+cut at the border of the valid area. Because the weights of a pixel sum to one, the change of normalisation can be
+applied to the small result.
 """
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 Rooms that need mmdet or mmseg are listed only where that package is installed.
 """
-from frozenmm.registry import installed
-
 # image and text towers
+# frozen parts for any model
+from frozenmm.foundation.frozen_backbone import FrozenBackbone
+from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
+from frozenmm.registry import installed
 
 if installed('mmdet'):
     # detectors

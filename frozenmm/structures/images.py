@@ -37,7 +37,8 @@ class ImageStats:
             preprocessor: module with buffers `mean`, `std` of 3 values (when it normalises). Images arrive from
                 OpenCV as BGR; a channel conversion makes them RGB.
         """
-        converts = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
+        converts = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion',
+                                                                               False)))
         order = 'rgb' if converts else 'bgr'
         enabled = getattr(preprocessor, '_enable_normalize', hasattr(preprocessor, 'mean'))
         if not enabled:
