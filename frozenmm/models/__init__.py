@@ -11,4 +11,4 @@ from frozenmm.registry import installed
 
 if installed('mmdet'):
     # detectors
-    pass
+    from frozenmm.detection.frozen_detr import EnhancedDINO, EnhancedDINOHead
