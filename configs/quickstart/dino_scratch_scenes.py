@@ -13,7 +13,7 @@ minutes = 5
 width = 128
 
 model = dict(
-    type='DINO',
+    type='frozenmm.EnhancedDINO',
     num_queries=40,
     with_box_refine=True,
     as_two_stage=True,
@@ -106,7 +106,10 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
     clip_grad=dict(max_norm=0.1, norm_type=2))
-custom_hooks = [dict(type='frozenmm.TimeBudgetHook', minutes=minutes)]
+custom_hooks = [
+    dict(type='frozenmm.AccelerateHook'),
+    dict(type='frozenmm.TimeBudgetHook', minutes=minutes),
+]
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
