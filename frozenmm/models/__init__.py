@@ -7,6 +7,8 @@ Rooms that need mmdet or mmseg are listed only where that package is installed.
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.remembering_tower import RememberingTower
+# attention
+from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.registry import installed
 
 if installed('mmdet'):

@@ -1,6 +1,6 @@
 """Operators for dense vision: deformable attention, mask pooling and mask ensembling.
 
-Every operator is complete in torch; `python -m frozenmm.ops.build` compiles kernels that the dispatcher then prefers, and
+Every operator is complete in torch; `python -m frozenmm.ops.build` compiles kernels that the dispatcher then prefers;
 `python -m frozenmm.env` says which implementation each operator uses and why.
 """
 from __future__ import annotations
