@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
 
 _trusted: set[Path] = set()
 
@@ -118,6 +120,32 @@ def _is_pickle(head: bytes) -> bool:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if line.startswith('WeightsUnpickler error')), lines[0] if lines else '')
+
+
+def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write weights as safetensors with a JSON header; the file appears complete or not at all.
+
+    Args:
+        path: the file to write, `.safetensors`.
+        state: tensors by key.
+        meta: header entries, stored as JSON.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    from safetensors.torch import save_file
+    path = Path(path).expanduser()
+    if path.suffix != '.safetensors':
+        raise ValueError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, got {path.name}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        # copies, because safetensors refuses tensors that share memory
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, unfinished,
+                  metadata={key: json.dumps(value) for key, value in meta.items()})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def trust_folder(folder: str | Path) -> None:

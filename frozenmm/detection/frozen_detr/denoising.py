@@ -72,32 +72,34 @@ class DenoisingQueries(CdnQueryGenerator):
         boxes = torch.cat([sample.gt_instances.bboxes / sample.gt_instances.bboxes.new_tensor(
             [*sample.img_shape[::-1], *sample.img_shape[::-1]]) for sample in batch_data_samples])
         counts = [len(sample.gt_instances.labels) for sample in batch_data_samples]
+        return self.queries(labels, boxes, bbox_xyxy_to_cxcywh(boxes)[:, 2:], counts)
+
+    def queries(self, labels: Tensor, boxes: Tensor, sides: Tensor,
+                counts: list[int]) -> tuple[Tensor, Tensor, Tensor, dict[str, int]]:
+        """The same for joined targets.
+
+        Args:
+            labels: (S,) int64, the targets of all images.
+            boxes: (S, 4) xyxy in units of the image.
+            sides: (S, 2) width and height of the boxes.
+            counts: targets of every image.
+        """
         most = max(counts)
         groups = self.get_num_groups(most)
-        contents, queries = self.noisy_targets(labels, boxes, groups)
+        contents, queries = self._noisy_targets(labels, boxes, sides, groups)
         contents, queries = self._scatter(contents, queries, counts, groups)
         mask = self.attention_mask(most, groups, labels.device)[:most * 2 * groups + self.num_matching_queries]
         return contents, queries, mask, dict(num_denoising_queries=most * 2 * groups, num_denoising_groups=groups)
 
-    def noisy_targets(self, labels: Tensor, boxes: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """All S targets, 2 x groups times over: even copies positive, odd copies negative.
-
-        Args:
-            labels: (S,) int64.
-            boxes: (S, 4) xyxy in units of the image.
-            groups: number of groups.
-
-        Returns:
-            contents (R, C) and boxes (R, 4) as inverse sigmoid of cxcywh.
-        """
+    def _noisy_targets(self, labels: Tensor, boxes: Tensor, sides: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """All targets, 2 x groups times over: even copies positive, odd copies negative."""
         noise = self.draw_noise(len(labels) * 2 * groups, labels.device)
         changed = noise.label_p < self.label_noise_scale * 0.5
         contents = self.label_embedding(labels.repeat(2 * groups).masked_scatter(changed, noise.new_labels))
         boxes = boxes.repeat(2 * groups, 1)
         negative = torch.arange(2 * groups, device=labels.device).repeat_interleave(len(labels)) % 2
         part = (noise.box_part + negative[:, None]) * noise.box_sign
-        sides = bbox_xyxy_to_cxcywh(boxes)[:, 2:].repeat(1, 2)
-        boxes = (boxes + part * sides * self.box_noise_scale / 2).clamp(min=0.0, max=1.0)
+        boxes = (boxes + part * sides.repeat(2 * groups, 2) * self.box_noise_scale / 2).clamp(min=0.0, max=1.0)
         return contents, inverse_sigmoid(bbox_xyxy_to_cxcywh(boxes), eps=1e-3)
 
     def _scatter(self, contents: Tensor, boxes: Tensor, counts: list[int], groups: int) -> tuple[Tensor, Tensor]:
