@@ -12,7 +12,7 @@ from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from frozenmm.ops import mask_pool
+from frozenmm.ops.mask_pool import mask_pool
 
 
 @dataclass
