@@ -1,0 +1,18 @@
+"""Operators for dense vision: deformable attention, mask pooling and mask ensembling.
+
+Every operator is complete in torch; `python -m frozenmm.ops.build` compiles kernels that the dispatcher then prefers, and
+`python -m frozenmm.env` says which implementation each operator uses and why.
+"""
+from __future__ import annotations
+
+from frozenmm.ops import loader
+from frozenmm.ops.accelerate import accelerate, restore
+from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
+from frozenmm.ops.loader import backend
+from frozenmm.ops.ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
+
+if not loader.being_built():
+    loader.load()
+
+__all__ = ['MultiScaleDeformableAttention', 'accelerate', 'backend', 'ms_deform_attn', 'ms_deform_attn_fused',
+           'restore']
