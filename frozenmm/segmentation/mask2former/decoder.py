@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from frozenmm.ops.mask_pool import mask_pool
+
+Size = tuple[int, int]
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Memory:
 
     tokens: Tensor
     position: Tensor
-    size: tuple[int, int]
+    size: Size
 
 
 def attend(attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
@@ -152,18 +155,18 @@ class MaskedAttentionDecoder(nn.Module):
         return self.decode([memories[i % len(memories)] for i in range(self.num_layers)], mask_features, all_layers)
 
     def decode(self, memories: Sequence[Memory], mask_features: Tensor, all_layers: bool | None = None,
-               inject: Callable[[int, Tensor], Tensor | None] | None = None) -> list[MaskProposals]:
+               inject: Callable[[int, Callable[[Size], Tensor]], Tensor | None] | None = None) -> list[MaskProposals]:
         """Run the layers.
 
         Args:
             memories: one per layer.
             mask_features: (B, mask_channels, H/4, W/4).
             all_layers: see `forward`.
-            inject: called with a layer's index and its normalised queries (B, Q, C); what it returns (B, Q, C) is added
-                to the queries before the next layer.
+            inject: called with a layer's index and a function that gives its mask logits (B, Q, h, w) at a size (h, w);
+                what it returns (B, Q, C) is added to the queries before the next layer.
         """
         all_layers = self.training if all_layers is None else all_layers
-        maker = _MaskMaker(self.mask_embed, mask_features, keep=all_layers)
+        maker = MaskMaker(self.mask_embed, mask_features, keep=all_layers)
         count = len(mask_features)
         query = self.query_feat.weight.expand(count, -1, -1)
         query_position = self.query_embed.weight.expand(count, -1, -1)
@@ -181,11 +184,11 @@ class MaskedAttentionDecoder(nn.Module):
             if all_layers or last:
                 proposals.append(self.propose(normed, maker))
             if inject is not None and not last:
-                addition = inject(index, normed)
+                addition = inject(index, partial(maker.at, normed))
                 query = query if addition is None else query + addition
         return proposals
 
-    def propose(self, normed: Tensor, maker: _MaskMaker) -> MaskProposals:
+    def propose(self, normed: Tensor, maker: MaskMaker) -> MaskProposals:
         """Masks and embeddings (B, Q, C) of normalised queries."""
         mask_logits = maker.full(normed)
         return MaskProposals(mask_logits, self.pool_proj(mask_pool(maker.features, mask_logits)) + normed)
@@ -210,7 +213,7 @@ def run_layer(layer: nn.Module, query: Tensor, query_position: Tensor, tokens: T
     return layer.norms[2](layer.ffn(query))
 
 
-class _MaskMaker:
+class MaskMaker:
     """Mask logits of queries, at full or at level resolution.
 
     Resizing and the product over channels are both linear and commute. When only the last layer's masks are wanted, the
@@ -221,7 +224,7 @@ class _MaskMaker:
         self.mask_embed = mask_embed
         self.features = features
         self.keep = keep
-        self._resized: dict[tuple[int, int], Tensor] = {}
+        self._resized: dict[Size, Tensor] = {}
         self._latest: tuple[Tensor, Tensor] | None = None
 
     def full(self, normed: Tensor) -> Tensor:
@@ -230,7 +233,7 @@ class _MaskMaker:
         self._latest = (normed, logits)
         return logits
 
-    def at(self, normed: Tensor, size: tuple[int, int]) -> Tensor:
+    def at(self, normed: Tensor, size: Size) -> Tensor:
         """(B, Q, *size), the full logits resized bilinearly."""
         if self.keep and self._latest is not None and self._latest[0] is normed:
             return F.interpolate(self._latest[1], size=size, mode='bilinear', align_corners=False)
@@ -239,7 +242,11 @@ class _MaskMaker:
         return torch.einsum('bqc,bchw->bqhw', self.mask_embed(normed), self._resized[size])
 
     @torch.no_grad()
-    def blocked(self, normed: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, Q, h*w) bool: positions outside the query's mask; a query without any mask may look everywhere."""
-        blocked = self.at(normed, size).flatten(2).sigmoid() < 0.5
-        return blocked & ~blocked.all(-1, keepdim=True)
+    def outside(self, normed: Tensor, size: Size) -> Tensor:
+        """(B, Q, h*w) bool: positions outside the query's mask."""
+        return self.at(normed, size).flatten(2).sigmoid() < 0.5
+
+    def blocked(self, normed: Tensor, size: Size) -> Tensor:
+        """(B, Q, h*w) bool: where a query must not look; a query without any mask may look everywhere."""
+        outside = self.outside(normed, size)
+        return outside & ~outside.all(-1, keepdim=True)

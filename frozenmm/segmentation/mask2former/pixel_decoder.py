@@ -11,6 +11,8 @@ from mmengine.model import caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from frozenmm.ops import MultiScaleDeformableAttention
+
 
 def encoder_config(*, channels: int, num_layers: int, num_levels: int, num_heads: int, num_points: int,
                    feedforward_channels: int) -> ConfigDict:
@@ -20,6 +22,16 @@ def encoder_config(*, channels: int, num_layers: int, num_levels: int, num_heads
     feedforward = dict(embed_dims=channels, feedforward_channels=feedforward_channels, num_fcs=2, ffn_drop=0.0,
                        act_cfg=dict(type='ReLU', inplace=True))
     return ConfigDict(num_layers=num_layers, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=feedforward))
+
+
+def build_encoder(config: ConfigDict, attention: type[MultiScaleDeformableAttention] = MultiScaleDeformableAttention
+                  ) -> Mask2FormerTransformerEncoder:
+    """mmdet's encoder with our deformable attention in the place of mmcv's; weight names are the same."""
+    encoder = Mask2FormerTransformerEncoder(**config)
+    for layer in encoder.layers:
+        layer.self_attn = attention(**config.layer_cfg.self_attn_cfg)
+    initialise_encoder(encoder)
+    return encoder
 
 
 def initialise_encoder(encoder: Mask2FormerTransformerEncoder) -> None:
@@ -92,12 +104,12 @@ class PixelDecoder(MSDeformAttnPixelDecoder):
                  with_cp: bool = False) -> None:
         if len(in_channels) != 4:
             raise ValueError(f'the pixel decoder takes four maps, res2 to res5; got in_channels={list(in_channels)}')
-        super().__init__(
-            in_channels=list(in_channels), strides=[4, 8, 16, 32], feat_channels=channels, out_channels=mask_channels,
-            norm_cfg=dict(type='GN', num_groups=num_groups),
-            encoder=encoder_config(channels=channels, num_layers=num_layers, num_levels=3, num_heads=num_heads,
-                                   num_points=num_points, feedforward_channels=feedforward_channels),
-            positional_encoding=dict(num_feats=channels // 2, normalize=True))
+        encoder = encoder_config(channels=channels, num_layers=num_layers, num_levels=3, num_heads=num_heads,
+                                 num_points=num_points, feedforward_channels=feedforward_channels)
+        super().__init__(in_channels=list(in_channels), strides=[4, 8, 16, 32], feat_channels=channels,
+                         out_channels=mask_channels, norm_cfg=dict(type='GN', num_groups=num_groups), encoder=encoder,
+                         positional_encoding=dict(num_feats=channels // 2, normalize=True))
+        self.encoder = build_encoder(encoder)
         self.with_cp = with_cp
         self.init_weights()
 
