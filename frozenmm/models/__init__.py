@@ -10,4 +10,4 @@ from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteT
 
 if installed('mmdet'):
     # detectors
-    pass
+    from frozenmm.detection.frozen_detr import EnhancedDINO, EnhancedDINOHead
