@@ -1,7 +1,7 @@
 """Where the weights of a frozen model come from: a file, the cache folder, the official address, or a random draw.
 
-The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks the
-network.
+The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks
+the network.
 """
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -81,8 +82,8 @@ def locate(weights: str | Path | None, file: WeightFile | None, *, name: str) ->
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f'weights of {name}: {path.absolute()} is no file; give the path of a checkpoint, None '
-                                    "for the published weights, or 'random'")
+            raise FileNotFoundError(f'weights of {name}: {path.absolute()} is no file; give the path of a checkpoint, '
+                                    "None for the published weights, or 'random'")
         return path
     if file is None:
         raise ValueError(f"{name} has no published weights; give weights='path/to/file' or weights='random'")
@@ -91,15 +92,16 @@ def locate(weights: str | Path | None, file: WeightFile | None, *, name: str) ->
 
 
 def build_network(build: Callable[[], M], weights: str | Path | None, file: WeightFile | None, *, name: str,
-                  select: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> M:
+                  select: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None, on_meta: bool = True) -> M:
     """A network with its weights.
 
     Args:
-        build: makes the network; called on the meta device when the weights come from a file.
+        build: makes the network.
         weights: path, None for the published file, `'random'` or `'random:<seed>'` (the same draw on every machine).
         file: the published weights.
         name: what errors call the model.
         select: picks the network's part of a file and renames its keys.
+        on_meta: call `build` on the meta device when the weights come from a file, so that nothing is drawn in vain.
 
     Raises:
         FileNotFoundError: see `locate`.
@@ -112,7 +114,7 @@ def build_network(build: Callable[[], M], weights: str | Path | None, file: Weig
             return build()
     path = locate(weights, file, name=name)
     state = read_state(path)
-    with torch.device('meta'):
+    with torch.device('meta') if on_meta else nullcontext():
         network = build()
     load_strictly(network, state if select is None else select(state), name=name, source=str(path), whole=state)
     return network
@@ -140,7 +142,8 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         ValueError: the file's hash is not the published one.
     """
     help_text = (f'weights of {name} are not on this machine: {file.file_name} (about {file.megabytes} MB, licence: '
-                 f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as `weights`')
+                 f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as '
+                 '`weights`')
     if os.environ.get('FROZENMM_OFFLINE', '') not in ('', '0'):
         raise FileNotFoundError(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,8 +159,8 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         found = _sha256(part)
         if not found.startswith(file.sha256):
             part.unlink()
-            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is published; '
-                             'it was deleted, try again')
+            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
+                             'published; it was deleted, try again')
         part.replace(path)
     return path
 
