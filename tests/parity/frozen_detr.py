@@ -31,6 +31,7 @@ from parity.cases import Case
 NOT_COMPARED = {
     'dino_train_dn': [(r'loss_(xy|hw)(_.*)?', 'the official code only logs it: no part of the total, no gradient')],
 }
+RANKED = {'dino_eval': ('post_scores', ('post_labels', 'post_boxes'))}
 
 
 @MMDET_MODELS.register_module(force=True)
