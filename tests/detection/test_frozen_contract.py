@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+import tiny_dino as tiny
 import torch
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
@@ -95,7 +95,8 @@ DISTRIBUTED = '''
 import logging, os, sys
 logging.disable(logging.INFO)
 sys.path[:0] = [r'{tests}', r'{root}']
-import frozenmm, tiny, torch
+import frozenmm, torch
+import tiny_dino as tiny
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 rank = int(sys.argv[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
+import tiny_dino as tiny
 import torch
 from torch import nn
 
@@ -68,8 +68,9 @@ def test_features_for_another_number_of_towers_are_refused():
         tiny.outputs(model, tiny.batch())
 
 
-@pytest.mark.parametrize('tokens,message', [(None, 'the features hold no image tokens, but the detector uses 5'),
-                                            (torch.zeros(2, 1, 20), r'5 image queries need image tokens \(B, 5 or more')])
+@pytest.mark.parametrize('tokens,message', [
+    (None, 'the features hold no image tokens, but the detector uses 5'),
+    (torch.zeros(2, 1, 20), r'5 image queries need image tokens \(B, 5 or more')])
 def test_features_with_too_few_tokens_are_refused(tokens, message):
     model = tiny.build(tiny.enhanced(tiny.tiny(5)))
     data = model.data_preprocessor(copy.deepcopy(tiny.batch()))
