@@ -9,6 +9,7 @@ from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
+from frozenmm.foundation.image_towers.timm import TimmTower
 from frozenmm.foundation.remembering_tower import RememberingTower
 # attention
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
