@@ -6,13 +6,13 @@ Rooms that need mmdet or mmseg are listed only where that package is installed.
 # frozen parts for any model
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
-
-# attention
-from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.image_towers.timm import TimmTower
+
+# attention
+from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.registry import installed
 
 if installed('mmdet'):
