@@ -13,6 +13,9 @@ from frozenmm.foundation.remembering_tower import RememberingTower
 # attention
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.foundation.image_towers.timm import TimmTower
+
+# attention
+from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.registry import installed
 
 if installed('mmdet'):
