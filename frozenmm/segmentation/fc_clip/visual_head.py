@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.foundation.image_towers.clip_resnet import AttentionPool
 from frozenmm.ops.mask_pool import mask_pool, resize_masks
 
 
@@ -39,33 +39,31 @@ def project_pooled(visual: nn.Module, pooled: Tensor) -> Tensor:
     return visual.head(visual.trunk.head(pooled.reshape(-1, channels, 1, 1))).view(count, queries, -1)
 
 
-def masked_attention_pool(pool: nn.Module, dense: Tensor, mask_logits: Tensor) -> Tensor:
+def masked_attention_pool(pool: AttentionPool, dense: Tensor, mask_logits: Tensor) -> Tensor:
     """CLIP ResNet's attention pooling, restricted to each mask.
 
     All masks of an image ask with one query, the mean token, so the attention logits are computed once per image.
 
     Args:
-        pool: `AttentionPool2d` of CLIP: `positional_embedding` (1 + side * side, C), q, k, v and c projections.
+        pool: attention pool of a CLIP ResNet.
         dense: (B, C, h, w).
         mask_logits: (B, Q, H, W).
 
     Returns:
         (B, Q, D); an empty mask attends to nothing, so it gets the output projection's bias.
     """
-    height, width = dense.shape[-2:]
+    size = (dense.shape[-2], dense.shape[-1])
     tokens = dense.flatten(2).transpose(1, 2)
-    first, grid = pool.positional_embedding[:1], pool.positional_embedding[1:]
-    side = int(len(grid)**0.5)
-    grid = F.interpolate(grid.T.reshape(1, -1, side, side), size=(height, width), mode='bilinear', align_corners=False)
-    keys = tokens + grid.flatten(2).transpose(1, 2)
+    positions = pool.positions(size)
+    keys = tokens + positions[1:]
 
     def heads(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (pool.heads, -1)).transpose(1, 2)
 
-    query = heads(pool.q_proj(tokens.mean(1, keepdim=True) + first))
+    query = heads(pool.q_proj(tokens.mean(1, keepdim=True) + positions[:1]))
     key, value = heads(pool.k_proj(keys)), heads(pool.v_proj(keys))
     logits = (query @ key.transpose(-1, -2)) * key.shape[-1]**-0.5
-    inside = (resize_masks(mask_logits, (height, width)) > 0).flatten(2)[:, None]
+    inside = (resize_masks(mask_logits, size) > 0).flatten(2)[:, None]
     weights = torch.where(inside, logits, -torch.inf).softmax(-1)
-    weights = torch.where(inside, weights, 0)  # an empty mask's row is NaN
+    weights = torch.where(inside, weights, 0)  # the row of an empty mask is NaN
     return pool.c_proj((weights @ value).transpose(1, 2).flatten(2))
