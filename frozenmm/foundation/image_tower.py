@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,18 @@ class RawFeatures:
     maps: dict[str, Tensor]
     tokens: Tensor | None = None
     class_token: Tensor | None = None
+
+
+class TowerOptions(TypedDict, total=False):
+    """Arguments that every family passes on to `ImageTower`; see there."""
+
+    resize_mode: str
+    size: int | None
+    out_maps: Sequence[str] | None
+    legacy_border: bool
+    quantise: bool
+    gradient: str
+    compile: bool
 
 
 class ImageTower(FrozenModule):

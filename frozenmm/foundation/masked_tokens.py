@@ -1,8 +1,8 @@
 """Several class tokens in one forward of a ViT: each sees one cell of a pyramid over the patches (Frozen-DETR).
 
-Order inside the transformer: cells first (2x2 row by row, then 3x3, ...), then the ordinary class token, then the patches.
-Cell tokens see themselves and the patches of their cell; all others see everything but cell tokens, so they are what they
-would be without them.
+Order inside the transformer: cells first (2x2 row by row, then 3x3, ...), then the ordinary class token, then the
+patches. Cell tokens see themselves and the patches of their cell; all others see everything but cell tokens, so they
+are what they would be without them.
 """
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def pyramid_cells(grid: tuple[int, int], num_tokens: int) -> Tensor:
         num_tokens: 1, 5, 14 or 30.
 
     Returns:
-        (T, rows * columns) bool, whole image first. Cells are those of adaptive pooling: equal and disjoint where k divides
-        the grid (the official case), overlapping by at most one patch where it does not.
+        (T, rows * columns) bool, whole image first. Cells are those of adaptive pooling: equal and disjoint where
+        k divides the grid (the official case), overlapping by at most one patch where it does not.
 
     Raises:
         ValueError: another number of tokens.
@@ -41,7 +41,7 @@ def pyramid_cells(grid: tuple[int, int], num_tokens: int) -> Tensor:
 def _spans(side: int, k: int) -> Tensor:
     """(k, side) bool: cell i spans floor(i * side / k) up to ceil((i + 1) * side / k)."""
     index, cell = torch.arange(side), torch.arange(k)[:, None]
-    return (index >= (cell * side).div(k, rounding_mode='floor')) & (index < -(-(cell + 1) * side).div(k, rounding_mode='floor'))
+    return (index >= cell * side // k) & (index < ((cell + 1) * side + k - 1) // k)
 
 
 def multi_token_mask(grid: int | tuple[int, int], num_tokens: int) -> Tensor:
@@ -77,10 +77,10 @@ def _cell_rows(grid: tuple[int, int], num_tokens: int, prefix: int, device: torc
 
 def attend(query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, int], num_tokens: int,
            prefix: int = 1) -> Tensor:
-    """Attention under `multi_token_mask`, in two unequal parts, so that the large one needs no mask (and runs as flash).
+    """Attention under `multi_token_mask`, in two parts, so that the large one needs no mask (and runs as flash).
 
     Args:
-        query: (B, heads, T-1 + prefix + N, channels): cell tokens, then `prefix` tokens (class token, registers), patches.
+        query: (B, heads, T-1 + prefix + N, channels): cell tokens, `prefix` tokens (class token, registers), patches.
         key: likewise.
         value: likewise.
         grid: rows and columns of patches.

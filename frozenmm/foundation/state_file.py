@@ -67,8 +67,8 @@ def _read_torch(path: Path) -> object:
         if 'weights_only' not in str(error).lower() and 'unsupported' not in str(error).lower():
             raise _damaged(path, error) from None
         raise ValueError(
-            f'{path} holds Python objects besides tensors, and loading those can run code ({_first_line(error)}). If you '
-            "trust its source, save its tensors alone: state = torch.load(path, weights_only=False); "
+            f'{path} holds Python objects besides tensors, and loading those can run code ({_first_line(error)}). If '
+            "you trust its source, save its tensors alone: state = torch.load(path, weights_only=False); "
             "torch.save(state['state_dict'], new_path)") from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from None

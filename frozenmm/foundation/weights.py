@@ -1,7 +1,7 @@
 """Where the weights of a frozen model come from: a file, the cache folder, the official address, or a random draw.
 
-The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks the
-network.
+The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks
+the network.
 """
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def locate(weights: str | Path | None, file: WeightFile | None, *, name: str) ->
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f'weights of {name}: {path.absolute()} is no file; give the path of a checkpoint, None '
-                                    "for the published weights, or 'random'")
+            raise FileNotFoundError(f'weights of {name}: {path.absolute()} is no file; give the path of a checkpoint, '
+                                    "None for the published weights, or 'random'")
         return path
     if file is None:
         raise ValueError(f"{name} has no published weights; give weights='path/to/file' or weights='random'")
@@ -140,7 +140,8 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         ValueError: the file's hash is not the published one.
     """
     help_text = (f'weights of {name} are not on this machine: {file.file_name} (about {file.megabytes} MB, licence: '
-                 f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as `weights`')
+                 f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as '
+                 '`weights`')
     if os.environ.get('FROZENMM_OFFLINE', '') not in ('', '0'):
         raise FileNotFoundError(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,8 +157,8 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         found = _sha256(part)
         if not found.startswith(file.sha256):
             part.unlink()
-            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is published; '
-                             'it was deleted, try again')
+            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
+                             'published; it was deleted, try again')
         part.replace(path)
     return path
 

@@ -2,11 +2,13 @@
 
 Rooms that need mmdet or mmseg are listed only where that package is installed.
 """
-from frozenmm.registry import installed
-
 # image and text towers
 from frozenmm.foundation.image_towers.clip import CLIPTower
+from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
+from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
+from frozenmm.foundation.image_towers.timm import TimmTower
+from frozenmm.registry import installed
 
 if installed('mmdet'):
     # detectors

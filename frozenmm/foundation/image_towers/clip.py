@@ -4,11 +4,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from frozenmm.foundation.frozen_module import shared_network
-from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput
+from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.clip_resnet import ModifiedResNet
 from frozenmm.foundation.image_towers.clip_vit import PATCH_OUTPUTS, CLIPVisionTransformer
 from frozenmm.foundation.lookup import lookup
@@ -31,9 +33,9 @@ class CLIPModel:
     heads: int
     output_dim: int
     patch: int
-    sha256: str
-    megabytes: int
-    file: str
+    sha256: str = ''
+    megabytes: int = 0
+    file: str = ''
 
     @property
     def weights(self) -> WeightFile:
@@ -86,14 +88,14 @@ def clip_model(model: str | Mapping[str, object]) -> tuple[str, CLIPModel]:
         name = lookup(model, [*MODELS_BY_NAME, *_ALIASES], 'CLIP model')
         name = _ALIASES.get(name, name)
         return name, MODELS_BY_NAME[name]
-    sizes = dict(model)
-    layers = sizes.get('layers')
-    is_resnet = isinstance(layers, tuple | list)
+    layers = model.get('layers')
+    is_resnet = not isinstance(layers, int)
     expected = {key for key in _CUSTOM if not (is_resnet and key == 'patch_size')}
-    if set(sizes) != expected:
-        raise ValueError(f'sizes of a CLIP model are {sorted(expected)}, got {sorted(sizes)}')
-    return 'custom', CLIPModel(sizes['input_resolution'], sizes['width'], tuple(layers) if is_resnet else layers,
-                               sizes['heads'], sizes['output_dim'], sizes.get('patch_size', 0), '', 0, '')
+    if set(model) != expected:
+        raise ValueError(f'sizes of a CLIP model are {sorted(expected)}, got {sorted(model)}')
+    sizes: dict[str, Any] = {**model, 'layers': tuple(layers) if isinstance(layers, list | tuple) else layers}
+    return 'custom', CLIPModel(sizes['input_resolution'], sizes['width'], sizes['layers'], sizes['heads'],
+                               sizes['output_dim'], sizes.get('patch_size', 0))
 
 
 def image_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -106,21 +108,21 @@ def image_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 class CLIPTower(ImageTower):
     """An image encoder of OpenAI's CLIP.
 
-    A ViT gives the map `'patch'` (by default the last block's raw output, as Frozen-DETR takes it), a ResNet res2..res5.
-    Image tokens are masked class tokens (ViT) or attention pools of cells (ResNet), in CLIP's joint space.
+    A ViT gives the map `'patch'` (by default the last block's raw output, as Frozen-DETR takes it), a ResNet
+    res2..res5. Image tokens are masked class tokens (ViT) or attention pools of cells (ResNet), in CLIP's joint space.
 
     Args:
-        model: `'ViT-B/32'`, `'ViT-B/16'`, `'ViT-L/14'`, `'ViT-L/14@336px'`, `'RN50'`, `'RN101'`, `'RN50x4'`, `'RN50x16'`,
-            `'RN50x64'`, or a dict of sizes (see `clip_model`).
+        model: `'ViT-B/32'`, `'ViT-B/16'`, `'ViT-L/14'`, `'ViT-L/14@336px'`, `'RN50'`, `'RN101'`, `'RN50x4'`,
+            `'RN50x16'`, `'RN50x64'`, or a dict of sizes (see `clip_model`).
         weights: path of an official file (TorchScript) or a state dict; None for the published file; `'random'`.
-        patch_output: `'raw'`, `'normed'` (after the final norm) or `'projected'` (joint space; for a ResNet an additional
-            map `'patch'`).
+        patch_output: `'raw'`, `'normed'` (after the final norm) or `'projected'` (joint space; for a ResNet an
+            additional map `'patch'`).
         precision: see `FrozenModule`.
         **options: of `ImageTower`.
     """
 
     def __init__(self, model: str | Mapping[str, object] = 'ViT-L/14@336px', weights: str | Path | None = None, *,
-                 patch_output: str = 'raw', precision: str = 'fp32', **options: object) -> None:
+                 patch_output: str = 'raw', precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         if patch_output not in PATCH_OUTPUTS:
             raise ValueError(f'patch_output must be one of {list(PATCH_OUTPUTS)}, got {patch_output!r}')
         key, sizes = clip_model(model)
@@ -132,7 +134,8 @@ class CLIPTower(ImageTower):
             lambda: build_network(sizes.build, weights, sizes.weights if sizes.file else None, name=name,
                                   select=image_part),
             name=name, precision=precision)
-        channels, strides = dict(network.module.channels), dict(network.module.strides)
+        module = cast(CLIPVisionTransformer, network.module)
+        channels, strides = module.channels, module.strides
         if patch_output == 'projected':
             channels['patch'], strides['patch'] = sizes.output_dim, sizes.patch or 32
         self.patch_output = patch_output

@@ -1,4 +1,4 @@
-"""The image ResNet of OpenAI's CLIP, under the official key names: three-part stem, antialiased strides, attention pool."""
+"""The image ResNet of OpenAI's CLIP under the official key names: three-part stem, pooled strides, attention pool."""
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
                 ('1', nn.BatchNorm2d(outputs))]))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, 4 * planes, h / stride, w / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
@@ -78,7 +79,7 @@ class AttentionPool(nn.Module):
         return self.c_proj(self.v_proj(feature_map.movedim(1, -1))).movedim(-1, 1)
 
     def forward(self, feature_map: Tensor, num_tokens: int = 1) -> Tensor:
-        """Image tokens (B, T, output_dim) of (B, width, h, w): T = 1 is CLIP's own; others pool one pyramid cell each."""
+        """Image tokens (B, T, output_dim) of (B, width, h, w): T = 1 is CLIP's own, others pool a pyramid cell each."""
         batch, width, *grid = feature_map.shape
         cells = pyramid_cells((grid[0], grid[1]), num_tokens).to(feature_map.device)
         x = feature_map.flatten(2).transpose(1, 2)

@@ -16,6 +16,7 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the activation that OpenAI's weights were trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -61,6 +62,7 @@ class ResidualBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
+        """(B, T + N, width) to the same shape."""
         x = x + self.attn(self.ln_1(x), grid, num_tokens)
         return x + self.mlp(self.ln_2(x))
 
@@ -79,6 +81,7 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList([ResidualBlock(width, heads) for _ in range(layers)])
 
     def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
+        """(B, T + N, width) to the same shape."""
         for block in self.resblocks:
             x = block(x, grid, num_tokens)
         return x
@@ -142,8 +145,8 @@ class CLIPVisionTransformer(nn.Module):
         Args:
             pixels: (B, 3, h, w), sides multiples of the patch.
             num_tokens: 1, 5, 14 or 30.
-            patch_output: `'raw'` for the last block's output, `'normed'` for it after `ln_post`, `'projected'` for it in
-                the joint space.
+            patch_output: `'raw'` for the last block's output, `'normed'` for it after `ln_post`, `'projected'` for it
+                in the joint space.
 
         Returns:
             `{'patch': (B, C, rows, columns)}` and tokens (B, T, output_dim), whole image first.

