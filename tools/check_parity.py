@@ -20,21 +20,20 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 def table(results: list) -> str:
     width = max(len(result.case) for result in results)
-    lines = [f'{"case":{width}}  {"absolute":>9}  {"relative":>9}  {"used":>5}  outputs  verdict']
+    lines = [f'{"case":{width}}   absolute   relative   used  outputs  verdict']
     for result in results:
-        lines.append(f'{result.case:{width}}  {result.absolute:9.2e}  {result.relative:9.2e}  {result.used:5.0%}  {result.compared:7d}  '
-                     f'{result.verdict}')
+        lines.append(f'{result.case:{width}}  {result.absolute:9.2e}  {result.relative:9.2e}  {result.used:5.0%}  '
+                     f'{result.compared:7d}  {result.verdict}')
         lines += [f'{"":{width}}    {note}' for note in result.notes]
     return '\n'.join(lines)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('paths', nargs='+', type=Path, metavar='PATH', help='folders with recorded cases')
     parser.add_argument('--list', action='store_true', help='list the cases and stop')
     parser.add_argument('--json', type=Path, help='write the results to this file')
-    arguments = parser.parse_args()
-    import frozenmm  # noqa: F401  (fills the holes of the installation before mmdet is imported)
+    arguments = parser.parse_args(arguments)
     from parity.cases import find_cases, run_case
     cases = find_cases(arguments.paths)
     if not cases:
@@ -43,6 +42,7 @@ def main() -> int:
     if arguments.list:
         print('\n'.join(case.title for case in cases))
         return 0
+    import frozenmm  # noqa: F401  (fills the holes of the installation before an adapter imports mmdet)
     results = [run_case(case) for case in cases]
     print(table(results))
     passed = sum(result.verdict == 'pass' for result in results)

@@ -85,11 +85,13 @@ def enhanced(*enhancers: dict, dim: int = DIM, **changes: object) -> dict:
 
 
 def tiny(image_queries: int = 0, patch_maps: tuple[str, ...] = (), **tower: object) -> dict:
-    return dict(tower=dict(type='frozenmm.TinyTower', **tower), image_queries=image_queries, patch_maps=list(patch_maps))
+    """Config of an enhancer with the tiny tower."""
+    return dict(tower=dict(type='frozenmm.TinyTower', **tower), image_queries=image_queries,
+                patch_maps=list(patch_maps))
 
 
-def batch(sizes: tuple[tuple[int, int], ...] = ((64, 64), (48, 64)), *, seed: int = 0, targets: tuple[int, ...] = (2, 1),
-          classes: int = 3) -> dict:
+def batch(sizes: tuple[tuple[int, int], ...] = ((64, 64), (48, 64)), *, seed: int = 0,
+          targets: tuple[int, ...] = (2, 1), classes: int = 3) -> dict:
     """Input of `model.data_preprocessor`: uint8 BGR images and samples with random boxes."""
     generator = torch.Generator().manual_seed(seed)
     samples, images = [], []

@@ -4,7 +4,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import DetDataSample
@@ -19,12 +22,16 @@ from frozenmm.detection.frozen_detr.denoising import DenoisingNoise, DenoisingQu
 from frozenmm.detection.frozen_detr.image_queries import image_query_boxes, image_query_references
 from frozenmm.detection.frozen_detr.levels import level_positions
 from frozenmm.foundation import ImageTower, TowerInput
+from frozenmm.foundation.image_towers.clip import CLIPTower
+from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
+from frozenmm.foundation.masked_tokens import multi_token_mask
 from frozenmm.structures import ImageStats, TowerFeatures
 from parity.cases import Case
 
 NOT_COMPARED = {
     'dino_train_dn': [(r'loss_(xy|hw)(_.*)?', 'the official code only logs it: no part of the total, no gradient')],
 }
+RANKED = {'dino_eval': ('post_scores', ('post_labels', 'post_boxes'))}
 
 
 @MMDET_MODELS.register_module(force=True)
@@ -277,7 +284,55 @@ def cdn_queries_and_mask(case: Case) -> dict[str, Tensor]:
 
 
 def clip_multi_class_token(case: Case) -> dict[str, Tensor]:
-    return {'boxes': _boxes}[case.name](case)
+    """The four computations that go by this kind, told apart by their inputs."""
+    if 'img_wh' in case.inputs:
+        return _boxes(case)
+    if 'image0' in case.inputs:
+        return _preprocess(case)
+    return _masked_tokens(case) if 'image' in case.inputs else _masks(case)
+
+
+def _masked_tokens(case: Case) -> dict[str, Tensor]:
+    params, image = case.params, case.inputs['image']
+    sizes = {key: params[key] for key in ('input_resolution', 'patch_size', 'width', 'layers', 'heads', 'output_dim')}
+    with _weights_file(case) as path:
+        tower = CLIPTower(sizes, path, resize_mode='none')
+    stats = tower.input.stats  # the recorded image is preprocessed already
+    count = params['num_class_tokens']
+    features = tower(image, image_stats=stats, num_tokens=count)
+    tokens = features.tokens
+    return dict(class_tokens=tokens, class_tokens_raw_order=torch.cat([tokens[:, 1:], tokens[:, :1]], 1),
+                patch_map=features.map('patch'), attn_mask=multi_token_mask(params['patch_grid'], count),
+                plain_class_token=tower(image, image_stats=stats, num_tokens=1).class_token)
+
+
+def _masks(case: Case) -> dict[str, Tensor]:
+    return {f'mask_packed_{count}': torch.from_numpy(np.packbits(multi_token_mask(case.params['patch_grid'], count)))
+            for count in case.params['num_class_tokens']}
+
+
+def _preprocess(case: Case) -> dict[str, Tensor]:
+    side = case.params['n_px']
+    clip = dict(input_resolution=side, patch_size=side, width=8, layers=1, heads=1, output_dim=8)
+    dino = dict(img_size=side, patch_size=side, embed_dim=8, depth=1, num_heads=1)
+    towers = dict(clip_input=CLIPTower(clip, 'random', legacy_border=True, quantise=True),
+                  clip_input_clamped=CLIPTower(clip, 'random', quantise=True),
+                  dinov2_input=DINOv2Tower(dino, 'random', legacy_border=True, quantise=True))
+    outputs = {}
+    for index in range(case.params['num_images']):
+        image = case.inputs[f'image{index}'].permute(2, 0, 1)[None].float()
+        for name, tower in towers.items():
+            outputs[f'{name}{index}'] = tower.prepare(image, [tuple(image.shape[-2:])], ImageStats())[0][0]
+    return outputs
+
+
+@contextmanager
+def _weights_file(case: Case) -> Iterator[Path]:
+    """The recorded weights as a file, which is how users give them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, 'weights.pt')
+        torch.save(case.weights, path)
+        yield path
 
 
 def _boxes(case: Case) -> dict[str, Tensor]:
@@ -289,6 +344,19 @@ def _boxes(case: Case) -> dict[str, Tensor]:
     return outputs
 
 
+def dinov2_patch_map(case: Case) -> dict[str, Tensor]:
+    params, image = case.params, case.inputs['image']
+    sizes = {key: params[key] for key in ('patch_size', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'norm_eps',
+                                          'num_register_tokens', 'interpolate_offset', 'interpolate_antialias')}
+    with _weights_file(case) as path:
+        tower = DINOv2Tower(dict(sizes, img_size=params['native_grid'] * params['patch_size']), path,
+                            resize_mode='none')
+    features = tower(image, image_stats=tower.input.stats, num_tokens=1)
+    grid = (params['input_grid'], params['input_grid'])
+    return dict(class_token=features.class_token, patch_map=features.map('patch'),
+                pos_embed=tower.network.positions(grid))
+
+
 ADAPTERS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
     function.__name__: function for function in (clip_multi_class_token, encoder_fusion, decoder_image_query,
-                                                 cdn_queries_and_mask, dino_eval, dino_train_dn)}
+                                                 cdn_queries_and_mask, dino_eval, dino_train_dn, dinov2_patch_map)}

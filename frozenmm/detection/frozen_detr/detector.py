@@ -12,6 +12,7 @@ import torch
 from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.models.layers import SinePositionalEncoding
 from mmdet.structures import OptSampleList, SampleList
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from frozenmm.detection.frozen_detr.decoder import ImageQueryDecoder
@@ -21,6 +22,7 @@ from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
 from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_query_references
 from frozenmm.detection.frozen_detr.levels import Levels, join_levels, padding_masks
 from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
+from frozenmm.detection.frozen_detr.upstream import widen_levels
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -203,6 +205,20 @@ class EnhancedDINO(DINO):
         references = image_query_references(sizes, self.image_queries.count)
         return dict(image_queries=self.image_queries(tokens),
                     image_references=references.to(tokens.device, non_blocking=True))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Also takes checkpoints of detectors without frozen maps; refuses official ones, which need the converter."""
+        if f'{prefix}transformer.level_embed' in state_dict:
+            raise ValueError('this is an official DINO checkpoint; convert it first: '
+                             '`python tools/convert.py frozen_detr IN OUT.safetensors`')
+        state = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        heads = self.encoder.layers[0].self_attn.num_heads
+        widened = widen_levels(state, dict(self.named_parameters()), self.num_feature_levels, heads)
+        state_dict.update({prefix + key: state[key] for key in widened})
+        if widened:
+            print_log(f'the checkpoint knows {self.num_feature_levels} encoder levels: attention to '
+                      f'{self._patch_levels} frozen maps starts from its initialisation', logger='current')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
