@@ -33,7 +33,7 @@ RULES = (
     Rename(rf'{_PIXEL}fpn3\.1\.(.+)', rf'{_BRANCH}conv.gn.\1'),
     *encoder_rules(rf'{_PIXEL}sam_transformer\.', _BRANCH),
     *_injector_rules(),
-    Rename(rf'{_PREDICTOR}input_proj_sam\.0\.(.+)', r'mask_generator.decoder.sam_input_proj.\1'),
+    Rename(rf'{_PREDICTOR}input_proj_sam\.(?:0\.)?(weight|bias)', r'mask_generator.decoder.sam_input_proj.\1'),
     Rename(r'sam\.(image_encoder|prompt_encoder|mask_decoder)\..+', None, 'the frozen SAM model has its own file'),
     Rename(r'sam\.pixel_(mean|std)', None, 'normalisation is a constant of the model'),
     *FC_CLIP_RULES,

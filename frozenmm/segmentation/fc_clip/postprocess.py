@@ -58,7 +58,7 @@ class MaskPostprocessor:
         self.class_scores = class_scores
 
     def __call__(self, log_probs: Tensor, mask_logits: Tensor, geometry: MaskGeometry,
-                 thing_classes: Sequence[int]) -> MaskResults:
+                 thing_classes: Sequence[int], *, tasks: Sequence[str] | None = None) -> MaskResults:
         """The results of one image.
 
         Args:
@@ -66,19 +66,21 @@ class MaskPostprocessor:
             mask_logits: (Q, h, w).
             geometry: how the masks' grid maps to the output.
             thing_classes: indices of the classes that have instances.
+            tasks: do only these of the configured tasks.
         """
+        tasks = self.tasks if tasks is None else [task for task in self.tasks if task in tasks]
         probabilities = log_probs.softmax(-1)
         results = MaskResults()
-        if 'semantic' in self.tasks:
+        if 'semantic' in tasks:
             results.semantic = self.semantic(probabilities[:, :-1], mask_logits, geometry)
-        if 'panoptic' in self.tasks:
+        if 'panoptic' in tasks:
             results.panoptic = mask_ensemble_panoptic(
                 probabilities, mask_logits, geometry, thing_classes=thing_classes,
                 score_threshold=self.score_threshold, overlap_threshold=self.overlap_threshold)
-        if 'instance' in self.tasks:
+        if 'instance' in tasks:
             results.instance = mask_ensemble_instance(probabilities[:, :-1], mask_logits, geometry, top_k=self.top_k,
                                                       thing_classes=thing_classes)
-        if 'proposals' in self.tasks:
+        if 'proposals' in tasks:
             results.proposals = all_masks(mask_logits, geometry)
         return results
 

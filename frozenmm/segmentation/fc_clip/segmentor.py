@@ -125,7 +125,7 @@ class FCCLIP(BaseDetector):
             (B, Q, D) in text space; (B, Q) bool, masks that have a pixel on the frozen map.
         """
         embed = getattr(self.image_tower, 'mask_embeddings', None)
-        dense = features.map(DENSE if DENSE in features.maps else None)
+        dense = self.dense_map(features)
         masks = resize_masks(mask_logits.float(), dense.shape[-2:])
         valid = (masks > 0).flatten(2).any(-1)
         if embed is not None:
@@ -133,14 +133,23 @@ class FCCLIP(BaseDetector):
         return self.image_tower.run(
             lambda network, *tensors: mask_embeddings(getattr(network, 'visual', network), *tensors), dense, masks), valid
 
+    def dense_map(self, features: TowerFeatures) -> Tensor:
+        """The map (B, C, h, w) that the frozen branch pools."""
+        return features.map(DENSE if DENSE in features.maps else None)
+
     def results(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], *,
                 rescale: bool = True) -> list[MaskResults]:
         """Results of all tasks, one per image."""
         proposals, features = self.generate(batch_inputs, batch_data_samples, all_layers=False)
-        log_probs = self.classify(proposals[-1], features)
-        things = self.classifier.rows.things
-        return [self.postprocessor(log_probs[index], proposals[-1].mask_logits[index].float(), geometry, things)
-                for index, geometry in enumerate(self.geometries(batch_inputs, batch_data_samples, rescale=rescale))]
+        log_probs, mask_logits = self.classify(proposals[-1], features), proposals[-1].mask_logits.float()
+        geometries = self.geometries(batch_inputs, batch_data_samples, rescale=rescale)
+        return [self.finish(log_probs[index], mask_logits[index], geometry, sample, one_image(features, index))
+                for index, (geometry, sample) in enumerate(zip(geometries, batch_data_samples))]
+
+    def finish(self, log_probs: Tensor, mask_logits: Tensor, geometry: MaskGeometry, sample: DetDataSample,
+               features: TowerFeatures) -> MaskResults:
+        """Results of one image from its log probabilities (Q, K+1) and mask logits (Q, h, w)."""
+        return self.postprocessor(log_probs, mask_logits, geometry, self.classifier.rows.things)
 
     def canvas(self, batch_inputs: Tensor) -> tuple[int, int]:
         """(height, width) that the tower's maps cover: the batch, padded to a multiple of the tower's patch."""
@@ -155,6 +164,13 @@ class FCCLIP(BaseDetector):
         sizes = valid_sizes(batch_inputs, batch_data_samples)
         outputs = [tuple(sample.ori_shape[:2]) if rescale else size for sample, size in zip(batch_data_samples, sizes)]
         return [MaskGeometry(canvas, size, output) for size, output in zip(sizes, outputs)]
+
+
+def one_image(features: TowerFeatures, index: int) -> TowerFeatures:
+    """The maps of one image of a batch, as a batch of one."""
+    part = slice(index, index + 1)
+    return TowerFeatures(maps={name: value[part] for name, value in features.maps.items()}, valid=features.valid[part],
+                         region=features.region[part])
 
 
 def build_tower(tower: ImageTower | Mapping[str, object]) -> ImageTower:
