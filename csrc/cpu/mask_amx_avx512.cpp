@@ -99,21 +99,23 @@ FROZENMM_AMX void matrix_scores(const SemanticJob& job, const Workspace& space, 
   }
 }
 
+// With more than this, the second pass over the remainders costs less than summing all of them exactly.
+constexpr int64_t FEW_CANDIDATES = 12;
+
 // All terms are >= 0. Rounding to bfloat16 changes a factor by at most 2^-9, a product by 2^-8 + 2^-18; with remainders
 // the product is known to 2^-16. Sums of Q terms add Q roundings of 2^-24 per pass (two per pair on the matrix unit), and
 // the exact sum as many. Twice the error of one score separates two.
 bool matrix_tile(const SemanticJob& job, const Workspace& space, const Tile& tile, Best& best) {
-  if (!job.tiles_high) return false;
   const float sums = 8.0f * static_cast<float>((job.grid.queries + 31) / 32 * 32 + 8) * 5.9604645e-8f;
   const V slack[2] = {set1(1e-30f), set1(1e-30f)};  // flushed denormals
   int32_t candidates[MOST_CANDIDATES];
   make_pairs(job, space, false);
   matrix_scores(job, space, false);
-  int64_t count = find_candidates(space.approximate, job.classes, slack, 2.1f * (3.91e-3f + sums), candidates);
+  int64_t count = find_candidates(space.approximate, job.classes, slack, 2.1f * (3.91e-3f + sums), FEW_CANDIDATES, candidates);
   if (count < 0) {
     make_pairs(job, space, true);
     matrix_scores(job, space, true);
-    count = find_candidates(space.approximate, job.classes, slack, 2.1f * (1.53e-5f + sums), candidates);
+    count = find_candidates(space.approximate, job.classes, slack, 2.1f * (1.53e-5f + sums), MOST_CANDIDATES, candidates);
   }
   if (count < 0) return false;
   exact_tile(job, tile, candidates, count, best);
@@ -130,15 +132,13 @@ FROZENMM_AMX void release() { _tile_release(); }
 
 void semantic(const SemanticJob& job, int64_t first, int64_t end) {
   configure();
-  semantic_rows(job, first, end, [](const SemanticJob& j, const Workspace& space, const Tile& tile, Best& best) {
-    return matrix_tile(j, space, tile, best);
-  });
+  semantic_rows<matrix_tile>(job, first, end);
   release();
 }
 
 }  // namespace
 
-const MaskKernels mask_kernels_amx{"amx", N, 12, semantic, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_amx{true, N, 12, semantic, panoptic_rows, instance_rows};
 
 bool mask_amx_permitted() {
 #if defined(__linux__)

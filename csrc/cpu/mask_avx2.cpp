@@ -54,13 +54,9 @@ inline V sigmoid(V x) {
 
 #include "mask_body.h"
 
-void semantic(const SemanticJob& job, int64_t first, int64_t end) {
-  semantic_rows(job, first, end, [](const SemanticJob&, const Workspace&, const Tile&, Best&) { return false; });
-}
-
 }  // namespace
 
-const MaskKernels mask_kernels_avx2{"avx2", N, 6, semantic, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_avx2{false, N, 6, semantic_rows<pruned_tile>, panoptic_rows, instance_rows};
 
 }  // namespace frozenmm
 #endif

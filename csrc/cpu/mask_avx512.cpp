@@ -13,13 +13,9 @@ namespace {
 
 #include "mask_body.h"
 
-void semantic(const SemanticJob& job, int64_t first, int64_t end) {
-  semantic_rows(job, first, end, [](const SemanticJob&, const Workspace&, const Tile&, Best&) { return false; });
-}
-
 }  // namespace
 
-const MaskKernels mask_kernels_avx512{"avx512", N, 12, semantic, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_avx512{false, N, 12, semantic_rows<pruned_tile>, panoptic_rows, instance_rows};
 
 }  // namespace frozenmm
 #endif

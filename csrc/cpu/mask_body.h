@@ -213,8 +213,8 @@ inline void full_tile(const SemanticJob& job, const Tile& tile, Best& best) {
 constexpr int64_t MOST_CANDIDATES = 24;
 
 // Classes that can win somewhere in the tile, given approximate scores that lie within `slack` (absolute) and `relative`
-// of the truth. Returns their number, or -1 if there are too many, or NaN made the question void.
-inline int64_t find_candidates(const float* approximate, int64_t classes, const V* slack, float relative,
+// of the truth. Returns their number, or -1 if there are more than `most`, or NaN made the question void.
+inline int64_t find_candidates(const float* approximate, int64_t classes, const V* slack, float relative, int64_t most,
                                int32_t* candidates) {
   V top[2] = {load(approximate), load(approximate + N)};
   for (int64_t k = 1; k < classes; ++k) {
@@ -230,7 +230,7 @@ inline int64_t find_candidates(const float* approximate, int64_t classes, const 
     const unsigned left = bits(less(top[0], load(approximate + k * TILE)));
     const unsigned right = bits(less(top[1], load(approximate + k * TILE + N)));
     if (!(left | right)) continue;
-    if (count == MOST_CANDIDATES) return -1;
+    if (count == most) return -1;
     covered[0] |= left;
     covered[1] |= right;
     candidates[count++] = static_cast<int32_t>(k);
@@ -313,9 +313,10 @@ inline int64_t find_active(const SemanticJob& job, const float* sigmoids, int32_
 }
 
 // Scores from the active queries only, checked; false if that cannot settle the labels.
-inline bool pruned_tile(const SemanticJob& job, const Workspace& space, Tile tile, Best& best) {
+inline bool pruned_tile(const SemanticJob& job, const Workspace& space, const Tile& full, Best& best) {
   V slack[2];
   const int64_t queries = job.grid.queries;
+  Tile tile = full;
   tile.active = space.active;
   tile.count = find_active(job, space.sigmoids, space.active, slack);
   if (tile.count * 2 > queries) return false;
@@ -330,11 +331,9 @@ inline bool pruned_tile(const SemanticJob& job, const Workspace& space, Tile til
   // each of the two sums carries at most (Q + 1) roundings; four times that covers both and the comparison
   const float relative = 4.0f * static_cast<float>(queries + 8) * 5.9604645e-8f;
   int32_t candidates[MOST_CANDIDATES];
-  const int64_t count = find_candidates(space.approximate, job.classes, slack, relative, candidates);
+  const int64_t count = find_candidates(space.approximate, job.classes, slack, relative, MOST_CANDIDATES, candidates);
   if (count < 0) return false;
-  tile.active = nullptr;
-  tile.count = queries;
-  exact_tile(job, tile, candidates, count, best);
+  exact_tile(job, full, candidates, count, best);
   return true;
 }
 
@@ -374,10 +373,11 @@ inline void* make_workspace(const SemanticJob& job, Workspace& space) {
   return memory;
 }
 
-// Rows of the label map. MATRIX: a function (job, workspace, tile, best) -> bool that tries another way between the
-// pruned tile and the full one.
-template <typename MATRIX>
-void semantic_rows(const SemanticJob& job, int64_t first_row, int64_t end_row, MATRIX matrix) {
+using Shortcut = bool (*)(const SemanticJob&, const Workspace&, const Tile&, Best&);
+
+// Rows of the label map. SHORTCUT finds a tile's best classes with less work than the full sums, or returns false.
+template <Shortcut SHORTCUT>
+void semantic_rows(const SemanticJob& job, int64_t first_row, int64_t end_row) {
   Workspace space;
   void* memory = make_workspace(job, space);
   if (!memory) {
@@ -393,9 +393,7 @@ void semantic_rows(const SemanticJob& job, int64_t first_row, int64_t end_row, M
       const int64_t left = grid.width - x;
       const Tile tile{space.sigmoids, nullptr, grid.queries, y * grid.width + x, left < TILE ? left : TILE};
       Best best;
-      if (!screen || !(pruned_tile(job, space, tile, best) || matrix(job, space, tile, best))) {
-        full_tile(job, tile, best);
-      }
+      if (!screen || !SHORTCUT(job, space, tile, best)) full_tile(job, tile, best);
       write_labels(job, tile, best);
     }
   }

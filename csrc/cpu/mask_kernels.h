@@ -70,7 +70,7 @@ struct InstanceJob {
 };
 
 struct MaskKernels {
-  const char* name;
+  bool matrix_unit;
   int32_t lanes;
   int32_t largest_block;      // classes per block at most
   void (*semantic)(const SemanticJob&, int64_t first_row, int64_t end_row);
@@ -78,7 +78,7 @@ struct MaskKernels {
   void (*instance)(const InstanceJob&, int64_t first, int64_t end);  // of N * height rows
 };
 
-extern const MaskKernels mask_kernels_baseline;
+extern const MaskKernels mask_kernels_base;
 #if defined(__x86_64__)
 extern const MaskKernels mask_kernels_avx2;
 extern const MaskKernels mask_kernels_avx512;

@@ -1,4 +1,5 @@
 // Mask ensembling on the CPU: checks, plans, choice of the instruction set, registration.
+#include "cpu_features.h"
 #include "mask_kernels.h"
 #include "mask_taps.h"
 
@@ -21,23 +22,29 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Sizes = std::vector<int64_t>;
 
-// The widest kernels of this machine, or narrower ones when FROZENMM_CPU_ISA asks for them.
-const MaskKernels& choose_kernels() {
-  const char* wish = std::getenv("FROZENMM_CPU_ISA");
-  const std::string limit = wish ? wish : "";
-  STD_TORCH_CHECK(limit.empty() || limit == "baseline" || limit == "avx2" || limit == "avx512" || limit == "amx",
-                  "FROZENMM_CPU_ISA must be baseline, avx2, avx512 or amx, got ", limit);
 #if defined(__x86_64__)
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  static const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  static const bool has_amx = has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
-                              __builtin_cpu_supports("amx-bf16") && mask_amx_permitted();
-  if (has_amx && (limit.empty() || limit == "amx")) return mask_kernels_amx;
-  if (has_avx512 && limit != "avx2" && limit != "baseline") return mask_kernels_avx512;
-  if (has_avx2 && limit != "baseline") return mask_kernels_avx2;
+bool has_matrix_unit() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
+         __builtin_cpu_supports("amx-bf16") && mask_amx_permitted();
+}
 #endif
-  return mask_kernels_baseline;
+
+// The widest kernels of this machine, or narrower ones when FROZENMM_CPU asks for them. Read at every call, so that one
+// process can compare them.
+const MaskKernels& choose_kernels() {
+  const char* value = std::getenv("FROZENMM_CPU");
+  const std::string wanted = value ? value : "";
+  STD_TORCH_CHECK(wanted.empty() || wanted == "base" || wanted == "avx2" || wanted == "avx512" || wanted == "amx",
+                  "FROZENMM_CPU must be base, avx2, avx512 or amx, got ", wanted);
+#if defined(__x86_64__)
+  static const cpu::Level found = cpu::detect();
+  static const bool matrix_unit = found == cpu::Level::avx512 && has_matrix_unit();
+  if (matrix_unit && (wanted.empty() || wanted == "amx")) return mask_kernels_amx;
+  if (found == cpu::Level::avx512 && wanted != "avx2" && wanted != "base") return mask_kernels_avx512;
+  if (found != cpu::Level::base && wanted != "base") return mask_kernels_avx2;
+#endif
+  return mask_kernels_base;
 }
 
 // A grid with the memory that its plans point to.
@@ -175,7 +182,7 @@ PackedWeights pack_weights(const float* weights, int64_t queries, int64_t classe
   }
   // the bounds hold for weights >= 0; a single class has nothing to decide
   if (!screenable || classes == 1) to.largest.clear();
-  if (!to.largest.empty() && &kernels != &mask_kernels_baseline && std::string(kernels.name) == "amx") {
+  if (!to.largest.empty() && kernels.matrix_unit) {
     pack_tiles(weights, queries, classes, to);
   }
   return to;

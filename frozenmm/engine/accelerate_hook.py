@@ -13,8 +13,8 @@ from frozenmm.registry import HOOKS
 class AccelerateHook(Hook):
     """Calls `frozenmm.ops.accelerate` on the runner's model before anything runs.
 
-    In a config: `custom_hooks = [dict(type='frozenmm.AccelerateHook')]`. Training, validation, testing and the EMA copy of
-    the model are covered; checkpoints stay interchangeable with those of the plain model.
+    In a config: `custom_hooks = [dict(type='frozenmm.AccelerateHook')]`. Training, validation, testing and the EMA copy
+    are covered; checkpoints stay interchangeable with those of the plain model.
     """
 
     priority = 'VERY_HIGH'  # before hooks that copy the model, such as the EMA hook

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from frozenmm.ops.deformable_attention import attend_and_add
+from frozenmm.ops.deformable_attention import AttentionLayers, attend_and_add
 
 _FOREIGN = ('mmcv.ops.multi_scale_deform_attn', 'MultiScaleDeformableAttention')
 _NAME = 'AcceleratedMultiScaleDeformableAttention'
@@ -57,13 +57,12 @@ def _accelerated_class() -> type[nn.Module]:
         import mmcv.ops.multi_scale_deform_attn as source  # pickle asks for the class in a fresh process
         foreign = getattr(source, _FOREIGN[1])
 
-    def forward(self: nn.Module, query: Tensor, key: Tensor | None = None, value: Tensor | None = None,
+    def forward(self: AttentionLayers, query: Tensor, key: Tensor | None = None, value: Tensor | None = None,
                 identity: Tensor | None = None, query_pos: Tensor | None = None,
                 key_padding_mask: Tensor | None = None, reference_points: Tensor | None = None,
                 spatial_shapes: Tensor | None = None, level_start_index: Tensor | None = None,
-                **ignored: object) -> Tensor:
-        if identity is None:
-            identity = ignored.get('residual')  # mmcv's older name of the argument
+                residual: Tensor | None = None, **ignored: object) -> Tensor:
+        identity = residual if identity is None else identity  # `residual` is mmcv's older name of it
         return attend_and_add(self, query, value, identity, query_pos, key_padding_mask, reference_points,
                               spatial_shapes, level_start_index)
 
@@ -99,8 +98,8 @@ def accelerate(model: nn.Module) -> AccelerateReport:
         raise TypeError(f'accelerate takes a built model (nn.Module), got {type(model).__name__}; build it first, e.g. '
                         'with MODELS.build(cfg.model)')
     report, foreign = AccelerateReport(), _foreign_class()
-    for name, module in model.named_modules() if foreign is not None else ():
-        if not isinstance(module, foreign):
+    for name, module in model.named_modules():
+        if foreign is None or not isinstance(module, foreign):
             continue
         if type(module) is foreign and 'forward' not in vars(module):
             module.__class__ = _accelerated_class()

@@ -237,8 +237,8 @@ def build_library(kind: str, *, force: bool = False, jobs: int | None = None) ->
         count = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
         with ThreadPoolExecutor(max_workers=count) as pool:
             made = list(pool.map(lambda s: _compile(target, s, objects), usable(target)))
-        stamp = {'digest': target_digest(target), 'torch': torch.__version__, 'compiler': target.compiler,
-                 'units': [s.name for s in usable(target)]}
+        stamp: dict[str, object] = {'digest': target_digest(target), 'torch': torch.__version__,
+                                    'compiler': target.compiler, 'units': [s.name for s in usable(target)]}
         _link(target, made, stamp)
         print(f'{target.library.name}: built in {time.perf_counter() - start:.1f} s', flush=True)
     return target.library

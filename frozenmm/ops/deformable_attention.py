@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from mmengine.model import BaseModule, constant_init, xavier_init
@@ -11,13 +12,26 @@ from frozenmm.ops.ms_deform_attn import ms_deform_attn_fused
 from frozenmm.registry import MODELS
 
 
-def attend(module: nn.Module, query: Tensor, value: Tensor, *, key_padding_mask: Tensor | None,
-           reference_points: Tensor, spatial_shapes: Tensor, level_start_index: Tensor | None) -> Tensor:
+class AttentionLayers(Protocol):
+    """What mmcv's module and ours have in common."""
+
+    num_heads: int
+    num_levels: int
+    num_points: int
+    batch_first: bool
+    value_proj: nn.Linear
+    sampling_offsets: nn.Linear
+    attention_weights: nn.Linear
+    output_proj: nn.Linear
+    dropout: nn.Dropout
+
+
+def attend(module: AttentionLayers, query: Tensor, value: Tensor, *, key_padding_mask: Tensor | None,
+           reference_points: Tensor | None, spatial_shapes: Tensor | None, level_start_index: Tensor | None) -> Tensor:
     """Projections and deformable attention of a module that has mmcv's four linear layers and sizes.
 
     Args:
-        module: has `value_proj`, `sampling_offsets`, `attention_weights`, `output_proj`, `num_heads`, `num_levels`,
-            `num_points`; ours and mmcv's do.
+        module: the layers and sizes; ours or mmcv's module.
         query: (B, Q, C), position added.
         value: (B, S, C).
         key_padding_mask: (B, S) bool, True at padding, whose projected values become zero.
@@ -27,6 +41,9 @@ def attend(module: nn.Module, query: Tensor, value: Tensor, *, key_padding_mask:
 
     Returns:
         (B, Q, C) after the output projection.
+
+    Raises:
+        ValueError: reference points or shapes are missing, or shapes do not fit together.
     """
     batch, queries, _ = query.shape
     heads, levels, points = module.num_heads, module.num_levels, module.num_points
@@ -50,7 +67,7 @@ def attend(module: nn.Module, query: Tensor, value: Tensor, *, key_padding_mask:
     return module.output_proj(out)
 
 
-def attend_and_add(module: nn.Module, query: Tensor, value: Tensor | None, identity: Tensor | None,
+def attend_and_add(module: AttentionLayers, query: Tensor, value: Tensor | None, identity: Tensor | None,
                    query_pos: Tensor | None, key_padding_mask: Tensor | None, reference_points: Tensor | None,
                    spatial_shapes: Tensor | None, level_start_index: Tensor | None) -> Tensor:
     """The forward of mmcv's module: defaults, axis order, attention, dropout and the identity branch.
@@ -100,7 +117,8 @@ class MultiScaleDeformableAttention(BaseModule):
         if embed_dims % num_heads or value_channels % num_heads:
             raise ValueError(f'num_heads={num_heads} must divide embed_dims={embed_dims} and the '
                              f'{value_channels} projected channels')
-        self.embed_dims, self.num_heads, self.num_levels, self.num_points = embed_dims, num_heads, num_levels, num_points
+        self.embed_dims, self.num_heads = embed_dims, num_heads
+        self.num_levels, self.num_points = num_levels, num_points
         self.batch_first = batch_first
         self.dropout = nn.Dropout(dropout)
         self.sampling_offsets = nn.Linear(embed_dims, num_heads * num_levels * num_points * 2)

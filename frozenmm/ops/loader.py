@@ -1,9 +1,9 @@
 """Loads the compiled kernels and knows which implementation every operator uses, and why.
 
 The operators are defined in Python with a torch path for every device (`CompositeExplicitAutograd`). The compiled
-libraries add kernels for CPU and CUDA, which the dispatcher prefers. So nothing is replaced: without a library, an operator
-is complete and slower. `FROZENMM_OPS` chooses: `auto` (default) loads what is there, `torch` loads nothing, `native`
-raises when the CPU library is missing.
+libraries add kernels for CPU and CUDA, which the dispatcher prefers. So nothing is replaced: without a library, an
+operator is complete and slower. `FROZENMM_OPS` chooses: `auto` (default) loads what is there, `torch` loads nothing,
+`native` raises when the CPU library is missing.
 """
 from __future__ import annotations
 

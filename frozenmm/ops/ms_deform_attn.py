@@ -1,12 +1,13 @@
 """Multi-scale deformable attention: the definition in torch, and the operators `frozenmm::ms_deform_attn[_fused]`.
 
-A query of one head reads L * P points of L feature maps with bilinear weights (zeros outside a map, `align_corners=False`)
-and sums them with attention weights. The plain operator takes sampling locations and weights; the fused one takes what
-the linear layers give (offsets, logits) and the reference points, and does the softmax and the locations inside.
+A query of one head reads L * P points of L feature maps with bilinear weights (zeros outside a map,
+`align_corners=False`) and sums them with attention weights. The plain operator takes sampling locations and weights;
+the fused one takes what the linear layers give (offsets, logits) and the reference points, and does the softmax and the
+locations inside.
 
-The functions here are the definition, in any precision and on any device; compiled kernels are added to the same operators
-by the libraries that `frozenmm.ops.loader` loads. Locations and weights stay float32 whatever the type of the values:
-at a map 128 wide, bfloat16 locations alone put an error of 16 % on the output.
+The functions here are the definition, in any precision and on any device; compiled kernels are added to the same
+operators by the libraries that `frozenmm.ops.loader` loads. Locations and weights stay float32 whatever the type of
+the values: at a map 128 wide, bfloat16 locations alone put an error of 16 % on the output.
 
 Shape letters: B images, S rows (the sum of h * w over the levels), H heads, D channels of a head, Q queries, L levels,
 P points.
@@ -16,6 +17,7 @@ Source: Zhu et al., Deformable DETR (2021), equations 2 and 3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +74,9 @@ def ms_deform_attn_fused(value: Tensor, spatial_shapes: Tensor, level_start_inde
     reference points, and `centre + offset / P * size / 2` for reference boxes.
 
     Args:
-        value, spatial_shapes, level_start_index: as in `ms_deform_attn`.
+        value: (B, S, H, D), as in `ms_deform_attn`.
+        spatial_shapes: (L, 2) int64, (height, width) of each map.
+        level_start_index: (L,) int64, the first row of each map.
         reference_points: (B, Q, L, 2) as (x, y), or (B, Q, L, 4) as (centre x, centre y, width, height), 0 to 1.
         sampling_offsets: (B, Q, H, L, P, 2), float32 (float64 with float64 values), as are the other two.
         attention_logits: (B, Q, H, L * P).
@@ -299,26 +303,26 @@ def _fake_backward_fused(grad: Tensor, value: Tensor, spatial_shapes: Tensor, le
     return _like(value), by_reference, _like(points), _like(weights)
 
 
-def _save(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _autograd(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     by_value, by_points, by_weights = torch.ops.frozenmm.ms_deform_attn_bwd(
         grad, *ctx.saved_tensors, torch.are_deterministic_algorithms_enabled())
     return by_value, None, None, by_points, by_weights
 
 
-def _autograd_fused(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _autograd_fused(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wanted = ctx.needs_input_grad[3]
     by_value, by_reference, by_points, by_weights = torch.ops.frozenmm.ms_deform_attn_fused_bwd(
         grad, *ctx.saved_tensors, wanted, torch.are_deterministic_algorithms_enabled())
     return by_value, None, None, by_reference if wanted else None, by_points, by_weights
 
 
-def _refuse_twice(ctx, *grads: Tensor) -> None:
-    raise RuntimeError('ms_deform_attn is differentiable once; its gradient has no gradient. Compute second derivatives '
-                       'with create_graph=False, or by finite differences')
+def _refuse_twice(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError('ms_deform_attn is differentiable once; its gradient has no gradient. Call backward with '
+                       'create_graph=False, or take second derivatives by finite differences')
 
 
 def _autocast(name: str, key: str) -> Callable[..., Tensor]:
@@ -335,9 +339,11 @@ def _autocast(name: str, key: str) -> Callable[..., Tensor]:
 
 
 def _register() -> None:
-    implementations = {'ms_deform_attn': (_forward, _fake), 'ms_deform_attn_bwd': (_backward, _fake_backward),
-                       'ms_deform_attn_fused': (_forward_fused, _fake_fused),
-                       'ms_deform_attn_fused_bwd': (_backward_fused, _fake_backward_fused)}
+    implementations: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+        'ms_deform_attn': (_forward, _fake),
+        'ms_deform_attn_bwd': (_backward, _fake_backward),
+        'ms_deform_attn_fused': (_forward_fused, _fake_fused),
+        'ms_deform_attn_fused_bwd': (_backward_fused, _fake_backward_fused)}
     for name, schema in SCHEMAS.items():
         torch_path, fake = implementations[name]
         _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag, ))

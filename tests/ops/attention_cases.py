@@ -33,8 +33,8 @@ class Case:
 
 
 def make_case(*, batch: int = 2, shapes: tuple[tuple[int, int], ...] = ((7, 5), (4, 3), (1, 2)), queries: int = 9,
-              heads: int = 3, channels: int = 16, points: int = 3, dtype: torch.dtype = torch.float32, box: bool = False,
-              seed: int = 0) -> Case:
+              heads: int = 3, channels: int = 16, points: int = 3, dtype: torch.dtype = torch.float32,
+              box: bool = False, seed: int = 0) -> Case:
     """A case with some locations outside their maps."""
     generator = torch.Generator().manual_seed(seed)
 
