@@ -15,6 +15,9 @@ from frozenmm.foundation.remembering_tower import RememberingTower
 # attention
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.registry import installed
+from frozenmm.foundation.text_towers.clip import CLIPTextTower
+from frozenmm.foundation.text_towers.hf import BertTextTower, MiniLMTextTower
+from frozenmm.foundation.text_towers.open_clip import OpenCLIPTextTower
 
 if installed('mmdet'):
     # detectors
