@@ -54,7 +54,8 @@ def _layer_rules() -> tuple[Rename, ...]:
                   Rename(rf'{start}norm\.(.+)', rf'{to}norms.{place}.\2')]
     start, to = rf'{_PREDICTOR}transformer_ffn_layers\.(\d+)\.', rf'{_OUR_DECODER}transformer_decoder.layers.\1.'
     return (*rules, Rename(rf'{start}linear1\.(.+)', rf'{to}ffn.layers.0.0.\2'),
-            Rename(rf'{start}linear2\.(.+)', rf'{to}ffn.layers.1.\2'), Rename(rf'{start}norm\.(.+)', rf'{to}norms.2.\2'))
+            Rename(rf'{start}linear2\.(.+)', rf'{to}ffn.layers.1.\2'),
+            Rename(rf'{start}norm\.(.+)', rf'{to}norms.2.\2'))
 
 
 def _mlp_rules(official: str, ours: str) -> tuple[Rename, ...]:
@@ -133,8 +134,8 @@ def check_tower(state: dict[str, Tensor], network: nn.Module) -> int:
         if other is None:
             continue
         if other.shape != value.shape or not torch.allclose(other.float(), value.float().cpu(), rtol=1e-3, atol=1e-5):
-            raise ValueError(f'the checkpoint was trained with other CLIP weights than the tower\'s: {key} differs; build '
-                             'the tower with the weights that its model card names')
+            raise ValueError(f'the checkpoint was trained with other CLIP weights than the tower\'s: {key} differs; '
+                             'build the tower with the weights that its model card names')
         agreeing += 1
     if not agreeing:
         raise ValueError(f'the checkpoint holds {len(official)} CLIP tensors, but none of the tower\'s; it is another '

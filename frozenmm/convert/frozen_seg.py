@@ -24,7 +24,8 @@ def _injector_rules() -> tuple[Rename, ...]:
     for number in range(_MAX_LAYERS // 3):
         start = rf'{_PREDICTOR}transformer_cross_attention_layers_sam\.{3 * number}\.'
         to = f'mask_generator.decoder.feature_injectors.{number}.'
-        rules += [Rename(rf'{start}multihead_attn\.(.+)', rf'{to}attn.\1'), Rename(rf'{start}norm\.(.+)', rf'{to}norm.\1')]
+        rules += [Rename(rf'{start}multihead_attn\.(.+)', rf'{to}attn.\1'),
+                  Rename(rf'{start}norm\.(.+)', rf'{to}norm.\1')]
     return tuple(rules)
 
 

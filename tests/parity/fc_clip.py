@@ -271,7 +271,8 @@ def ensemble_logits(case: Case) -> dict[str, Tensor]:
 # ---------------------------------------------------------------------------------------------------- post-processing
 def inference(case: Case) -> dict[str, Tensor]:
     params, logits = case.params, case.inputs['mask_logits']
-    process = MaskPostprocessor((case.kind.removesuffix('_inference'),), score_threshold=params['object_mask_threshold'],
+    process = MaskPostprocessor((case.kind.removesuffix('_inference'),),
+                                score_threshold=params['object_mask_threshold'],
                                 overlap_threshold=params['overlap_threshold'], top_k=params['topk'],
                                 semantic_order='masks', class_scores=True)
     results = process(case.inputs['log_probs'], logits, MaskGeometry.resize_to(tuple(logits.shape[-2:])),
@@ -354,6 +355,6 @@ def eval_end_to_end(case: Case) -> dict[str, Tensor]:
 
 ADAPTERS: dict[str, Callable[[Case], dict[str, Tensor]]] = dict(
     ms_deform_attn=deformable_attention, ms_deform_attn_module=deformable_attention_module, mask_pooling=mask_pooling,
-    pixel_decoder=pixel_decoder, transformer_decoder=transformer_decoder, losses=losses, text_classifier=text_classifier,
-    clip_visual_prediction=clip_visual_prediction, ensemble_logits=ensemble_logits, semantic_inference=inference,
+    pixel_decoder=pixel_decoder, transformer_decoder=transformer_decoder, losses=losses,
+    text_classifier=text_classifier, clip_visual_prediction=clip_visual_prediction, ensemble_logits=ensemble_logits, semantic_inference=inference,
     panoptic_inference=inference, instance_inference=inference, eval_end_to_end=eval_end_to_end)

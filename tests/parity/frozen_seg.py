@@ -25,9 +25,21 @@ from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
 from frozenmm.segmentation.mask2former.decoder import MaskMaker
 from frozenmm.structures import ImageStats
 from parity.cases import Case
-from parity.fc_clip import (PYRAMID, RecordedPixelDecoder, classifier_of, decoder_options, decoder_outputs,
-                            end_to_end_classifier, end_to_end_outputs, end_to_end_parts, load, load_decoder,
-                            pixel_decoder_of, split_text, tower_of)
+from parity.fc_clip import (
+    PYRAMID,
+    RecordedPixelDecoder,
+    classifier_of,
+    decoder_options,
+    decoder_outputs,
+    end_to_end_classifier,
+    end_to_end_outputs,
+    end_to_end_parts,
+    load,
+    load_decoder,
+    pixel_decoder_of,
+    split_text,
+    tower_of,
+)
 
 
 # ---------------------------------------------------------------------------------------------------- SAM

@@ -15,7 +15,7 @@ from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, Vocabula
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble
 from frozenmm.segmentation.fc_clip.text_classifier import synonym_index, text_logits
-from frozenmm.segmentation.fc_clip.text_rows import (TextRows, check_same_training, check_seen, encode_words, things_of)
+from frozenmm.segmentation.fc_clip.text_rows import TextRows, check_same_training, check_seen, encode_words, things_of
 from frozenmm.segmentation.mask2former.decoder import mlp
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class MaskClassifier(nn.Module):
     """Class probabilities of masks: a trained branch on the queries, a frozen branch on pooled tower features.
 
     Source: FC-CLIP section 3.3. The words live here and nowhere else: `set_vocabulary` costs one pass of the text tower
-    for words that are new, and nothing for those encoded before. The text tower is built when words must be encoded, not
-    before. A checkpoint carries the training vocabulary and the choice of numerics, and sets both when it is loaded.
+    for words that are new, and nothing for those encoded before. The text tower is built when words must be encoded,
+    not before. A checkpoint carries the training vocabulary and the choice of numerics, and sets both when it is loaded.
 
     Args:
         embed_channels: width D of the text space.
@@ -43,8 +43,8 @@ class MaskClassifier(nn.Module):
         alpha: share of the frozen branch for seen classes.
         beta: share of the frozen branch for unseen classes.
         ensemble: use the frozen branch at all.
-        ensemble_on_valid_mask: with `compat` only: give queries without any mask pixel no frozen share. Without `compat`
-            they never get one.
+        ensemble_on_valid_mask: with `compat` only: give queries without any mask pixel no frozen share. Without
+            `compat` they never get one.
         compat: the official arithmetic of the ensemble, see `geometric_ensemble`.
         frozen_log_scale: logarithm of the frozen branch's temperature.
     """
@@ -133,8 +133,8 @@ class MaskClassifier(nn.Module):
         if len(counts) == 0 or int(counts.min()) < 1:
             raise ValueError(f'every class needs at least one word, and there must be a class; got {counts.tolist()}')
         if text.dim() != 2 or text.shape[1] != self.embed_channels or int(counts.sum()) != len(text):
-            raise ValueError(f'text embeddings must have shape ({int(counts.sum())}, {self.embed_channels}), one row per '
-                             f'word; got {tuple(text.shape)}')
+            raise ValueError(f'text embeddings must have shape ({int(counts.sum())}, {self.embed_channels}), one row '
+                             f'per word; got {tuple(text.shape)}')
         seen = torch.as_tensor(seen).bool()
         if seen.shape != counts.shape:
             raise ValueError(f'the seen mask has {tuple(seen.shape)} entries for {len(counts)} classes')
@@ -186,8 +186,8 @@ class MaskClassifier(nn.Module):
             (B, Q, K+1) float32, void last.
         """
         rows = self.rows
-        return text_logits(self.class_embed(embeddings), rows.text, rows.class_index, rows.num_classes, self.logit_scale,
-                           void=self.void_embedding.weight)
+        return text_logits(self.class_embed(embeddings), rows.text, rows.class_index, rows.num_classes,
+                           self.logit_scale, void=self.void_embedding.weight)
 
     def frozen_logits(self, embeddings: Tensor, *, void: bool = False) -> Tensor:
         """Logits (B, Q, K) of the frozen branch for embeddings (B, Q, D) in text space; (B, Q, K+1) with void last."""

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from frozenmm.ops.mask_ensemble import (InstanceMasks, MaskGeometry, PanopticMap, SemanticMap, mask_ensemble_instance,
-                                        mask_ensemble_panoptic, mask_ensemble_semantic, unpack_masks)
+from frozenmm.ops.mask_ensemble import (
+    InstanceMasks,
+    MaskGeometry,
+    PanopticMap,
+    SemanticMap,
+    mask_ensemble_instance,
+    mask_ensemble_panoptic,
+    mask_ensemble_semantic,
+    unpack_masks,
+)
 
 TASKS = ('semantic', 'panoptic', 'instance', 'proposals')
 SEMANTIC_ORDERS = ('auto', 'masks', 'scores')
@@ -33,16 +41,18 @@ class MaskPostprocessor:
 
     Args:
         tasks: which of `'semantic'`, `'panoptic'`, `'instance'`, `'proposals'` to compute.
-        score_threshold: queries at or below this score take no part in the panoptic result (FC-CLIP 0, Mask2Former 0.8).
+        score_threshold: queries at or below this score take no part in the panoptic result (FC-CLIP 0,
+            Mask2Former 0.8).
         overlap_threshold: least share of a mask that must be left to its query in the panoptic result.
         top_k: pairs of query and class that are considered for instances.
-        semantic_order: `'masks'` resizes mask logits, then scores; `'scores'` scores at padded size and resizes the score
-            maps; `'auto'` does as the official code: `'scores'` if semantic is the only task, else `'masks'`.
+        semantic_order: `'masks'` resizes mask logits, then scores; `'scores'` scores at padded size and resizes the
+            score maps; `'auto'` does as the official code: `'scores'` if semantic is the only task, else `'masks'`.
         class_scores: keep all semantic score maps, K floats per pixel, beside the label map.
     """
 
-    def __init__(self, tasks: Sequence[str] = TASKS[:3], *, score_threshold: float = 0.0, overlap_threshold: float = 0.8,
-                 top_k: int = 100, semantic_order: str = 'auto', class_scores: bool = False) -> None:
+    def __init__(self, tasks: Sequence[str] = TASKS[:3], *, score_threshold: float = 0.0,
+                 overlap_threshold: float = 0.8, top_k: int = 100, semantic_order: str = 'auto',
+                 class_scores: bool = False) -> None:
         unknown = [task for task in tasks if task not in TASKS]
         if unknown or not tasks:
             raise ValueError(f'tasks must be some of {list(TASKS)}, got {list(tasks)}')

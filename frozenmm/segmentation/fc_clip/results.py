@@ -13,7 +13,7 @@ INSTANCE_OFFSET = 1000  # mmdet's: a panoptic pixel is class + offset * instance
 
 
 def instance_offset(num_classes: int) -> int:
-    """The factor of the instance number in panoptic maps: mmdet's 1000, or ten thousand and so on for long vocabularies."""
+    """The factor of the instance number in panoptic maps: mmdet's 1000, or 10000 and so on for long vocabularies."""
     offset = INSTANCE_OFFSET
     while offset <= num_classes:
         offset *= 10
@@ -32,7 +32,7 @@ def panoptic_map(panoptic: PanopticMap, num_classes: int) -> Tensor:
 
 
 def instance_data(instances: InstanceMasks) -> InstanceData:
-    """mmdet's instances: `bboxes` float32 xyxy, `labels`, `scores`, `masks` (N, H, W) bool."""
+    """Mmdet's instances: `bboxes` float32 xyxy, `labels`, `scores`, `masks` (N, H, W) bool."""
     return InstanceData(bboxes=instances.boxes.float(), labels=instances.labels, scores=instances.scores,
                         masks=unpack_masks(instances.bits, instances.size[1]))
 
@@ -48,8 +48,8 @@ def store(sample: DetDataSample, results: MaskResults, num_classes: int) -> None
         sample.pred_panoptic_seg = PixelData(sem_seg=panoptic_map(results.panoptic, num_classes))
         sample.set_metainfo(dict(
             instance_offset=instance_offset(num_classes),
-            segments_info=[dict(id=segment.id, category_id=segment.category, isthing=segment.is_thing, area=segment.area)
-                           for segment in results.panoptic.segments]))
+            segments_info=[dict(id=segment.id, category_id=segment.category, isthing=segment.is_thing,
+                                area=segment.area) for segment in results.panoptic.segments]))
     if results.semantic is not None:
         sample.pred_sem_seg = PixelData(sem_seg=results.semantic.labels[None])
         if results.semantic.class_scores is not None:

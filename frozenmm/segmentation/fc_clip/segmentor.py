@@ -54,8 +54,8 @@ class FCCLIP(BaseDetector):
         self.image_tower = build_tower(image_tower)
         missing = [name for name in PYRAMID if name not in self.image_tower.channels]
         if missing:
-            raise ValueError(f'the image tower {self.image_tower.name} gives the maps {list(self.image_tower.channels)}; '
-                             f'mask generation needs {missing} too')
+            raise ValueError(f'the image tower {self.image_tower.name} gives the maps '
+                             f'{list(self.image_tower.channels)}; mask generation needs {missing} too')
         self.mask_generator = self.build_generator(mask_generator)
         self.classifier = classifier if isinstance(classifier, nn.Module) else MaskClassifier(**classifier)
         self.criterion = SetCriterion(**(criterion or {}))

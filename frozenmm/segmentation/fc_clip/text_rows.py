@@ -81,8 +81,8 @@ def check_seen(seen: Tensor, vocabulary: Vocabulary, train_vocabulary: Vocabular
             index = wrong[0]
             marked, found = ('seen', 'no word') if seen[index] else ('unseen', 'a word')
             raise ValueError(
-                f'the seen mask marks class {index} {vocabulary[index].name!r} as {marked}, but {found} of it is in the '
-                f'training vocabulary {train_vocabulary.name} ({len(wrong)} classes contradict); is the vocabulary in '
+                f'the seen mask marks class {index} {vocabulary[index].name!r} as {marked}, but {found} of it is in '
+                f'the training vocabulary {train_vocabulary.name} ({len(wrong)} classes contradict); is the vocabulary in '
                 'another order than the mask?')
     return seen
 
@@ -99,9 +99,9 @@ def check_same_training(record: Sequence[Sequence[str]], vocabulary: Vocabulary)
         return
     if sorted(own) == sorted(given):
         index = next(i for i, (a, b) in enumerate(zip(own, given)) if a != b)
-        raise ValueError(f'the training vocabulary {vocabulary.name} has the checkpoint\'s classes in another order: class '
-                         f'{index} is {own[index][0]!r} here and {given[index][0]!r} in the checkpoint; use the same order, '
-                         'or leave train_vocabulary out to take the checkpoint\'s')
+        raise ValueError(f'the training vocabulary {vocabulary.name} has the checkpoint\'s classes in another order: '
+                         f'class {index} is {own[index][0]!r} here and {given[index][0]!r} in the checkpoint; use the '
+                         'same order, or leave train_vocabulary out to take the checkpoint\'s')
     extra = [words for words in own if words not in given]
     lacking = [words for words in given if words not in own]
     raise ValueError(f'the training vocabulary {vocabulary.name} ({len(own)} classes) is not the checkpoint\'s '

@@ -44,9 +44,9 @@ class ProposalOptions:
 class FrozenSeg(FCCLIP):
     """Open-vocabulary segmentation with spatial knowledge of SAM.
 
-    Source: Chen et al., FrozenSeg (arXiv 2409.03525). SAM's image features enter the mask generator; SAM's automatic masks,
-    prepared beforehand, may vote in the semantic result. A data sample brings its masks in the field `sam_masks` (a
-    `SAMMasks`), or they come from a folder; an image with none gets the plain semantic result.
+    Source: Chen et al., FrozenSeg (arXiv 2409.03525). SAM's image features enter the mask generator; SAM's automatic
+    masks, prepared beforehand, may vote in the semantic result. A data sample brings its masks in the field `sam_masks`
+    (a `SAMMasks`), or they come from a folder; an image with none gets the plain semantic result.
 
     Args:
         image_tower: see `FCCLIP`.
@@ -133,7 +133,7 @@ class FrozenSeg(FCCLIP):
         return given
 
     def sam_probabilities(self, sam_logits: Tensor, geometry: MaskGeometry, features: TowerFeatures) -> Tensor:
-        """Class probabilities (M, K) of SAM's masks (M, H, W) by the frozen branch, void taken out after the softmax."""
+        """Class probabilities (M, K) of SAM's masks (M, H, W) by the frozen branch; void is dropped after the softmax."""
         size = tuple(self.dense_map(features).shape[-2:])
         pad = self.classifier.compat if self.proposals.pad_before_pool is None else self.proposals.pad_before_pool
         if pad:

@@ -58,8 +58,8 @@ class SetCriterion(nn.Module):
             targets: annotations of the B images.
 
         Returns:
-            `loss_ce`, `loss_mask`, `loss_dice` of the last layer and `d0.loss_ce`, ... of the earlier ones, each a scalar
-            with its weight applied; their sum is the loss.
+            `loss_ce`, `loss_mask`, `loss_dice` of the last layer and `d0.loss_ce`, ... of the earlier ones, each a
+            scalar with its weight applied; their sum is the loss.
 
         Raises:
             ValueError: labels outside 0..K-1, numbers that do not fit, or costs that are not finite.
@@ -101,7 +101,8 @@ class SetCriterion(nn.Module):
         losses['dice'] = dice_loss(logits, target).sum() / count
         return losses
 
-    def _class_loss(self, class_logits: Tensor, labels: Sequence[Tensor], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def _class_loss(self, class_logits: Tensor, labels: Sequence[Tensor],
+                    pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         void = class_logits.shape[-1] - 1
         target = torch.full(class_logits.shape[:2], void, dtype=torch.int64, device=class_logits.device)
         for row, image_labels, (queries, chosen) in zip(target, labels, pairs):
@@ -118,7 +119,8 @@ class SetCriterion(nn.Module):
             if len(target.labels) != len(target.masks):
                 raise ValueError(f'image {index} has {len(target.labels)} labels but {len(target.masks)} masks')
         labels = torch.cat([target.labels for target in targets])
-        message = f'annotations hold a label outside 0..{classes - 1}; check that the training vocabulary is that of the data set'
+        message = (f'annotations hold a label outside 0..{classes - 1}; check that the training vocabulary is that of '
+                   'the data set')
         fits = ((labels >= 0) & (labels < classes)).all()
         if labels.device.type == 'cuda':
             torch._assert_async(fits, message)  # no host synchronisation

@@ -45,8 +45,8 @@ def targets_of(sample: DetDataSample, num_classes: int, things: Collection[int],
         labels.append(present)
         masks.append(_on_canvas(semantic == present[:, None, None], canvas))
     if not labels:
-        raise ValueError('the data sample holds neither gt_instances nor gt_sem_seg; check the annotation loading of the '
-                         'pipeline')
+        raise ValueError('the data sample holds neither gt_instances nor gt_sem_seg; check the annotation loading of '
+                         'the pipeline')
     return MaskTargets(torch.cat(labels), torch.cat(masks))
 
 
