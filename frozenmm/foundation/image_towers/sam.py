@@ -83,8 +83,8 @@ class SAMTower(_EncoderTower):
         model: `'vit_b'`, `'vit_l'`, `'vit_h'`, or a dict of arguments of `ImageEncoderViT`.
         weights: path of an official file; None for the published one; `'random'`.
         precision: see `FrozenModule`.
-        **options: of `ImageTower`; `resize_mode` is `'pad'` by default and `out_maps` `('neck',)`. Sizes other than 1024
-            resize the position tables.
+        **options: of `ImageTower`; `resize_mode` is `'pad'` by default and `out_maps` `('neck',)`. Sizes other than
+            1024 resize the position tables.
     """
 
     def __init__(self, model: str | Mapping[str, object] = 'vit_b', weights: str | Path | None = None, *,

@@ -209,7 +209,7 @@ class ImageEncoderViT(nn.Module):
         """Maps of (B, 3, h, w): `'global1'`... after each block that attends to the whole map, and `'neck'`."""
         x = self.patch_embed(pixels)
         x = x + self.positions((int(x.shape[1]), int(x.shape[2])))
-        maps = {}
+        maps: dict[str, Tensor] = {}
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in self.global_attn_indexes:
