@@ -10,16 +10,13 @@ from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
+from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
 from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
 from frozenmm.foundation.image_towers.timm import TimmTower
 from frozenmm.foundation.remembering_tower import RememberingTower
 from frozenmm.foundation.text_towers.clip import CLIPTextTower
 from frozenmm.foundation.text_towers.hf import BertTextTower, MiniLMTextTower
 from frozenmm.foundation.text_towers.open_clip import OpenCLIPTextTower
-from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
-from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
-from frozenmm.foundation.image_towers.timm import TimmTower
-from frozenmm.registry import installed
 
 # attention
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
@@ -13,7 +14,9 @@ from frozenmm.convert.fc_clip import RULES
 from frozenmm.convert.rename import Rename, rename_keys
 from frozenmm.foundation import ImageTower, RawFeatures, TowerInput
 from frozenmm.foundation.image_towers.clip_resnet import AttentionPool
+from frozenmm.foundation.image_towers.timm_reader import TimmVisual
 from frozenmm.foundation.templates import VILD14, fill
+from frozenmm.foundation.text_embeddings import ensemble
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.ops import MultiScaleDeformableAttention, ms_deform_attn
 from frozenmm.ops.mask_ensemble import InstanceMasks, MaskGeometry, PanopticMap, unpack_masks
@@ -22,8 +25,7 @@ from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor, MaskResults
 from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
 from frozenmm.segmentation.fc_clip.text_classifier import synonym_index, text_logits
-from frozenmm.segmentation.fc_clip.text_rows import word_vectors
-from frozenmm.segmentation.fc_clip.visual_head import mask_embeddings, project_pooled
+from frozenmm.segmentation.fc_clip.visual_head import mask_embeddings
 from frozenmm.segmentation.mask2former.criterion import MaskTargets, SetCriterion
 from frozenmm.segmentation.mask2former.decoder import MaskedAttentionDecoder, MaskProposals
 from frozenmm.segmentation.mask2former.generator import MaskGenerator
@@ -172,21 +174,36 @@ def text_classifier(case: Case) -> dict[str, Tensor]:
     training = Vocabulary.read(params['train_class_names'], allow_duplicates=True)
     if fill(vocabulary.words[0], VILD14) != params['first_strings']:
         raise ValueError('the templates make other prompts than recorded')
-    text = word_vectors(inputs['text_features'], params['num_templates_per_name'])
+    vectors = inputs['text_features'].unflatten(0, (-1, params['num_templates_per_name']))
+    text = F.normalize(ensemble(vectors), dim=-1)  # as `text_embeddings` does
     counts = torch.tensor(vocabulary.counts)
     logits = text_logits(inputs['embeddings'], text, synonym_index(counts), len(vocabulary), inputs['logit_scale'],
                          void=inputs['void_embedding'])
     return dict(classifier=text, num_synonyms=counts, seen=vocabulary.seen_mask(training), logits=logits)
 
 
+class Trunk(nn.Module):
+    """timm's ConvNeXt after its last stage: the classifier head without classes, which normalises."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        from timm.layers import LayerNorm2d, NormMlpClassifierHead
+        self.head = NormMlpClassifierHead(channels, 0, norm_layer=partial(LayerNorm2d, eps=1e-6))
+
+    def forward_head(self, cells: Tensor) -> Tensor:
+        return self.head(cells)
+
+
 class ConvNeXtVisual(nn.Module):
-    """open_clip's image encoder after the last stage: timm's classifier head without classes, then a projection."""
+    """open_clip's image encoder after the last stage, with the projection of our tower's network."""
+
+    is_channels_last = False
+    project = TimmVisual.project
 
     def __init__(self, channels: int, embed_dim: int, projection: str = 'linear') -> None:
         super().__init__()
-        from timm.layers import LayerNorm2d, Mlp, NormMlpClassifierHead
-        self.trunk = nn.Module()
-        self.trunk.head = NormMlpClassifierHead(channels, 0, norm_layer=partial(LayerNorm2d, eps=1e-6))
+        from timm.layers import Mlp
+        self.trunk = Trunk(channels)
         layer = nn.Linear(channels, embed_dim, bias=False) if projection == 'linear' else \
             Mlp(channels, 2 * embed_dim, embed_dim, bias=(True, False))
         self.head = nn.Sequential(OrderedDict([('proj' if projection == 'linear' else 'mlp', layer)]))
@@ -214,7 +231,7 @@ def clip_visual_prediction(case: Case) -> dict[str, Tensor]:
     params, inputs = case.params, case.inputs
     if params['tower'] == 'convnext':
         visual = ConvNeXtVisual(params['channels'], params['embed_dim'], params['projection'])
-        return dict(embedding=project_pooled(load_visual(visual, case.weights), inputs['pooled']))
+        return dict(embedding=load_visual(visual, case.weights).project(inputs['pooled']))
     visual = nn.Module()
     visual.attnpool = AttentionPool(params['position_side'], inputs['features'].shape[1], params['num_heads'],
                                     params['embed_dim'])
@@ -356,5 +373,5 @@ def eval_end_to_end(case: Case) -> dict[str, Tensor]:
 ADAPTERS: dict[str, Callable[[Case], dict[str, Tensor]]] = dict(
     ms_deform_attn=deformable_attention, ms_deform_attn_module=deformable_attention_module, mask_pooling=mask_pooling,
     pixel_decoder=pixel_decoder, transformer_decoder=transformer_decoder, losses=losses,
-    text_classifier=text_classifier, clip_visual_prediction=clip_visual_prediction, ensemble_logits=ensemble_logits, semantic_inference=inference,
-    panoptic_inference=inference, instance_inference=inference, eval_end_to_end=eval_end_to_end)
+    text_classifier=text_classifier, clip_visual_prediction=clip_visual_prediction, ensemble_logits=ensemble_logits,
+    semantic_inference=inference, panoptic_inference=inference, instance_inference=inference, eval_end_to_end=eval_end_to_end)

@@ -11,11 +11,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from frozenmm.foundation.templates import resolve_templates
+from frozenmm.foundation.text_embeddings import text_embeddings
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble
 from frozenmm.segmentation.fc_clip.text_classifier import synonym_index, text_logits
-from frozenmm.segmentation.fc_clip.text_rows import TextRows, check_same_training, check_seen, encode_words, things_of
+from frozenmm.segmentation.fc_clip.text_rows import TextRows, check_same_training, check_seen, things_of
 from frozenmm.segmentation.mask2former.decoder import mlp
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class MaskClassifier(nn.Module):
 
     Source: FC-CLIP section 3.3. The words live here and nowhere else: `set_vocabulary` costs one pass of the text tower
     for words that are new, and nothing for those encoded before. The text tower is built when words must be encoded,
-    not before. A checkpoint carries the training vocabulary and the choice of numerics, and sets both when it is loaded.
+    not before. A checkpoint carries the training vocabulary and the choice of numerics, and sets both when loaded.
 
     Args:
         embed_channels: width D of the text space.
@@ -163,7 +164,7 @@ class MaskClassifier(nn.Module):
                              'load a checkpoint that carries its training vocabulary')
         if vocabulary.fingerprint not in self._vectors:
             tower = self.text_tower.to(self.void_embedding.weight.device)
-            self._vectors[vocabulary.fingerprint] = encode_words(tower.encode, vocabulary, self.templates)
+            self._vectors[vocabulary.fingerprint] = text_embeddings(tower, vocabulary, self.templates)
         seen = self._given_seen
         if vocabulary is self.train_vocabulary:
             seen = torch.ones(len(vocabulary), dtype=torch.bool)

@@ -130,8 +130,7 @@ class FCCLIP(BaseDetector):
         valid = (masks > 0).flatten(2).any(-1)
         if embed is not None:
             return embed(features, masks), valid
-        return self.image_tower.run(
-            lambda network, *tensors: mask_embeddings(getattr(network, 'visual', network), *tensors), dense, masks), valid
+        return self.image_tower.run(mask_embeddings, dense, masks), valid
 
     def dense_map(self, features: TowerFeatures) -> Tensor:
         """The map (B, C, h, w) that the frozen branch pools."""

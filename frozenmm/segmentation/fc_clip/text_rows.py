@@ -1,14 +1,12 @@
 """Vocabularies as the classifier uses them: unit text vectors, the class of each, seen classes, things."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from frozenmm.foundation.templates import fill
 from frozenmm.foundation.vocabulary import Vocabulary
 
 
@@ -39,26 +37,6 @@ class TextRows:
                        seen=self.seen.to(device))
 
 
-def word_vectors(features: Tensor, num_templates: int) -> Tensor:
-    """Average of the templates' vectors, each normalised before and the mean after.
-
-    Args:
-        features: (S * T, D), the T templates of a word one after the other.
-        num_templates: T.
-
-    Returns:
-        (S, D) unit rows.
-    """
-    vectors = F.normalize(features.float(), dim=-1).view(-1, num_templates, features.shape[-1]).mean(1)
-    return F.normalize(vectors, dim=-1)
-
-
-def encode_words(encode: Callable[[Sequence[str]], Tensor], vocabulary: Vocabulary, templates: Sequence[str]) -> Tensor:
-    """(S, D) unit rows of all words of a vocabulary, each in every template."""
-    prompts = [prompt for word in vocabulary.words for prompt in fill(word, templates)]
-    return word_vectors(encode(prompts), len(templates))
-
-
 def things_of(vocabulary: Vocabulary) -> tuple[int, ...]:
     """Indices of the thing classes; a class that does not say counts as a thing."""
     return tuple(index for index, entry in enumerate(vocabulary) if entry.isthing is not False)
@@ -81,9 +59,9 @@ def check_seen(seen: Tensor, vocabulary: Vocabulary, train_vocabulary: Vocabular
             index = wrong[0]
             marked, found = ('seen', 'no word') if seen[index] else ('unseen', 'a word')
             raise ValueError(
-                f'the seen mask marks class {index} {vocabulary[index].name!r} as {marked}, but {found} of it is in '
-                f'the training vocabulary {train_vocabulary.name} ({len(wrong)} classes contradict); is the vocabulary in '
-                'another order than the mask?')
+                f'the seen mask marks class {index} {vocabulary[index].name!r} as {marked}, but {found} of it is '
+                f'in the training vocabulary {train_vocabulary.name} ({len(wrong)} classes contradict); is the vocabulary '
+                'in another order than the mask?')
     return seen
 
 

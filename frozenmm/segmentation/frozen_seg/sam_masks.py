@@ -96,8 +96,9 @@ class SAMMaskFolder:
         """
         path = self.path(image)
         if not path.exists():
-            raise FileNotFoundError(f'no SAM masks were prepared for the image {image}: {path.resolve()} does not '
-                                    'exist; prepare masks for the whole data set, or pass the masks with the data sample')
+            raise FileNotFoundError(f'no SAM masks were prepared for the image {image}: {path.resolve()} does '
+                                    'not exist; prepare masks for the whole data set, or pass the '
+                                    'masks with the data sample')
         masks = read_masks(path)
         return masks.largest(self.count) if self.choice == 'largest' else masks.best(self.count)
 

@@ -133,7 +133,7 @@ class FrozenSeg(FCCLIP):
         return given
 
     def sam_probabilities(self, sam_logits: Tensor, geometry: MaskGeometry, features: TowerFeatures) -> Tensor:
-        """Class probabilities (M, K) of SAM's masks (M, H, W) by the frozen branch; void is dropped after the softmax."""
+        """Class probabilities (M, K) of SAM's masks (M, H, W) by the frozen branch; void takes part in the softmax."""
         size = tuple(self.dense_map(features).shape[-2:])
         pad = self.classifier.compat if self.proposals.pad_before_pool is None else self.proposals.pad_before_pool
         if pad:
