@@ -29,6 +29,15 @@ def warmup_cosine(iteration: int, *, base: float, final: float, total: int, warm
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * progress))
 
 
+def set_schedule(groups: list[dict], lr: float, weight_decay: float) -> None:
+    """Write learning rate and weight decay into the scheduled parameter groups, decay only where a group decays."""
+    for group in groups:
+        if group.get('scheduled'):
+            group['lr'] = lr
+            if group.get('decays'):
+                group['weight_decay'] = weight_decay
+
+
 @HOOKS.register_module()
 class WarmupCosineHook(Hook):
     """Sets learning rate and weight decay of the scheduled parameter groups before every iteration.
@@ -59,11 +68,7 @@ class WarmupCosineHook(Hook):
         total = self.total or runner.max_iters
         lr = warmup_cosine(runner.iter, base=self.lr[0], final=self.lr[1], total=total, warmup=self.warmup)
         decay = warmup_cosine(runner.iter, base=self.weight_decay[0], final=self.weight_decay[1], total=total)
-        for group in runner.optim_wrapper.param_groups:
-            if group.get('scheduled'):
-                group['lr'] = lr
-                if group.get('decays'):
-                    group['weight_decay'] = decay
+        set_schedule(runner.optim_wrapper.param_groups, lr, decay)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -18,17 +18,13 @@ def slide_logits(predict: Callable[[Tensor], Tensor], images: Tensor, *, window:
         window: side of the window in pixels.
         stride: step in pixels, `int(window * 2 / 3)` by default.
         pad_value: fills what a window shows beyond the image, in normalised units (officially -1).
-        flip: average with the result of the mirrored image.
+        flip: average every window with the result of its mirror image (padding included).
 
     Returns:
         (B, K, H, W). Unlike mmseg, a window at the border is cut there and padded, not shifted back.
 
     Source: Fusioner's test at original resolution.
     """
-    if flip:
-        mirrored = slide_logits(predict, images.flip(-1), window=window, stride=stride, pad_value=pad_value)
-        plain = slide_logits(predict, images, window=window, stride=stride, pad_value=pad_value)
-        return (plain + mirrored.flip(-1)) / 2
     height, width = images.shape[-2:]
     stride = int(window * 2 / 3) if stride is None else stride
     images = F.pad(images, (0, max(window - width, 0), 0, max(window - height, 0)), value=pad_value)
@@ -38,7 +34,11 @@ def slide_logits(predict: Callable[[Tensor], Tensor], images: Tensor, *, window:
         for left in _starts(wide, window, stride):
             part = images[..., top:top + window, left:left + window]
             h, w = part.shape[-2:]
-            logits = predict(F.pad(part, (0, window - w, 0, window - h), value=pad_value))[..., :h, :w]
+            part = F.pad(part, (0, window - w, 0, window - h), value=pad_value)
+            logits = predict(part)
+            if flip:
+                logits = (logits + predict(part.flip(-1)).flip(-1)) / 2
+            logits = logits[..., :h, :w]
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], tall, wide)
                 count = logits.new_zeros(tall, wide)
