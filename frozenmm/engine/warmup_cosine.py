@@ -42,8 +42,8 @@ def set_schedule(groups: list[dict], lr: float, weight_decay: float) -> None:
 class WarmupCosineHook(Hook):
     """Sets learning rate and weight decay of the scheduled parameter groups before every iteration.
 
-    Groups are those that `FusionOptimWrapperConstructor` marks with `scheduled=True`; a group's weight decay is set only
-    if it decays at all.
+    Groups are those that `FusionOptimWrapperConstructor` marks with `scheduled=True`; a group's weight decay is set
+    only if it decays at all.
 
     Args:
         lr: `(base, final)` of the learning rate.

@@ -18,7 +18,7 @@ from parity.cases import Case
 
 NOT_COMPARED = {
     'train_steps': [(r'param\.decoder\.conv_[0-3]\.bias',
-                     'a bias in front of an instance norm: its gradient is rounding noise, which Adam turns into steps')],
+                     'a bias before an instance norm: its gradient is rounding noise, which Adam turns into steps')],
 }
 
 
@@ -61,8 +61,7 @@ def _logits(network: FusionerNetwork, params: dict, visual: Tensor, text: Tensor
 
 
 def clip_visual_tokens(case: Case) -> dict[str, Tensor]:
-    sizes = {key: case.params[key] for key in ('input_resolution', 'patch_size', 'width', 'layers', 'heads', 'output_dim')}
-    tower = CLIPVisionTransformer(**sizes)
+    tower = CLIPVisionTransformer(**case.params)
     tower.load_state_dict(case.weights)
     maps, image = tower(case.inputs['image'], patch_output='projected')
     tokens = maps['patch'].flatten(2).transpose(1, 2)

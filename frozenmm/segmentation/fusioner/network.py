@@ -39,7 +39,8 @@ class FusionerNetwork(nn.Module):
         """Mask logits.
 
         Args:
-            visual_map: (B, visual_channels, h, w) tokens of the frozen image tower on their grid; scaled to unit norm here.
+            visual_map: (B, visual_channels, h, w) tokens of the frozen image tower on their grid, scaled to unit norm
+                here.
             text: (K, text_channels) or (B, K, text_channels) class embeddings; scaled to unit norm here.
             size: (height, width) of the masks.
             mode: `'joint'` runs all classes in one sequence, where they see each other; `'per_class'` runs every class
