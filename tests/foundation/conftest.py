@@ -1,4 +1,4 @@
-"""Recorded cases and tiny towers for the tests of frozen models."""
+"""What the tests of the foundation share: recorded cases, tiny towers, the embedded text encoder."""
 from __future__ import annotations
 
 import json
@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from frozenmm.compat import MissingDependency
 
 
 @dataclass
@@ -53,3 +55,14 @@ def weights_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path / 'home'))
     monkeypatch.setenv('FROZENMM_OFFLINE', '1')
     return tmp_path / 'home' / 'weights'
+
+
+@pytest.fixture(scope='session')
+def minilm():
+    """The embedded text encoder, loaded once."""
+    pytest.importorskip('transformers')
+    from frozenmm.foundation.text_towers.hf import MiniLMTextTower
+    try:
+        return MiniLMTextTower()
+    except MissingDependency as error:
+        pytest.skip(str(error))
