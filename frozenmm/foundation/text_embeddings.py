@@ -49,8 +49,8 @@ def ensemble(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float(), dim=-1).mean(-2)
 
 
-def text_embeddings(tower: TextTower, vocabulary: VocabularySource, templates: str | Sequence[str] = 'vild14', *,
-                    normalize: bool = True, store: bool = True, folder: str | Path | None = None) -> Tensor:
+def embed_vocabulary(tower: TextTower, vocabulary: VocabularySource, templates: str | Sequence[str] = 'vild14', *,
+                     normalize: bool = True, store: bool = True, folder: str | Path | None = None) -> Tensor:
     """One vector per word of a vocabulary; read from disk if they have been computed before.
 
     Every word is put into every template, the vectors are L2-normalised, averaged, and L2-normalised again.
@@ -93,8 +93,7 @@ def class_scores(similarities: Tensor, vocabulary: Vocabulary) -> Tensor:
     """
     if similarities.shape[-1] != len(vocabulary.words):
         raise ValueError(f'{similarities.shape[-1]} word scores for {vocabulary.name}, which has '
-                         f'{len(vocabulary.words)} words in {len(vocabulary)} classes; compute the text embeddings with '
-                         'this vocabulary')
+                         f'{len(vocabulary.words)} words in {len(vocabulary)} classes; embed this vocabulary')
     table = vocabulary.word_table.to(similarities.device)
     return similarities[..., table].max(-1).values
 
