@@ -1,0 +1,273 @@
+// Entry points of frozenmm::ms_deform_attn and its fused form on CPU: checks, choice of kernels, division of the work.
+// The schemas are defined in Python (frozenmm/ops/ms_deform_attn.py); this library adds the implementations for CPU.
+#include "ms_deform_attn.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu_features.h"
+
+namespace {
+
+using frozenmm::deform::Kernels;
+using frozenmm::deform::Problem;
+using frozenmm::deform::Slice;
+using frozenmm::deform::Storage;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+const Kernels& kernels() {
+  static const Kernels& chosen = frozenmm::cpu::level() == frozenmm::cpu::Level::avx512 ? frozenmm::deform::kernels_avx512
+                                 : frozenmm::cpu::level() == frozenmm::cpu::Level::avx2 ? frozenmm::deform::kernels_avx2
+                                                                                       : frozenmm::deform::kernels_base;
+  return chosen;
+}
+
+std::string text(const std::vector<int64_t>& sizes) {
+  std::string out = "[";
+  for (size_t i = 0; i < sizes.size(); ++i) out += (i ? ", " : "") + std::to_string(sizes[i]);
+  return out + "]";
+}
+
+std::vector<int64_t> sizes_of(const Tensor& t) {
+  const auto s = t.sizes();
+  return std::vector<int64_t>(s.begin(), s.end());
+}
+
+void expect_sizes(const char* op, const char* argument, const Tensor& t, const std::vector<int64_t>& wanted) {
+  STD_TORCH_CHECK(sizes_of(t) == wanted, op, ": ", argument, " must have shape ", text(wanted), ", got ",
+                  text(sizes_of(t)));
+}
+
+const char* dtype_name(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Bool: return "bool";
+    default: return "another type";
+  }
+}
+
+void expect_dtype(const char* op, const char* argument, const Tensor& t, ScalarType wanted) {
+  STD_TORCH_CHECK(t.scalar_type() == wanted, op, ": ", argument, " must be ", dtype_name(wanted), ", got ",
+                  dtype_name(t.scalar_type()));
+  STD_TORCH_CHECK(t.is_cpu(), op, ": ", argument, " must be on the CPU as value is");
+}
+
+Storage storage_of(const char* op, const Tensor& value) {
+  switch (value.scalar_type()) {
+    case ScalarType::Float: return Storage::f32;
+    case ScalarType::Double: return Storage::f64;
+    case ScalarType::Half: return Storage::f16;
+    case ScalarType::BFloat16: return Storage::bf16;
+    default:
+      STD_TORCH_CHECK(false, op, ": value must be float32, float64, float16 or bfloat16, got ",
+                      dtype_name(value.scalar_type()));
+  }
+  return Storage::f32;
+}
+
+void check_maps(const char* op, const Problem& p) {
+  int64_t total = 0;
+  for (int64_t l = 0; l < p.levels; ++l) {
+    const int64_t height = p.shapes[2 * l], width = p.shapes[2 * l + 1];
+    STD_TORCH_CHECK(height > 0 && width > 0, op, ": spatial_shapes must be positive, level ", l, " is ", height, " x ",
+                    width);
+    STD_TORCH_CHECK(p.starts[l] == total, op, ": level_start_index must be the exclusive prefix sum of height * width; ",
+                    "level ", l, " must start at ", total, ", got ", p.starts[l]);
+    total += height * width;
+  }
+  STD_TORCH_CHECK(total == p.keys, op, ": value has ", p.keys, " rows but spatial_shapes add up to ", total);
+}
+
+// The tensors of one call, contiguous, and what the kernels need to know of them.
+struct Call {
+  const char* op;
+  Tensor value, shapes, starts, locations, weights, reference;
+  Problem p{};
+
+  Call(const char* name, const Tensor& v, const Tensor& s, const Tensor& st, const Tensor& loc, const Tensor& w,
+       const Tensor* ref)
+      : op(name), value(torch::stable::contiguous(v)), shapes(torch::stable::contiguous(s)),
+        starts(torch::stable::contiguous(st)), locations(torch::stable::contiguous(loc)),
+        weights(torch::stable::contiguous(w)), reference(ref ? torch::stable::contiguous(*ref) : loc) {
+    const char* loc_name = ref ? "sampling_offsets" : "sampling_locations";
+    STD_TORCH_CHECK(v.dim() == 4, op, ": value must have 4 axes [B, S, H, D], got ", text(sizes_of(v)));
+    STD_TORCH_CHECK(loc.dim() == 6, op, ": ", loc_name, " must have 6 axes [B, Q, H, L, P, 2], got ",
+                    text(sizes_of(loc)));
+    p.batch = v.size(0), p.keys = v.size(1), p.heads = v.size(2), p.channels = v.size(3);
+    p.queries = loc.size(1), p.levels = loc.size(3), p.points = loc.size(4);
+    STD_TORCH_CHECK(p.heads >= 1 && p.channels >= 1 && p.levels >= 1 && p.points >= 1, op,
+                    ": heads, channels, levels and points must be at least 1, value is ", text(sizes_of(v)), ", ",
+                    loc_name, " is ", text(sizes_of(loc)));
+    p.storage = storage_of(op, v);
+    const auto real = p.storage == Storage::f64 ? ScalarType::Double : ScalarType::Float;
+    expect_dtype(op, "value", v, v.scalar_type());
+    expect_dtype(op, "spatial_shapes", s, ScalarType::Long);
+    expect_dtype(op, "level_start_index", st, ScalarType::Long);
+    expect_dtype(op, loc_name, loc, real);
+    expect_sizes(op, "spatial_shapes", s, {p.levels, 2});
+    expect_sizes(op, "level_start_index", st, {p.levels});
+    expect_sizes(op, loc_name, loc, {p.batch, p.queries, p.heads, p.levels, p.points, 2});
+    const char* weight_name = ref ? "attention_logits" : "attention_weights";
+    expect_dtype(op, weight_name, w, real);
+    if (ref) {
+      expect_sizes(op, weight_name, w, {p.batch, p.queries, p.heads, p.levels * p.points});
+      expect_dtype(op, "reference_points", *ref, real);
+      STD_TORCH_CHECK(ref->dim() == 4 && (ref->size(3) == 2 || ref->size(3) == 4), op,
+                      ": reference_points must have shape [B, Q, L, 2] or [B, Q, L, 4], got ", text(sizes_of(*ref)));
+      expect_sizes(op, "reference_points", *ref, {p.batch, p.queries, p.levels, ref->size(3)});
+      p.reference_size = static_cast<int32_t>(ref->size(3));
+      p.reference = reference.const_data_ptr();
+    } else {
+      expect_sizes(op, weight_name, w, {p.batch, p.queries, p.heads, p.levels, p.points});
+    }
+    p.value = value.const_data_ptr(), p.locations = locations.const_data_ptr(), p.weights = weights.const_data_ptr();
+    p.shapes = static_cast<const int64_t*>(shapes.const_data_ptr());
+    p.starts = static_cast<const int64_t*>(starts.const_data_ptr());
+    check_maps(op, p);
+    constexpr int64_t kLimit = int64_t{1} << 31;
+    STD_TORCH_CHECK((p.keys + 1) * (p.channels + 15) < kLimit, op, ": value has more than 2^31 numbers in one head");
+  }
+};
+
+// Runs `kernel` on every slice; the slices write disjoint memory, so their order does not matter.
+void run(const char* op, const Problem& p, const std::vector<Slice>& slices,
+         bool (*kernel)(const Problem&, const Slice&)) {
+  std::atomic<bool> complete{true};
+  torch::stable::parallel_for(0, static_cast<int64_t>(slices.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      if (!kernel(p, slices[i])) complete = false;
+  });
+  STD_TORCH_CHECK(complete, op, ": out of memory for the working block of a head");
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Threads worth using: a thread should have at least some 16 thousand channel reads to do.
+int64_t threads_for(const Problem& p) {
+  const int64_t work = p.batch * p.queries * p.heads * p.levels * p.points * p.channels;
+  return std::clamp<int64_t>(work / 16384, 1, torch::stable::get_num_threads());
+}
+
+Tensor forward(Call& call) {
+  Problem& p = call.p;
+  Tensor output = torch::stable::new_empty(call.value, {p.batch, p.queries, p.heads * p.channels});
+  if (output.numel() == 0) return output;
+  p.output = output.mutable_data_ptr();
+  const int64_t units = p.batch * p.heads, threads = threads_for(p);
+  const int64_t pieces = std::min(p.queries, units >= threads ? 1 : divide_up(threads, units));
+  const int64_t length = divide_up(p.queries, pieces);
+  // Packing reads every row once; it pays when the samples read them more often than that.
+  const bool too_far = p.keys * p.heads * p.channels >= (int64_t{1} << 31);
+  const bool packed = too_far || length * p.levels * p.points * 2 >= p.keys;
+  std::vector<Slice> slices;
+  for (int64_t u = 0; u < units; ++u)
+    for (int64_t q = 0; q < p.queries; q += length)
+      slices.push_back({u / p.heads, u % p.heads, q, std::min(q + length, p.queries), 0, p.channels, packed, false, false});
+  if (threads == 1) {
+    for (const Slice& s : slices)
+      STD_TORCH_CHECK(kernels().forward(p, s), call.op, ": out of memory for the working block of a head");
+  } else {
+    run(call.op, p, slices, kernels().forward);
+  }
+  return output;
+}
+
+// Gradients of value, locations and weights; p.grad_reference may be set by the caller.
+std::tuple<Tensor, Tensor, Tensor> backward(Call& call, const Tensor& grad_in) {
+  Problem& p = call.p;
+  expect_dtype(call.op, "grad", grad_in, call.value.scalar_type());
+  expect_sizes(call.op, "grad", grad_in, {p.batch, p.queries, p.heads * p.channels});
+  const Tensor grad = torch::stable::contiguous(grad_in);
+  Tensor grad_value = torch::stable::empty_like(call.value), grad_locations = torch::stable::empty_like(call.locations),
+         grad_weights = torch::stable::empty_like(call.weights);
+  if (grad.numel() == 0) {
+    torch::stable::zero_(grad_value);
+    return {grad_value, grad_locations, grad_weights};
+  }
+  p.grad = grad.const_data_ptr(), p.grad_value = grad_value.mutable_data_ptr();
+  p.grad_locations = grad_locations.mutable_data_ptr(), p.grad_weights = grad_weights.mutable_data_ptr();
+  const int64_t units = p.batch * p.heads, threads = threads_for(p);
+  std::vector<Slice> slices;
+  if (units >= threads) {
+    for (int64_t u = 0; u < units; ++u)
+      slices.push_back({u / p.heads, u % p.heads, 0, p.queries, 0, p.channels, true, true, true});
+  } else {
+    // Fewer heads than threads: split queries for the gradients of the points and channels for those of the values.
+    // Neither changes the order of any sum.
+    const int64_t pieces = divide_up(threads, units), length = divide_up(p.queries, pieces);
+    const int64_t block = std::max<int64_t>(16, divide_up(divide_up(p.channels, pieces), 16) * 16);
+    for (int64_t u = 0; u < units; ++u) {
+      for (int64_t q = 0; q < p.queries; q += length)
+        slices.push_back({u / p.heads, u % p.heads, q, std::min(q + length, p.queries), 0, p.channels, true, true, false});
+      for (int64_t d = 0; d < p.channels; d += block)
+        slices.push_back({u / p.heads, u % p.heads, 0, p.queries, d, std::min(d + block, p.channels), true, false, true});
+    }
+  }
+  if (threads == 1) {
+    for (const Slice& s : slices)
+      STD_TORCH_CHECK(kernels().backward(p, s), call.op, ": out of memory for the working block of a head");
+  } else {
+    run(call.op, p, slices, kernels().backward);
+  }
+  return {grad_value, grad_locations, grad_weights};
+}
+
+Tensor ms_deform_attn(const Tensor& value, const Tensor& shapes, const Tensor& starts, const Tensor& locations,
+                      const Tensor& weights) {
+  Call call("ms_deform_attn", value, shapes, starts, locations, weights, nullptr);
+  return forward(call);
+}
+
+std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_bwd(const Tensor& grad, const Tensor& value, const Tensor& shapes,
+                                                      const Tensor& starts, const Tensor& locations,
+                                                      const Tensor& weights, bool) {
+  Call call("ms_deform_attn_bwd", value, shapes, starts, locations, weights, nullptr);
+  return backward(call, grad);
+}
+
+Tensor ms_deform_attn_fused(const Tensor& value, const Tensor& shapes, const Tensor& starts, const Tensor& reference,
+                            const Tensor& offsets, const Tensor& logits) {
+  Call call("ms_deform_attn_fused", value, shapes, starts, offsets, logits, &reference);
+  return forward(call);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> ms_deform_attn_fused_bwd(const Tensor& grad, const Tensor& value,
+                                                                    const Tensor& shapes, const Tensor& starts,
+                                                                    const Tensor& reference, const Tensor& offsets,
+                                                                    const Tensor& logits, bool reference_grad, bool) {
+  Call call("ms_deform_attn_fused_bwd", value, shapes, starts, offsets, logits, &reference);
+  Problem& p = call.p;
+  if (!reference_grad) {
+    auto [grad_value, grad_offsets, grad_logits] = backward(call, grad);
+    return {grad_value, torch::stable::new_empty(call.reference, {0}), grad_offsets, grad_logits};
+  }
+  Tensor shares = torch::stable::new_empty(call.reference, {p.batch, p.queries, p.heads, p.levels, p.reference_size});
+  p.grad_reference = shares.mutable_data_ptr();
+  auto [grad_value, grad_offsets, grad_logits] = backward(call, grad);
+  const int64_t axis[] = {2};
+  return {grad_value, torch::stable::sum(shares, torch::headeronly::IntHeaderOnlyArrayRef(axis, 1)), grad_offsets,
+          grad_logits};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(frozenmm, CPU, m) {
+  m.impl("ms_deform_attn", TORCH_BOX(&ms_deform_attn));
+  m.impl("ms_deform_attn_bwd", TORCH_BOX(&ms_deform_attn_bwd));
+  m.impl("ms_deform_attn_fused", TORCH_BOX(&ms_deform_attn_fused));
+  m.impl("ms_deform_attn_fused_bwd", TORCH_BOX(&ms_deform_attn_fused_bwd));
+}

@@ -1,0 +1,5 @@
+#include "ms_deform_attn_kernel.h"
+
+namespace frozenmm::deform {
+extern const Kernels kernels_avx512{"avx512", ::forward, ::backward};
+}  // namespace frozenmm::deform
