@@ -2,10 +2,10 @@
 from frozenmm.foundation.frozen_module import FrozenModule, FrozenNetwork, fingerprint, frozen_modules, shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput
 from frozenmm.foundation.templates import TEMPLATES, resolve_templates
-from frozenmm.foundation.text_embeddings import class_scores, embed_vocabulary, ensemble
+from frozenmm.foundation.text_embeddings import class_scores, ensemble
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, named_vocabularies
 
 __all__ = ['FrozenModule', 'FrozenNetwork', 'ImageTower', 'RawFeatures', 'TEMPLATES', 'TextTower', 'Tokenizer',
-           'TowerInput', 'Vocabulary', 'VocabularyClass', 'class_scores', 'embed_vocabulary', 'ensemble', 'fingerprint',
-           'frozen_modules', 'named_vocabularies', 'resolve_templates', 'shared_network']
+           'TowerInput', 'Vocabulary', 'VocabularyClass', 'class_scores', 'ensemble', 'fingerprint', 'frozen_modules',
+           'named_vocabularies', 'resolve_templates', 'shared_network']

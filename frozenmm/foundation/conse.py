@@ -17,7 +17,7 @@ from frozenmm.compat import require
 from frozenmm.foundation.frozen_module import FrozenNetwork
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.image_towers.efficientnet_lite_network import EfficientNetLite
-from frozenmm.foundation.text_embeddings import embed_vocabulary
+from frozenmm.foundation.text_embeddings import text_embeddings
 from frozenmm.foundation.text_tower import TextTower
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass
 from frozenmm.registry import MODELS
@@ -86,7 +86,7 @@ class ConSE(nn.Module):
         image_tower: an `EfficientNetLiteTower` or its config; by default one with `resize_mode='squash'`.
         text_tower: a `TextTower` or its config; the embedded MiniLM by default.
         top_k: how many classes take part in a vector.
-        store: keep the vectors of the class names on disk, see `embed_vocabulary`.
+        store: keep the vectors of the class names on disk, see `text_embeddings`.
 
     Attributes:
         channels: width D of the vectors.
@@ -116,7 +116,7 @@ class ConSE(nn.Module):
         names = Vocabulary(tuple(VocabularyClass(name) for name in imagenet_names()), 'imagenet_1000', True)
         self.top_k = top_k
         self.channels = self.text_tower.channels
-        vectors = embed_vocabulary(self.text_tower, names, 'none', store=store)
+        vectors = text_embeddings(self.text_tower, names, 'none', store=store)
         # outside the module tree like every frozen network: no checkpoint, no cast, no broadcast
         self.__dict__['_vectors'] = FrozenNetwork(_ClassVectors(vectors), name='vectors of the ImageNet names')
 

@@ -49,8 +49,8 @@ def ensemble(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float(), dim=-1).mean(-2)
 
 
-def embed_vocabulary(tower: TextTower, vocabulary: VocabularySource, templates: str | Sequence[str] = 'vild14', *,
-                     normalize: bool = True, store: bool = True, folder: str | Path | None = None) -> Tensor:
+def text_embeddings(tower: TextTower, vocabulary: VocabularySource, templates: str | Sequence[str] = 'vild14', *,
+                    normalize: bool = True, store: bool = True, folder: str | Path | None = None) -> Tensor:
     """One vector per word of a vocabulary; read from disk if they have been computed before.
 
     Every word is put into every template, the vectors are L2-normalised, averaged, and L2-normalised again.

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from frozenmm.foundation import text_embeddings as module
 from frozenmm.foundation.templates import fill, resolve_templates
-from frozenmm.foundation.text_embeddings import class_scores, embed_vocabulary, ensemble
+from frozenmm.foundation.text_embeddings import class_scores, ensemble, text_embeddings
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
 from frozenmm.foundation.vocabulary import Vocabulary
 
@@ -81,7 +81,7 @@ def test_recorded_prompt_ensemble(golden_dir):
 
 def test_vectors_follow_the_words_and_average_the_directions_of_the_templates():
     tower, vocabulary = CountingTower(), Vocabulary.read(['cat, puss', 'dog', 'hound, dog'])
-    found = embed_vocabulary(tower, vocabulary, 'vild14', store=False)
+    found = text_embeddings(tower, vocabulary, 'vild14', store=False)
     for word, vector in zip(vocabulary.words, found):
         prompts = tower.encode(fill(word, resolve_templates('vild14')))
         assert_close(vector, F.normalize(F.normalize(prompts, dim=1).mean(0), dim=0))
@@ -89,36 +89,36 @@ def test_vectors_follow_the_words_and_average_the_directions_of_the_templates():
 
 
 def test_unnormalised_vectors_have_the_same_direction_and_are_shorter():
-    plain = embed_vocabulary(CountingTower(), ['cat', 'dog'], 'imagenet80', normalize=False, store=False)
-    unit = embed_vocabulary(CountingTower(), ['cat', 'dog'], 'imagenet80', store=False)
+    plain = text_embeddings(CountingTower(), ['cat', 'dog'], 'imagenet80', normalize=False, store=False)
+    unit = text_embeddings(CountingTower(), ['cat', 'dog'], 'imagenet80', store=False)
     assert (plain.norm(dim=1) < 0.999).all()
     assert_close(F.normalize(plain, dim=1), unit)
 
 
 def test_vectors_do_not_depend_on_the_size_of_the_parts(monkeypatch):
     vocabulary = Vocabulary.named('cityscapes_19')
-    whole = embed_vocabulary(CountingTower(), vocabulary, 'vild14', store=False)
+    whole = text_embeddings(CountingTower(), vocabulary, 'vild14', store=False)
     monkeypatch.setattr(module, '_PROMPTS_AT_ONCE', 30)
     lines: list[str] = []
     monkeypatch.setattr(module, '_SECONDS_BETWEEN_LINES', -1.0)
     monkeypatch.setattr(module, 'print_log', lambda line, **_: lines.append(line))
-    assert_close(embed_vocabulary(CountingTower(), vocabulary, 'vild14', store=False), whole)
+    assert_close(text_embeddings(CountingTower(), vocabulary, 'vild14', store=False), whole)
     assert 'words of cityscapes_19 encoded' in lines[0] and lines[0].endswith('s left')
 
 
 def test_stored_vectors_are_read_instead_of_computed(tmp_path):
     first, second = CountingTower(), CountingTower()
-    computed = embed_vocabulary(first, ['cat, puss', 'dog'], folder=tmp_path)
+    computed = text_embeddings(first, ['cat, puss', 'dog'], folder=tmp_path)
     assert first.encoded == 3 * 14
-    assert_close(embed_vocabulary(second, ['cat, puss', 'dog'], folder=tmp_path), computed, atol=0, rtol=0)
+    assert_close(text_embeddings(second, ['cat, puss', 'dog'], folder=tmp_path), computed, atol=0, rtol=0)
     assert second.encoded == 0
-    embed_vocabulary(second, ['cat, puss', 'dog'], normalize=False, folder=tmp_path)
+    text_embeddings(second, ['cat, puss', 'dog'], normalize=False, folder=tmp_path)
     assert second.encoded == 0
 
 
 def test_the_store_lies_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path))
-    embed_vocabulary(CountingTower(), ['cat'])
+    text_embeddings(CountingTower(), ['cat'])
     assert len(list((tmp_path / 'text').glob('*.safetensors'))) == 1
     monkeypatch.delenv('FROZENMM_HOME')
     monkeypatch.setenv('HOME', '/somewhere')
@@ -129,8 +129,8 @@ def test_another_tower_vocabulary_or_template_is_another_file(tmp_path):
     for scale, words, templates in [(1.0, ['cat', 'dog'], 'none'), (2.0, ['cat', 'dog'], 'none'),
                                     (1.0, ['dog', 'cat'], 'none'), (1.0, ['cat', 'dog'], 'simple')]:
         tower = CountingTower(scale)
-        found = embed_vocabulary(tower, words, templates, folder=tmp_path)
-        assert_close(found, embed_vocabulary(tower, words, templates, store=False), atol=0, rtol=0)
+        found = text_embeddings(tower, words, templates, folder=tmp_path)
+        assert_close(found, text_embeddings(tower, words, templates, store=False), atol=0, rtol=0)
     assert len(list(tmp_path.glob('*.safetensors'))) == 4
 
 
@@ -149,28 +149,28 @@ def damage_all(content: bytearray) -> bytes:
 
 @pytest.mark.parametrize('damage', [damage_cut, damage_bit, damage_all])
 def test_a_damaged_file_is_named_and_computed_anew(tmp_path, warnings, damage):
-    before = embed_vocabulary(CountingTower(), ['cat', 'dog'], folder=tmp_path)
+    before = text_embeddings(CountingTower(), ['cat', 'dog'], folder=tmp_path)
     path, = tmp_path.glob('*.safetensors')
     path.write_bytes(damage(bytearray(path.read_bytes())))
-    assert_close(embed_vocabulary(CountingTower(), ['cat', 'dog'], folder=tmp_path), before, atol=0, rtol=0)
+    assert_close(text_embeddings(CountingTower(), ['cat', 'dog'], folder=tmp_path), before, atol=0, rtol=0)
     assert len(warnings) == 1 and str(path) in warnings[0] and 'damaged' in warnings[0]
     again = CountingTower()
-    assert_close(embed_vocabulary(again, ['cat', 'dog'], folder=tmp_path), before, atol=0, rtol=0)
+    assert_close(text_embeddings(again, ['cat', 'dog'], folder=tmp_path), before, atol=0, rtol=0)
     assert again.encoded == 0
 
 
 def test_a_file_of_another_shape_is_computed_anew(tmp_path, warnings):
-    embed_vocabulary(CountingTower(), ['cat', 'dog'], folder=tmp_path)
-    embed_vocabulary(CountingTower(), ['cat'], folder=tmp_path)
+    text_embeddings(CountingTower(), ['cat', 'dog'], folder=tmp_path)
+    text_embeddings(CountingTower(), ['cat'], folder=tmp_path)
     one, two = sorted(tmp_path.glob('*.safetensors'), key=lambda path: path.stat().st_size)
     one.write_bytes(two.read_bytes())
-    assert embed_vocabulary(CountingTower(), ['cat'], folder=tmp_path).shape == (1, 5)
+    assert text_embeddings(CountingTower(), ['cat'], folder=tmp_path).shape == (1, 5)
     assert 'torch.float32 (2, 5) instead of float32 (1, 5)' in warnings[0]
 
 
 def test_a_folder_that_cannot_be_written_only_warns(tmp_path, warnings):
     (tmp_path / 'file').write_text('')
-    found = embed_vocabulary(CountingTower(), ['cat'], folder=tmp_path / 'file' / 'text')
+    found = text_embeddings(CountingTower(), ['cat'], folder=tmp_path / 'file' / 'text')
     assert found.shape == (1, 5) and 'set FROZENMM_HOME to a folder that can be written' in warnings[0]
 
 
@@ -179,14 +179,14 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, warnings):
         raise OSError('disk full')
 
     monkeypatch.setattr(os, 'replace', broken)
-    assert embed_vocabulary(CountingTower(), ['cat'], folder=tmp_path).shape == (1, 5)
+    assert text_embeddings(CountingTower(), ['cat'], folder=tmp_path).shape == (1, 5)
     assert 'disk full' in warnings[0] and [path.suffix for path in tmp_path.iterdir()] == ['.lock']
 
 
 def _work(folder, queue):
     torch.set_num_threads(1)
     tower = CountingTower()
-    vectors = embed_vocabulary(tower, 'cityscapes_19', folder=folder)
+    vectors = text_embeddings(tower, 'cityscapes_19', folder=folder)
     queue.put((tower.encoded, vectors.sum().item()))
 
 
@@ -205,11 +205,11 @@ def test_of_several_processes_only_one_computes(tmp_path):
 
 def test_unusable_input_is_named():
     with pytest.raises(ValueError, match='unknown vocabulary'):
-        embed_vocabulary(CountingTower(), 'cityscape', store=False)
+        text_embeddings(CountingTower(), 'cityscape', store=False)
     with pytest.raises(ValueError, match='unknown template set'):
-        embed_vocabulary(CountingTower(), ['cat'], 'vild', store=False)
+        text_embeddings(CountingTower(), ['cat'], 'vild', store=False)
     with pytest.raises(ValueError, match="the text 'There is the x.* in the scene' has 78 tokens, but sums takes"):
-        embed_vocabulary(CountingTower(), ['x' * 50], store=False)
+        text_embeddings(CountingTower(), ['x' * 50], store=False)
     with pytest.raises(ValueError, match='3 word scores for vocabulary, which has 2 words in 1 classes'):
         class_scores(torch.zeros(3), Vocabulary.read(['cat, puss']))
 
@@ -231,6 +231,6 @@ def test_the_gradient_goes_to_the_first_best_word():
 
 def test_minilm_finds_the_class_of_a_description(minilm):
     vocabulary = Vocabulary.read(['cat, kitten', 'car, automobile', 'tree'])
-    classes = embed_vocabulary(minilm, vocabulary, 'simple', store=False)
-    queries = embed_vocabulary(minilm, ['a furry pet that purrs', 'a vehicle with four wheels'], 'none', store=False)
+    classes = text_embeddings(minilm, vocabulary, 'simple', store=False)
+    queries = text_embeddings(minilm, ['a furry pet that purrs', 'a vehicle with four wheels'], 'none', store=False)
     assert class_scores(queries @ classes.T, vocabulary).argmax(-1).tolist() == [0, 1]
