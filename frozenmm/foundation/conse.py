@@ -55,8 +55,8 @@ def combine(posteriors: Tensor, class_vectors: Tensor, top_k: int = 10) -> Tenso
     if not 1 <= top_k <= len(class_vectors):
         raise ValueError(f'top_k must be in 1..{len(class_vectors)}, got {top_k}')
     values, classes = posteriors.float().topk(top_k, -1)
-    # the weights' sum does not matter, as the result gets length 1
-    return F.normalize(torch.einsum('...k,...kd->...d', values, class_vectors.float()[classes]), dim=-1)
+    # the weights' sum does not matter, as the result gets length 1; a plain sum, which autocast leaves in float32
+    return F.normalize((values[..., None] * class_vectors.float()[classes]).sum(-2), dim=-1)
 
 
 def head_map(network: nn.Module, last_map: Tensor) -> Tensor:

@@ -26,10 +26,15 @@ PHOTOS = {
 
 
 @pytest.fixture(scope='module')
-def conse(minilm, tmp_path_factory):
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp('home')
+
+
+@pytest.fixture(scope='module')
+def conse(minilm, home):
     pytest.importorskip('timm')
     patch = pytest.MonkeyPatch()
-    patch.setenv('FROZENMM_HOME', str(tmp_path_factory.mktemp('home')))
+    patch.setenv('FROZENMM_HOME', str(home))
     try:
         return ConSE(text_tower=minilm)
     except MissingDependency as error:
@@ -110,6 +115,12 @@ def test_the_dense_map_applies_the_rule_cell_by_cell_and_finds_the_cat(conse, mi
     assert (scores.argmax(1)[0, 1:6, 1:6] == 0).float().mean() > 0.7
 
 
+def test_autocast_around_it_changes_nothing(conse):
+    before = conse(photo('coffee'))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert_close(conse(photo('coffee')), before, atol=0, rtol=0)
+
+
 def test_class_vectors_stay_out_of_checkpoints_and_in_float32(conse):
     state = conse.state_dict()
     assert sorted(state) == ['image_tower.frozen_record', 'text_tower.frozen_record']
@@ -119,9 +130,11 @@ def test_class_vectors_stay_out_of_checkpoints_and_in_float32(conse):
     assert not list(conse.parameters()) and not list(conse.buffers())
 
 
-def test_it_is_built_by_name_with_the_stored_names(conse, tmp_path, monkeypatch):
-    monkeypatch.setenv('FROZENMM_HOME', str(tmp_path))
-    first = MODELS.build(dict(type='ConSE', top_k=5))
-    assert first.top_k == 5 and len(list((tmp_path / 'text').glob('*.safetensors'))) == 1
-    assert first.image_tower.network is conse.image_tower.network
-    assert_close(first.class_vectors, conse.class_vectors)
+def test_it_is_built_by_name_with_the_stored_vectors_of_the_names(conse, home, monkeypatch):
+    monkeypatch.setenv('FROZENMM_HOME', str(home))
+    path, = (home / 'text').glob('*.safetensors')
+    written = path.stat().st_mtime_ns
+    second = MODELS.build(dict(type='ConSE', top_k=5))
+    assert second.top_k == 5 and path.stat().st_mtime_ns == written
+    assert second.image_tower.network is conse.image_tower.network
+    assert_close(second.class_vectors, conse.class_vectors, atol=0, rtol=0)
