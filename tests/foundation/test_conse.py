@@ -62,7 +62,7 @@ def test_the_rule_holds_at_every_place():
     assert_close(combine(posteriors, vectors, 3)[1, 2, 3], combine(posteriors[1, 2, 3], vectors, 3))
 
 
-def test_unusable_arguments_are_named(minilm):
+def test_unusable_arguments_are_named(conse, minilm):
     with pytest.raises(ValueError, match='4 class posteriors, but vectors of 3 class names'):
         combine(torch.ones(4), torch.eye(3))
     with pytest.raises(ValueError, match=r'top_k must be in 1\.\.3, got 4'):
