@@ -36,8 +36,8 @@ class EnhancedDINO(DINO):
     """mmdet's DINO with frozen foundation models as feature enhancers; without enhancers the same detector.
 
     A plain DINO config becomes an enhanced one with `type='frozenmm.EnhancedDINO'` and `enhancers`; everything else
-    stays. The numbers of encoder levels follow by themselves, and a `DINOHead` becomes an `EnhancedDINOHead`. A converted
-    official checkpoint carries its numerics and sets them when it is loaded.
+    stays. The numbers of encoder levels follow by themselves, and a `DINOHead` becomes an `EnhancedDINOHead`. A
+    converted official checkpoint carries its numerics and sets them when it is loaded.
 
     Args:
         enhancers: one dict per frozen tower, e.g. `dict(tower=dict(type='frozenmm.CLIPTower', ...), image_queries=5,
@@ -88,7 +88,7 @@ class EnhancedDINO(DINO):
             raise ValueError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
                              f'channels, got {self.positional_encoding.num_feats}')
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
-        self.level_embed = nn.Parameter(torch.empty(self.num_feature_levels + self._patch_levels, self.embed_dims))
+        self.level_embed = nn.Parameter(torch.randn(self.num_feature_levels + self._patch_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
 
