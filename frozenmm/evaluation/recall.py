@@ -36,8 +36,8 @@ def mask_recall(annotation: Tensor, masks: Tensor, num_classes: int, *, ignore_i
         ValueError: sizes differ.
     """
     if masks.dim() != 3 or masks.shape[1:] != annotation.shape:
-        raise ValueError(f'masks must have shape (N, {annotation.shape[0]}, {annotation.shape[1]}) as the annotation has '
-                         f'{tuple(annotation.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
+        raise ValueError(f'masks must have shape (N, {annotation.shape[0]}, {annotation.shape[1]}) as the annotation '
+                         f'has {tuple(annotation.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
     flat = annotation.flatten().long()
     known = (flat >= 0) & (flat < num_classes) & (flat != ignore_index)
     index = torch.where(known, flat, num_classes)

@@ -52,8 +52,8 @@ class InjectedDecoder(MaskedAttentionDecoder):
     with injected features see no key position; the projection of pooled features is shared between CLIP and SAM.
 
     Args:
-        query_residue: queries are injected after layers i with i mod 3 equal to this (after the last layer it would have
-            no effect and is left out).
+        query_residue: queries are injected after layers i with i mod 3 equal to this (after the last layer it would
+            have no effect and is left out).
         in_channels, ...: as in `MaskedAttentionDecoder`; `num_levels` is 3.
     """
 

@@ -93,8 +93,8 @@ class MaskedAttentionDecoder(nn.Module):
                  with_cp: bool = False) -> None:
         super().__init__()
         if channels != mask_channels:
-            raise ValueError(f'pooled mask features are added to the queries, so channels ({channels}) and mask_channels '
-                             f'({mask_channels}) must be equal')
+            raise ValueError(f'pooled mask features are added to the queries, so channels ({channels}) and '
+                             f'mask_channels ({mask_channels}) must be equal')
         attention = dict(embed_dims=channels, num_heads=num_heads, dropout=0.0, batch_first=True)
         feedforward = dict(embed_dims=channels, feedforward_channels=feedforward_channels, num_fcs=2, ffn_drop=0.0,
                            act_cfg=dict(type='ReLU', inplace=True))
@@ -206,8 +206,8 @@ def run_layer(layer: nn.Module, query: Tensor, query_position: Tensor, tokens: T
         token_position: (1 or B, N, C), added to the cross-attention keys.
         blocked: (B, Q, N) bool.
     """
-    query = layer.norms[0](query + attend(layer.cross_attn.attn, query + query_position, tokens + token_position, tokens,
-                                          blocked))
+    found = attend(layer.cross_attn.attn, query + query_position, tokens + token_position, tokens, blocked)
+    query = layer.norms[0](query + found)
     placed = query + query_position
     query = layer.norms[1](query + attend(layer.self_attn.attn, placed, placed, query))
     return layer.norms[2](layer.ffn(query))
