@@ -223,6 +223,7 @@ class EnhancedDINO(DINO):
         """Set the numerics that the checkpoint carries, and let weights without frozen maps grow."""
         record = state_dict.pop(prefix + numerics.RECORD, None)
         if record is not None:
+            self._require_neck(state_dict, f'{prefix}neck.')
             numerics.apply(numerics.decode(record), self.bbox_head, self._towers)
         if f'{prefix}transformer.level_embed' in state_dict:
             raise ValueError('this is an official DINO checkpoint; convert it first: '
@@ -235,6 +236,14 @@ class EnhancedDINO(DINO):
             print_log(f'the checkpoint knows {self.num_feature_levels} encoder levels: attention to '
                       f'{self._patch_levels} frozen maps starts from its initialisation', logger='current')
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _require_neck(self, state_dict: dict, prefix: str) -> None:
+        """Official detectors have a bias before the norms of the neck; without it the numbers are far off."""
+        own = self.neck.state_dict() if self.with_neck else {}
+        lost = [key for key in state_dict if key.startswith(prefix) and key[len(prefix):] not in own]
+        if lost:
+            raise ValueError(f'the checkpoint holds {lost[0]}, which this model\'s neck has not; converted official '
+                             'checkpoints need neck=dict(bias=True)')
 
 
 def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
