@@ -7,5 +7,5 @@ from frozenmm.registry import installed
 __all__ = ['AccelerateHook', 'ProgressHook', 'TimeBudgetHook']
 
 if installed('mmcv'):
-    from frozenmm.engine.beside_truth import BesideTruthHook  # noqa: F401
+    from frozenmm.engine.beside_truth import BesideTruthHook
     __all__ += ['BesideTruthHook']
