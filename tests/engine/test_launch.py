@@ -4,9 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from frozenmm.engine.launch import evaluate, load_config, train, use_amp
+from frozenmm.registry import OPTIM_WRAPPERS
 
 CONFIG = 'configs/quickstart/dino_scratch_scenes.py'
 
@@ -91,16 +93,25 @@ def test_the_work_folder_is_named_after_the_config(repo_root):
     assert load_config(repo_root / CONFIG).work_dir == 'work_dirs/dino_scratch_scenes'
 
 
-def test_amp_is_bfloat16_and_refuses_foreign_wrappers():
+def test_amp_is_bfloat16_where_the_config_does_not_say_otherwise():
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1))))
     use_amp(cfg)
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.dtype == 'bfloat16'
-    assert 'loss_scale' not in cfg.optim_wrapper
+    assert cfg.optim_wrapper.type == 'frozenmm.AutocastOptimWrapper'
+    half = dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+    cfg = Config(dict(optim_wrapper=half))
+    use_amp(cfg)
+    assert cfg.optim_wrapper == half
     with pytest.raises(ValueError, match='uses \'DeepSpeedOptimWrapper\''):
         use_amp(Config(dict(optim_wrapper=dict(type='DeepSpeedOptimWrapper'))))
 
 
-def test_half_precision_scales_its_loss():
-    cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype='float16')))
-    use_amp(cfg)
-    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+def test_the_wrapper_computes_in_bfloat16_and_steps_in_float32():
+    model = torch.nn.Linear(4, 4)
+    wrapper = OPTIM_WRAPPERS.build(dict(type='frozenmm.AutocastOptimWrapper',
+                                        optimizer=torch.optim.SGD(model.parameters(), lr=0.1)))
+    before = model.weight.detach().clone()
+    with wrapper.optim_context(model):
+        outputs = model(torch.ones(2, 4))
+    assert outputs.dtype == torch.bfloat16
+    wrapper.update_params(outputs.float().sum())
+    assert model.weight.dtype == torch.float32 and not torch.equal(before, model.weight)
