@@ -10,7 +10,8 @@ GREY = np.full((40, 60, 3), 128, np.uint8)
 
 
 def _boxes(*rows, scores=None):
-    return Boxes(np.array([row[:4] for row in rows], float).reshape(-1, 4), np.array([row[4] for row in rows], int), scores)
+    corners = np.array([row[:4] for row in rows], float).reshape(-1, 4)
+    return Boxes(corners, np.array([row[4] for row in rows], int), scores)
 
 
 def _has(picture, colour):
