@@ -92,7 +92,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['frozenmm', 'frozenmm.*']),
-    package_data={'frozenmm': ['py.typed']},
+    package_data={'frozenmm': ['py.typed', '**/*.json', '**/*.txt', '**/*.yml', '**/*.safetensors']},
     include_package_data=False,
     install_requires=lower_bounds(REQUIRED),
     extras_require={
