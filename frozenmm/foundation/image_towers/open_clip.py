@@ -138,14 +138,15 @@ class OpenCLIPTower(ImageTower):
         network = shared_network(('open_clip', key, repr(config), quick_gelu, weights_key(weights)), build, name=name,
                                  precision=precision)
         visual = cast(TimmVisual, network.module)
-        self.patch_output = patch_output
         channels, strides = _maps(visual, patch_output, name)
         super().__init__(network, input=_input(visual, config, description, options.get('resize_mode'),
                                                options.get('size'), name),
-        """See `ImageTower.extract`. ViTs other than CLIP's have no image tokens but means of patches."""
+                         channels=channels, strides=strides,
+                         token_channels=getattr(visual, 'token_channels', visual.output_dim), **options)
+        self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
-        """See `ImageTower.extract`. Other ViTs than CLIP's have no image tokens but means of patches."""
+        """See `ImageTower.extract`. ViTs other than CLIP's have no image tokens but means of patches."""
         maps, tokens, *embedding = network(pixels, max(num_tokens, 1), self.patch_output)
         if isinstance(self.network, ModifiedResNet):
             maps = {**maps, DENSE: maps['res5']}
