@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent
 MIM_DATA = ('configs', 'tools', 'model-index.yml', 'dataset-index.yml')  # what `mim` looks for in frozenmm/.mim
 SOURCES = 'csrc'  # kernels, so that an installed package can build its operators
 
-# mmengine, mmcv, mmdet and mmseg are extras, not requirements: they come from upstream or from the OneDL forks, which use
-# the same module names, and installing one family over the other breaks both. `python -m frozenmm.env` checks what is there.
+# mmengine, mmcv, mmdet and mmseg are extras, not requirements: they come from upstream or from the OneDL forks, which
+# use the same module names, and installing one family over the other breaks both. `python -m frozenmm.env` checks.
 REQUIRED = ('torch', 'numpy', 'safetensors', 'scipy')
 EXTRAS = {
     'mmdet': ('mmengine', 'mmcv-lite', 'mmdet', 'opencv-python', 'pycocotools', 'setuptools'),
@@ -47,9 +47,10 @@ def lower_bounds(names: tuple[str, ...]) -> list[str]:
 
 
 class BuildWithData(build_py):
-    """Puts configs, tools, model index and kernels into the package: copies in a wheel, links in an editable install."""
+    """Puts configs, tools, model index and kernels into the package: copied in a wheel, linked when editable."""
 
     def run(self) -> None:
+        """Build as usual, then add the data."""
         super().run()
         if self.editable_mode:
             for name in MIM_DATA:
@@ -91,7 +92,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['frozenmm', 'frozenmm.*']),
-    package_data={'frozenmm': ['py.typed']},
+    package_data={'frozenmm': ['py.typed', '**/*.json', '**/*.txt', '**/*.yml', '**/*.safetensors']},
     include_package_data=False,
     install_requires=lower_bounds(REQUIRED),
     extras_require={

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from parity.cases import Case, find_cases, follow_ties, run_case
 from safetensors.torch import load_file, save_file
 
 import frozenmm  # noqa: F401  (before mmdet, so that the holes of the installation are filled)
-from parity.cases import Case, find_cases, follow_ties, run_case
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = find_cases([ROOT / 'tests' / 'golden'])

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     import frozenmm  # noqa: F401  (fills the holes of the installation first)
     from frozenmm.convert.command import CONVERTERS, convert_file
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument('target', type=Path, metavar='OUT')
     parser.add_argument('--classes', type=int, choices=(80, 91),
                         help='frozen_detr: 80 COCO categories (default) or the official 91 rows')
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     if arguments.classes and arguments.system != 'frozen_detr':
         parser.error('--classes goes with frozen_detr only')
     options = dict(classes=arguments.classes or 80) if arguments.system == 'frozen_detr' else {}

@@ -1,7 +1,7 @@
 // Mask ensembling on the CPU: checks, plans, choice of the instruction set, registration.
 #include "cpu_features.h"
 #include "mask_kernels.h"
-#include "mask_taps.h"
+#include "mask_axis.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -1,5 +1,5 @@
 // Mask pooling on the CPU: logits are resized only at the cells that the features have, then one matrix product.
-#include "mask_taps.h"
+#include "../mask_taps.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

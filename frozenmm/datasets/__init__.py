@@ -8,4 +8,5 @@ if installed('mmcv'):
     __all__ += ['StoredVariants']
 if installed('mmdet'):
     from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic  # noqa: F401
-    __all__ += ['GeneratedScenes', 'GeneratedScenesPanoptic']
+    from frozenmm.datasets.panoptic_maps import LoadPanopticMaps  # noqa: F401
+    __all__ += ['GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']

@@ -1,9 +1,10 @@
 """Hooks, and what the command-line tools do."""
 from frozenmm.engine.accelerate_hook import AccelerateHook
+from frozenmm.engine.progress import ProgressHook
 from frozenmm.engine.time_budget import TimeBudgetHook
 from frozenmm.registry import installed
 
-__all__ = ['AccelerateHook', 'TimeBudgetHook']
+__all__ = ['AccelerateHook', 'ProgressHook', 'TimeBudgetHook']
 
 if installed('mmcv'):
     from frozenmm.engine.beside_truth import BesideTruthHook  # noqa: F401

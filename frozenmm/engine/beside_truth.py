@@ -49,12 +49,13 @@ class BesideTruthHook(Hook):
                         outputs: Sequence[BaseDataElement] | None = None) -> None:
         """Draw the images of a batch that are still due."""
         meta = runner.test_dataloader.dataset.metainfo
+        self.folder.mkdir(parents=True, exist_ok=True)
         palette = meta.get('palette') or spread_palette(len(meta['classes']))
         for sample in (outputs or ())[:max(self.count - len(self.seen), 0)]:
             path, truth, prediction = sample.img_path, _truth(sample), _prediction(sample, self.score)
             image = mmcv.imread(path, channel_order='rgb')
             sheet = beside_truth(image, truth, {self.title: prediction}, meta['classes'], palette)
-            mmcv.imwrite(sheet[..., ::-1], str(self.folder / f'{Path(path).stem}.png'), auto_mkdir=True)
+            mmcv.imwrite(sheet[..., ::-1], str(self.folder / f'{Path(path).stem}.png'))
             self.seen.append((path, truth, prediction))
 
 

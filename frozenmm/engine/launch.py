@@ -80,8 +80,22 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
 
 
 def train(cfg: Config) -> Runner:
-    """Build and train; returns the runner afterwards."""
+    """Build and train; returns the runner afterwards.
+
+    Raises: as `build_runner` and `run_training`.
+    """
     runner = build_runner(cfg)
+    run_training(runner)
+    return runner
+
+
+def run_training(runner: Runner) -> None:
+    """Train a built runner.
+
+    Raises:
+        KeyError: an unregistered type; the text says what to write instead.
+        ValueError: a training set without images after filtering.
+    """
     with explained_registry_misses():
         try:
             loop = runner.train_loop
@@ -89,10 +103,9 @@ def train(cfg: Config) -> Runner:
             # mmengine joins the serialised images of a set, and numpy has nothing to join when all were filtered out
             if 'need at least one array to concatenate' not in str(error):
                 raise
-            raise ValueError(_empty(cfg.train_dataloader.dataset)) from error
+            raise ValueError(_empty(runner.cfg.train_dataloader.dataset)) from error
         check_not_empty(loop.dataloader)
         runner.train()
-    return runner
 
 
 def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None = None, show_count: int = 16,

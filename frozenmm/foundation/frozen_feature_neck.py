@@ -157,7 +157,7 @@ class FrozenFeatureNeck(BaseModule):
             maps = [names[-1] if maps is None else maps] * len(self.levels)
         if len(maps) != len(self.levels):
             raise ValueError(f'{len(maps)} maps for {len(self.levels)} levels; give one name, or one per level')
-        unknown = [name for name in maps if name not in names]
+        unknown = sorted(set(maps) - set(names))
         if unknown:
             raise ValueError(f'{self.tower.name} has no maps {unknown}; it gives {names}')
         return list(maps)

@@ -68,14 +68,17 @@ class RememberingTower(ImageTower):
     Args:
         tower: config of an image tower, or a built one; its outputs are passed on unchanged.
         megabytes: limit of the memory, on the tower's device.
+        **options: arguments of the tower where its config does not name them.
 
     Raises:
         TypeError: `tower` is no image tower.
-        ValueError: a limit that is not positive; a tower with `gradient='through'`, whose outputs depend on the graph.
+        ValueError: options beside a built tower; a limit that is not positive; a tower with `gradient='through'`, whose outputs depend on the graph.
     """
 
-    def __init__(self, tower: dict | ImageTower, *, megabytes: float = 1024) -> None:
-        inner = MODELS.build(tower) if isinstance(tower, dict) else tower
+    def __init__(self, tower: dict | ImageTower, *, megabytes: float = 1024, **options: object) -> None:
+        if options and not isinstance(tower, dict):
+            raise ValueError(f'{list(options)} must be given to the tower itself when RememberingTower gets a built one')
+        inner = MODELS.build({**options, **tower}) if isinstance(tower, dict) else tower
         if not isinstance(inner, ImageTower):
             raise TypeError(f'RememberingTower needs an image tower, got {type(inner).__name__}')
         if megabytes <= 0:

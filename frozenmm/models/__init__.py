@@ -2,6 +2,8 @@
 
 Rooms that need mmdet or mmseg are listed only where that package is installed.
 """
+from frozenmm.compat import explained
+
 # frozen parts for any model
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
@@ -23,12 +25,14 @@ from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.registry import installed
 
 if installed('mmdet'):
-    # detectors
-    from frozenmm.detection.frozen_detr import EnhancedDINO, EnhancedDINOHead
+    with explained('mmdet'):
+        # detectors
+        from frozenmm.detection.frozen_detr import EnhancedDINO, EnhancedDINOHead
 
-    # open-vocabulary segmentation
-    from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
-    from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
+        # open-vocabulary segmentation
+        from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
+        from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
 
 if installed('mmdet') and installed('mmseg'):
-    from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
+    with explained('mmseg'):
+        from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor

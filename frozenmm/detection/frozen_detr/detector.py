@@ -82,8 +82,8 @@ class EnhancedDINO(DINO):
         self.decoder = ImageQueryDecoder(**self.decoder)
         self.embed_dims = self.encoder.embed_dims
         if self.positional_encoding.num_feats * 2 != self.embed_dims:
-            raise ValueError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} channels, '
-                             f'got {self.positional_encoding.num_feats}')
+            raise ValueError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
+                             f'channels, got {self.positional_encoding.num_feats}')
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
         self.level_embed = nn.Parameter(torch.empty(self.num_feature_levels + self._patch_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
@@ -227,6 +227,6 @@ def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
                                             ('decoder', decoder, 'cross_attn_cfg', own)):
         attention = config['layer_cfg'][attention]
         if attention.get('num_levels', own) not in (own, levels):
-            raise ValueError(f'{name} attention has num_levels={attention["num_levels"]}, but num_feature_levels is {own}; '
-                             'leave num_levels out or make the two equal (frozen maps are added automatically)')
+            raise ValueError(f'{name} attention has num_levels={attention["num_levels"]}, but num_feature_levels is '
+                             f'{own}; leave num_levels out or make the two equal (frozen maps are added by themselves)')
         attention['num_levels'] = levels

@@ -28,8 +28,8 @@ class EnhancedDINOHead(DINOHead):
     Args:
         reference_eps: clamp of the inverse sigmoid of reference boxes, 1e-5 (mmdet) or 1e-3 (official).
         clip_boxes: whether detections are clipped to the image (mmdet) or not (official).
-        tie_branches: one class and one box branch for all decoder layers, as the official code trains; the encoder keeps
-            its own. The optimizer then needs `paramwise_cfg=dict(bypass_duplicate=True)`.
+        tie_branches: one class and one box branch for all decoder layers, as the official code trains; the encoder
+            keeps its own. The optimizer then needs `paramwise_cfg=dict(bypass_duplicate=True)`.
         kwargs: arguments of `mmdet.DINOHead`.
     """
 

@@ -54,11 +54,12 @@ def write_report(results: Sequence[RowResult], budget: Budget, folder: str | Pat
     _replace(folder / 'table.md', text)
     numbers = [{key: value for key, value in asdict(result).items() if key != 'shown'} for result in results]
     _replace(folder / 'results.json', json.dumps({'budget': asdict(budget), 'rows': numbers}, indent=1))
+    (folder / 'pictures').mkdir(parents=True, exist_ok=True)
     for path in results[0].shown if results else ():
         predictions = {f'({r.letter}) {r.meaning}': _boxes(r.shown[path]['prediction']) for r in results if path in r.shown}
         sheet = beside_truth(mmcv.imread(path, channel_order='rgb'), _boxes(results[0].shown[path]['truth']), predictions,
                              classes, palette, width=400)
-        mmcv.imwrite(sheet[..., ::-1], str(folder / 'pictures' / f'{Path(path).stem}.png'), auto_mkdir=True)
+        mmcv.imwrite(sheet[..., ::-1], str(folder / 'pictures' / f'{Path(path).stem}.png'))
     return text
 
 

@@ -3,16 +3,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
 from frozenmm.engine.beside_truth import BesideTruthHook
-from frozenmm.engine.launch import load_config, train
+from frozenmm.engine.launch import build_runner, load_config, run_training
 from frozenmm.engine.time_budget import TimeBudgetHook
 from frozenmm.foundation import frozen_modules
 
@@ -100,9 +102,14 @@ def run_row(row: Row, budget: Budget, folder: str | Path, *, configs: str | Path
         if stored['config'] == digest:
             return RowResult(**stored['result'])
     _forget_other_config(folder, digest)
-    cfg.resume = find_latest_checkpoint(str(folder)) is not None
-    runner = train(cfg)
-    metrics = runner.test()
+    cfg.resume = (folder / 'last_checkpoint').is_file()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='torch.meshgrid')  # mmdet's proposals, every time
+        runner = build_runner(cfg)
+        # the reader and the metric of COCO print page after page
+        with open(folder / 'console.txt', 'a') as console, redirect_stdout(console):
+            run_training(runner)
+            metrics = runner.test()
     result = _result(row, runner, metrics, seed)
     temporary = result_file.with_suffix('.part')
     temporary.write_text(json.dumps({'config': digest, 'result': asdict(result)}, indent=1))
@@ -120,7 +127,9 @@ def _row_config(row: Row, budget: Budget, folder: Path, configs: Path, data_root
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.randomness = dict(seed=seed)
     hooks = [hook for hook in cfg.custom_hooks if hook.type != 'frozenmm.TimeBudgetHook']
-    cfg.custom_hooks = [*hooks, dict(type='frozenmm.TimeBudgetHook', **asdict(budget))]
+    cfg.custom_hooks = [*hooks, dict(type='frozenmm.TimeBudgetHook', **asdict(budget)),
+                        dict(type='frozenmm.ProgressHook', title=f'({row.letter})')]
+    cfg.log_level = 'WARNING'  # the progress line says what a newcomer needs; scalars go to vis_data/
     return cfg
 
 
