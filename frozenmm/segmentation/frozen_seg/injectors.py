@@ -81,7 +81,8 @@ class InjectedDecoder(MaskedAttentionDecoder):
             mask_features: (B, mask_channels, H/4, W/4).
             sam_map: (B, in_channels, h', w') from the SAM branch; in eval mode resized to the first level.
             sam_embedding: (B, mask_channels, h'', w''), SAM's own image embedding, covering the same padded image.
-            all_layers, padding: as in `MaskedAttentionDecoder`.
+            all_layers: as in `MaskedAttentionDecoder`.
+            padding: likewise.
         """
         if sam_embedding.shape[1] != mask_features.shape[1]:
             raise ValueError(f'SAM\'s embedding has {sam_embedding.shape[1]} channels and the mask features '

@@ -19,7 +19,8 @@ class Padding:
         device: where the masks lie.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]] | Tensor, canvas: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, sizes: Sequence[tuple[int, int]] | Tensor, canvas: tuple[int, int],
+                 device: torch.device) -> None:
         self.sizes = torch.as_tensor(sizes, dtype=torch.float32, device=device)
         self.canvas = canvas
 
@@ -31,5 +32,5 @@ class Padding:
         return rows[:, None, :, None] | columns[:, None, None, :]
 
     def cut(self, mask_logits: Tensor) -> Tensor:
-        """Mask logits (B, Q, h, w), strongly negative in the padding; without gradient there."""
+        """Mask logits (B, Q, h, w), strongly negative in the padding and without gradient there."""
         return mask_logits.masked_fill(self.at((mask_logits.shape[-2], mask_logits.shape[-1])), -1e4)
