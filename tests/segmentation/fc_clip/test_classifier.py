@@ -129,7 +129,7 @@ def test_the_text_tower_is_built_only_when_words_must_be_encoded(generator):
 
 def test_a_text_tower_of_another_width_is_refused(generator):
     module = classifier(text_tower=CountingTower(8))
-    with pytest.raises(ValueError, match='gives vectors of width 8, but the classifier was built for embed_channels=16'):
+    with pytest.raises(ValueError, match='vectors of width 8, but the classifier was built for embed_channels=16'):
         module(embeddings(generator))
 
 

@@ -39,7 +39,8 @@ def test_the_temperature_is_bounded_after_its_exponential():
 
 def test_gradients_reach_only_the_best_synonym(generator):
     text = F.normalize(torch.randn(2, 6, generator=generator), dim=-1).requires_grad_()
-    text_logits(torch.randn(1, 6, generator=generator), text, torch.tensor([0, 0]), 1, torch.tensor(0.0)).sum().backward()
+    embeddings = torch.randn(1, 6, generator=generator)
+    text_logits(embeddings, text, torch.tensor([0, 0]), 1, torch.tensor(0.0)).sum().backward()
     assert (text.grad.abs().sum(1) > 0).sum() == 1
 
 
@@ -80,7 +81,7 @@ def test_invalid_frozen_logits_do_not_spread(generator):
     assert geometric_ensemble(trained, frozen, SEEN, valid=valid).isfinite().all()
 
 
-@pytest.mark.parametrize('seen, share', [(torch.ones(3, dtype=torch.bool), 0.4), (torch.zeros(3, dtype=torch.bool), 0.8)],
+@pytest.mark.parametrize('seen, share', [(torch.ones(3).bool(), 0.4), (torch.zeros(3).bool(), 0.8)],
                          ids=['all seen', 'none seen'])
 def test_one_kind_of_classes_alone_works(generator, seen, share):
     trained, frozen = logits(generator)
