@@ -22,7 +22,6 @@ SIZES = {'ade20k_150': (150, 403), 'ade20k_847': (847, 1342), 'cityscapes_19': (
 
 
 @settings(deadline=None, max_examples=50)  # writes files
-@settings(deadline=None)
 @given(CLASSES)
 def test_lists_text_and_json_give_the_same_classes(tmp_path_factory, classes):
     folder = tmp_path_factory.mktemp('vocabulary')
