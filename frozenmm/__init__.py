@@ -7,7 +7,6 @@ compiled operators, torchvision's wheel beside a CPU torch; see `frozenmm.compat
 from __future__ import annotations
 
 from importlib import import_module
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
