@@ -34,5 +34,6 @@ class LoadPanopticMaps(LoadPanopticAnnotations):
     def __init__(self, *, with_bbox: bool = True, with_label: bool = True, with_mask: bool = True,
                  with_seg: bool = True) -> None:
         # not LoadPanopticAnnotations.__init__, which needs the package
-        LoadAnnotations.__init__(self, with_bbox=with_bbox, with_label=with_label, with_mask=with_mask, with_seg=with_seg)
+        LoadAnnotations.__init__(self, with_bbox=with_bbox, with_label=with_label, with_mask=with_mask,
+                                 with_seg=with_seg)
         self.rgb2id = segment_ids

@@ -22,7 +22,12 @@ def _counting(tower: RememberingTower) -> list[int]:
     """Batch sizes that reach the network from now on."""
     sizes: list[int] = []
     original = tower.inner.extract
-    tower.inner.extract = lambda network, pixels, tokens: (sizes.append(len(pixels)), original(network, pixels, tokens))[1]
+
+    def extract(network, pixels, tokens):
+        sizes.append(len(pixels))
+        return original(network, pixels, tokens)
+
+    tower.inner.extract = extract
     return sizes
 
 
