@@ -2,7 +2,8 @@
 
 `mmcv.ops` asks the compiled module for its functions when it is imported; mmcv-lite has the Python files but no
 compiled module. The stand-in answers every name: with a plain torch function for the operators that the models of our
-scope call (NMS, RoIAlign, focal loss), else with a function that raises when it is called. A real `mmcv._ext` is never replaced.
+scope call (NMS, RoIAlign, focal loss), else with a function that raises when it is called. A real `mmcv._ext` is never
+replaced.
 """
 from __future__ import annotations
 
