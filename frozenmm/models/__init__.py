@@ -39,3 +39,12 @@ if installed('mmdet'):
 if installed('mmdet') and installed('mmseg'):
     with explained('mmseg'):
         from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
+
+if installed('mmseg'):
+    with explained('mmseg'):
+        # any frozen image encoder with any frozen text encoder
+        from frozenmm.segmentation.fusioner.decoder import FusionerDecoder, LightFusionerDecoder
+        from frozenmm.segmentation.fusioner.fusion import FusionTransformer
+        from frozenmm.segmentation.fusioner.head import FusionerHead
+        from frozenmm.segmentation.fusioner.losses import FusionerBCELoss
+        from frozenmm.segmentation.fusioner.segmentor import FusionerSegmentor

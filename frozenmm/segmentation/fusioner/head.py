@@ -1,0 +1,133 @@
+"""Fusioner as a decode head of mmseg: any frozen image tower in front, any frozen text tower inside."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from frozenmm.foundation.text_tower import TextTower
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
+from frozenmm.registry import MODELS
+from frozenmm.segmentation.fusioner.class_texts import ClassTexts
+from frozenmm.segmentation.fusioner.fusion import FusionTransformer
+from frozenmm.segmentation.fusioner.network import MODES, FusionerNetwork
+
+
+@MODELS.register_module()
+class FusionerHead(BaseDecodeHead):
+    """Masks for named classes from frozen visual tokens and frozen class-name vectors.
+
+    Which classes an image is asked for comes from the metainfo `class_names` of its data sample, else from the
+    vocabulary. Labels are 0 for background and k + 1 for the k-th name.
+
+    Args:
+        in_channels: width of the backbone's map.
+        text: config of a text tower, or a built one.
+        vocabulary: classes asked for where a sample does not name its own; whatever `Vocabulary.read` understands.
+        channels: width of the fusion.
+        num_layers: blocks of the fusion.
+        num_heads: attention heads.
+        num_class_rows: see `FusionTransformer`.
+        dropout: see `FusionTransformer`; likewise drop_path.
+        decoder: config of the decoder, `dict(type='frozenmm.FusionerDecoder')` by default; gets `channels`.
+        templates: prompts around a class name.
+        mode: `'joint'` or `'per_class'`, see `FusionerNetwork`; used in training and test, so that both agree.
+        class_chunk: see `FusionerNetwork`.
+        temperature: see `FusionerNetwork`.
+        store_text: keep text vectors on disk.
+        in_index: which of the backbone's maps.
+        loss_decode: config of the loss.
+        ignore_index: label of pixels that do not count.
+
+    Source: Fusioner (Ma et al., BMVC 2022).
+    """
+
+    def __init__(self, in_channels: int, text: Mapping[str, object] | TextTower,
+                 vocabulary: VocabularySource | None = None, *, channels: int = 512, num_layers: int = 12,
+                 num_heads: int = 8, num_class_rows: int = 1,
+                 dropout: float = 0.0, drop_path: float = 0.0, decoder: Mapping[str, object] | None = None,
+                 templates: str | Sequence[str] = 'fusioner32', mode: str = 'joint', class_chunk: int = 8,
+                 temperature: float = 0.07, store_text: bool = True, in_index: int = -1,
+                 loss_decode: Mapping[str, object] | None = None, ignore_index: int = 255) -> None:
+        if mode not in MODES:
+            raise ValueError(f'mode must be one of {list(MODES)}, got {mode!r}')
+        loss = dict(loss_decode or dict(type='frozenmm.FusionerBCELoss'))
+        # three classes of nothing in particular: the vocabulary sets the real number, per call if need be
+        super().__init__(in_channels, channels, num_classes=3, dropout_ratio=0, in_index=in_index, loss_decode=loss,
+                         ignore_index=ignore_index, align_corners=False, init_cfg=None)
+        self.conv_seg = None  # the base class's classifier, which this head does not have
+        tower = text if isinstance(text, TextTower) else MODELS.build(dict(text))
+        if not isinstance(tower, TextTower):
+            raise TypeError(f'text must be a text tower, got {type(tower).__name__}')
+        self.texts = ClassTexts(tower, templates, store=store_text)
+        fusion = FusionTransformer(in_channels, tower.channels, channels, num_layers=num_layers, num_heads=num_heads,
+                                   num_class_rows=num_class_rows, dropout=dropout, drop_path=drop_path)
+        built: nn.Module = MODELS.build(dict(decoder or dict(type='frozenmm.FusionerDecoder'), channels=channels))
+        self.network = FusionerNetwork(fusion, built, temperature=temperature, class_chunk=class_chunk)
+        self.mode = mode
+        self.vocabulary: Vocabulary | None = None
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
+
+    def init_weights(self) -> None:
+        """Nothing: every part initialises itself as the official code does."""
+
+    def set_vocabulary(self, vocabulary: VocabularySource) -> None:
+        """The classes asked for where a sample does not name its own; costs no reload."""
+        self.vocabulary = Vocabulary.read(vocabulary)
+        self.num_classes = self.out_channels = len(self.vocabulary) + 1
+
+    def forward(self, inputs: Sequence[Tensor], names: Sequence[Sequence[str]] | None = None,
+                size: tuple[int, int] | None = None) -> Tensor:
+        """Mask logits.
+
+        Args:
+            inputs: the backbone's maps.
+            names: class names of each image; the vocabulary's for all by default.
+            size: (height, width) of the masks; that of the map by default.
+
+        Returns:
+            (B, K, *size), K being the largest number of names.
+        """
+        visual = self._transform_inputs(inputs)
+        text, counts = self.texts.batch(names or [self._default_names()] * len(visual), visual)
+        return self.network(visual, text, size or tuple(visual.shape[-2:]), mode=self.mode, class_counts=counts)
+
+    def loss(self, inputs: Sequence[Tensor], batch_data_samples: Sequence[SegDataSample],
+             train_cfg: Mapping[str, object] | None = None) -> dict[str, Tensor]:
+        """The loss of a batch; each sample names its classes in `class_names`, else the vocabulary holds."""
+        names = [self._names(sample.metainfo) for sample in batch_data_samples]
+        labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])[:, 0]
+        logits = self.forward(inputs, names, tuple(labels.shape[-2:]))
+        classes = torch.arange(1, logits.shape[1] + 1, device=labels.device)
+        targets = labels[:, None] == classes[:, None, None]
+        counts = torch.tensor([len(row) for row in names], device=labels.device)
+        loss = self.loss_decode(logits, targets, labels == self.ignore_index, classes <= counts[:, None])
+        return {'loss_mask': loss}
+
+    def predict(self, inputs: Sequence[Tensor], batch_img_metas: Sequence[Mapping[str, object]],
+                test_cfg: Mapping[str, object] | None = None) -> Tensor:
+        """Logits (B, K + 1, H, W) at the size of the (windowed) image, the background's constant 0 first.
+
+        Raises:
+            ValueError: the images of the batch name different numbers of classes.
+        """
+        names = [self._names(meta) for meta in batch_img_metas]
+        if len({len(row) for row in names}) > 1:
+            raise ValueError('the images of a test batch must name equally many classes, got '
+                             f'{[len(row) for row in names]}; use batch_size=1')
+        logits = self.forward(inputs, names, tuple(int(side) for side in batch_img_metas[0]['img_shape'][:2]))
+        return torch.cat([logits.new_zeros(len(logits), 1, *logits.shape[-2:]), logits], 1)
+
+    def _names(self, meta: Mapping[str, object]) -> list[str]:
+        names = meta.get('class_names')
+        return list(names) if names is not None else self._default_names()
+
+    def _default_names(self) -> list[str]:
+        if self.vocabulary is None:
+            raise ValueError('no classes to look for: the data sample has no class_names and the head no vocabulary; '
+                             'call set_vocabulary([...]) or give vocabulary= in the config')
+        return self.vocabulary.names
