@@ -6,6 +6,7 @@ compiled operators, torchvision's wheel beside a CPU torch; see `frozenmm.compat
 """
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from frozenmm import compat
@@ -25,7 +26,8 @@ def __getattr__(name: str) -> object:
     """Registered classes by name, e.g. `frozenmm.EnhancedDINO`, imported on first use (PEP 562)."""
     if name.startswith('_'):
         raise AttributeError(name)
-    from frozenmm import models
+    # not `from frozenmm import models`, which asks this function for `models` first
+    models = import_module('frozenmm.models')
     try:
         return getattr(models, name)
     except AttributeError:

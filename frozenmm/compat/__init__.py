@@ -6,10 +6,17 @@ only when asked.
 """
 from __future__ import annotations
 
-from frozenmm.compat import mmcv_ext, torchvision_ops
+from importlib.util import find_spec
+
 from frozenmm.compat.dependencies import MissingDependency, require
 
-__all__ = ['MissingDependency', 'fill_holes', 'require']
+if find_spec('mmengine') is None:
+    raise MissingDependency('mmengine', 'frozenmm')
+
+from frozenmm.compat import mmcv_ext, torchvision_ops
+from frozenmm.compat.versions import IncompatibleVersions, Problem, explained, problems
+
+__all__ = ['IncompatibleVersions', 'MissingDependency', 'Problem', 'explained', 'fill_holes', 'problems', 'require']
 
 
 def fill_holes() -> None:

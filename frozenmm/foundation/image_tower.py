@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,18 @@ class RawFeatures:
     maps: dict[str, Tensor]
     tokens: Tensor | None = None
     class_token: Tensor | None = None
+
+
+class TowerOptions(TypedDict, total=False):
+    """Arguments that every family passes on to `ImageTower`; see there."""
+
+    resize_mode: str
+    size: int | None
+    out_maps: Sequence[str] | None
+    legacy_border: bool
+    quantise: bool
+    gradient: str
+    compile: bool
 
 
 class ImageTower(FrozenModule):
@@ -123,7 +136,8 @@ class ImageTower(FrozenModule):
         if num_tokens not in TOKEN_COUNTS:
             raise ValueError(f'num_tokens must be one of {list(TOKEN_COUNTS)}, got {num_tokens}')
         sizes = self._check(images, valid_sizes)
-        pixels, valid, region = self.prepare(images, sizes, image_stats or ImageStats())
+        with torch.autocast(images.device.type, enabled=False):  # resampling is matrix products
+            pixels, valid, region = self.prepare(images, sizes, image_stats or ImageStats())
         raw = self.run(lambda network, x: self.extract(network, x, num_tokens).__dict__, pixels)
         maps = {key: raw['maps'][key] for key in self.channels}
         tokens = raw['tokens']

@@ -9,10 +9,24 @@ from frozenmm.ops import loader
 from frozenmm.ops.accelerate import accelerate, restore
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.ops.loader import backend
+from frozenmm.ops.mask_ensemble import (
+    MaskGeometry,
+    encode_rle,
+    mask_ensemble_instance,
+    mask_ensemble_panoptic,
+    mask_ensemble_semantic,
+    mask_owners,
+    pack_masks,
+    unpack_masks,
+)
+from frozenmm.ops.mask_pool import mask_pool
 from frozenmm.ops.ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
 
 if not loader.being_built():
     loader.load()
 
-__all__ = ['MultiScaleDeformableAttention', 'accelerate', 'backend', 'ms_deform_attn', 'ms_deform_attn_fused',
-           'restore']
+__all__ = [
+    'MaskGeometry', 'MultiScaleDeformableAttention', 'accelerate', 'backend', 'encode_rle', 'mask_ensemble_instance',
+    'mask_ensemble_panoptic', 'mask_ensemble_semantic', 'mask_owners', 'mask_pool', 'ms_deform_attn',
+    'ms_deform_attn_fused', 'pack_masks', 'restore', 'unpack_masks',
+]

@@ -30,7 +30,9 @@ import torch
 
 from frozenmm.ops.loader import LIBRARIES, library_path, stamp_path
 
-SOURCES = Path(__file__).resolve().parents[2] / 'csrc'
+_PACKAGE = Path(__file__).resolve().parents[1]
+SOURCES = _PACKAGE / 'csrc' if (_PACKAGE / 'csrc').is_dir() else _PACKAGE.parent / 'csrc'
+"""The kernels: inside the package in a wheel, beside it in a source tree."""
 CHOICES = ('cpu', 'cuda', 'none')
 
 TORCH_TARGET = {'cpu': '0x020a000000000000', 'cuda': '0x020d000000000000'}  # 2.10; 2.13 (streams in the stable ABI)

@@ -1,0 +1,175 @@
+"""Opening checkpoint files: safe by default, with errors that say what is wrong with a file.
+
+A pickle can run any code when it is opened. So files open as safetensors or with `weights_only=True`; what needs more
+is refused with an explanation. A run's own checkpoints hold the optimizer and the message hub, which need a full
+pickle: `trust_folder` allows that for one named folder, and only there.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+_trusted: set[Path] = set()
+
+
+class UnsafeCheckpoint(ValueError):
+    """The file needs a full pickle, which could run code of its author."""
+
+
+def load_checkpoint_file(path: str | Path, *, trusted: bool = False, map_location: Any = 'cpu') -> dict[str, Any]:
+    """The content of a checkpoint file.
+
+    Args:
+        path: a `.safetensors` file, or a file of `torch.save` (also TorchScript archives: their state dict).
+        trusted: open a full pickle. Only for files that you made yourself or whose author you trust.
+        map_location: see `torch.load`.
+
+    Returns:
+        The saved dictionary. For safetensors: `state_dict`, and `meta` with the header's entries (JSON values decoded).
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafeCheckpoint: it needs a full pickle and `trusted` is False.
+        ValueError: it is truncated, corrupt, or no checkpoint at all.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint file {path.resolve()}')
+    with path.open('rb') as file:
+        head = file.read(64)
+    if not head:
+        raise ValueError(f'{path} is empty; download or copy it again')
+    if path.suffix == '.safetensors':
+        return _load_safetensors(path, map_location)
+    _refuse_text(path, head)
+    content = _load_torch(path, head, trusted, map_location)
+    if isinstance(content, torch.jit.ScriptModule):
+        return dict(state_dict=dict(content.state_dict()))
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, expected a dictionary with weights')
+    return content
+
+
+def _load_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, 'pt', device=str(map_location or 'cpu')) as file:
+            header = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f'{path} is no complete safetensors file ({error}); download or copy it again') from None
+    return dict(state_dict=state, meta={key: _decoded(value) for key, value in header.items()})
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    if head.startswith(b'version https://git-lfs'):
+        raise ValueError(f'{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`')
+    if head.lstrip()[:1] in (b'<', b'{') or all(byte in b'\t\n\r' or 32 <= byte < 127 for byte in head):
+        raise ValueError(f'{path} is a text file (it begins with {head[:30]!r}), expected a checkpoint; '
+                         'perhaps a download stored an error page')
+
+
+def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> Any:
+    zipped = head.startswith(b'PK')
+    if zipped and not zipfile.is_zipfile(path):
+        raise ValueError(f'{path} is truncated ({path.stat().st_size} bytes, the archive has no end); '
+                         'download or copy it again')
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            scripted = any(name.endswith('constants.pkl') for name in archive.namelist())
+        if scripted:
+            return torch.jit.load(str(path), map_location=map_location)
+    try:
+        # argparse.Namespace: plain attributes, in the files of many official detectors
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location=map_location, weights_only=not trusted)
+    except pickle.UnpicklingError as error:
+        if not trusted and _is_pickle(head):
+            raise UnsafeCheckpoint(
+                f'{path} holds more than tensors and plain values, and opening it could run code of its author. '
+                f'If you made it yourself or trust its author, load it with load_checkpoint_file(path, trusted=True). '
+                f'({_first_line(error)})') from None
+        raise ValueError(f'{path} is no checkpoint, or corrupt: {_first_line(error)}') from None
+    except (EOFError, RuntimeError, KeyError, IndexError, AttributeError, ModuleNotFoundError) as error:
+        raise ValueError(f'{path} is corrupt or truncated ({path.stat().st_size} bytes): {_first_line(error)}; '
+                         'download or copy it again') from None
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Whether a file begins like an archive of `torch.save` or like a pickle of a known protocol."""
+    return head.startswith(b'PK') or (head[0] == 0x80 and head[1] <= pickle.HIGHEST_PROTOCOL)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if line.startswith('WeightsUnpickler error')), lines[0] if lines else '')
+
+
+def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write weights as safetensors with a JSON header; the file appears complete or not at all.
+
+    Args:
+        path: the file to write, `.safetensors`.
+        state: tensors by key.
+        meta: header entries, stored as JSON.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    from safetensors.torch import save_file
+    path = Path(path).expanduser()
+    if path.suffix != '.safetensors':
+        raise ValueError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, '
+                         f'got {path.name}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        # copies, because safetensors refuses tensors that share memory
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, unfinished,
+                  metadata={key: json.dumps(value) for key, value in meta.items()})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def trust_folder(folder: str | Path) -> None:
+    """Let mmengine open full pickles below `folder`, and everything else safely.
+
+    Resuming needs the optimizer, schedule and message hub of a run's own checkpoints. Call this with the work folder
+    before building a Runner. It replaces mmengine's loader of local files, so that `load_from` and `resume` elsewhere
+    open with `load_checkpoint_file`, safetensors included.
+
+    Args:
+        folder: the work folder of a run; links are resolved, so a link inside that leads out is not trusted.
+    """
+    _trusted.add(Path(folder).expanduser().resolve())
+    if CheckpointLoader._schemes.get('') is not load_from_local:
+        CheckpointLoader.register_scheme('', load_from_local, force=True)
+        print_log('local checkpoints open safely; full pickles only inside the work folder', logger='current', level=10)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """The loader of local files that mmengine uses under `trust_folder`."""
+    path = Path(filename).expanduser().resolve()
+    trusted = any(folder in path.parents for folder in _trusted)
+    try:
+        return load_checkpoint_file(path, trusted=trusted, map_location=map_location)
+    except UnsafeCheckpoint as error:
+        raise UnsafeCheckpoint(f'{error} To resume a run, use its own work folder (`work_dir`).') from None

@@ -1,0 +1,44 @@
+"""The converters by name, and one run of a converter from file to file."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from torch import Tensor
+
+from frozenmm.compat.checkpoint import load_checkpoint_file, save_checkpoint_file
+from frozenmm.convert.clip import convert_clip
+from frozenmm.convert.dinov2 import convert_dinov2
+from frozenmm.convert.fc_clip import convert_fc_clip
+from frozenmm.convert.frozen_detr import convert_frozen_detr
+from frozenmm.convert.frozen_seg import convert_frozen_seg
+from frozenmm.convert.identify import weights_of
+from frozenmm.convert.rename import Report
+from frozenmm.version import __version__
+
+Converter = Callable[..., tuple[dict[str, Tensor], Report]]
+CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, fc_clip=convert_fc_clip,
+                                        frozen_seg=convert_frozen_seg, clip=convert_clip, dinov2=convert_dinov2)
+
+
+def convert_file(system: str, source: str | Path, target: str | Path, **options: object) -> Report:
+    """Convert a checkpoint file.
+
+    Args:
+        system: name of a converter.
+        source: official file.
+        target: `.safetensors` file to write; complete or not at all.
+        options: of the converter, e.g. `classes=80` for `frozen_detr`.
+
+    Raises:
+        ValueError: unknown system, or a file of another system (which is named).
+    """
+    if system not in CONVERTERS:
+        near = get_close_matches(system, CONVERTERS, 1)
+        raise ValueError(f'no converter {system!r}; there are {list(CONVERTERS)}'
+                         + (f'. Did you mean {near[0]!r}?' if near else ''))
+    state, report = CONVERTERS[system](weights_of(load_checkpoint_file(source)), **options)
+    save_checkpoint_file(target, state, dict(converted_from=Path(source).name, system=system, options=options,
+                                             frozenmm=__version__, report=str(report)))
+    return report

@@ -1,0 +1,257 @@
+"""EnhancedDINO: a DINO detector that reads frozen foundation models.
+
+Source: Fu et al., Frozen-DETR (NeurIPS 2024, arXiv 2410.19635). Image tokens become image queries in every decoder
+layer, patch maps become extra levels of the encoder; proposals and decoder see the detector's own levels only.
+"""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from mmdet.models.detectors import DINO, DeformableDETR
+from mmdet.models.layers import SinePositionalEncoding
+from mmdet.structures import OptSampleList, SampleList
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from frozenmm.detection.frozen_detr import numerics
+from frozenmm.detection.frozen_detr.decoder import ImageQueryDecoder
+from frozenmm.detection.frozen_detr.denoising import DenoisingQueries, NoDenoising
+from frozenmm.detection.frozen_detr.encoder import FusionEncoder
+from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
+from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_query_references
+from frozenmm.detection.frozen_detr.levels import Levels, join_levels, padding_masks
+from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
+from frozenmm.detection.frozen_detr.upstream import widen_levels
+from frozenmm.foundation import ImageTower
+from frozenmm.registry import MODELS
+from frozenmm.structures import ImageStats, TowerFeatures
+
+FeatureSource = Callable[[SampleList], 'list[TowerFeatures] | None']
+
+
+@MODELS.register_module()
+class EnhancedDINO(DINO):
+    """mmdet's DINO with frozen foundation models as feature enhancers; without enhancers the same detector.
+
+    A plain DINO config becomes an enhanced one with `type='frozenmm.EnhancedDINO'` and `enhancers`; everything else
+    stays. The numbers of encoder levels follow by themselves, and a `DINOHead` becomes an `EnhancedDINOHead`. A
+    converted official checkpoint carries its numerics and sets them when it is loaded.
+
+    Args:
+        enhancers: one dict per frozen tower, e.g. `dict(tower=dict(type='frozenmm.CLIPTower', ...), image_queries=5,
+            patch_maps=['patch'])`. Image queries come from one tower at most, maps from any number.
+        patch_norm: `'GN'` (DINO-coco) or `'LN'` (the mmdet-2.x fork), see `PatchLevel`.
+        patch_groups: groups of the GroupNorm.
+        dn_cfg: denoising as in mmdet; None trains without.
+        num_feature_levels: levels of the detector itself, frozen maps not counted.
+        encoder: mmdet's config of the encoder.
+        decoder: mmdet's config of the decoder.
+        bbox_head: mmdet's config of the head.
+        kwargs: other arguments of `mmdet.DINO`.
+
+    Attributes:
+        feature_source: a function that gives the features of a batch (one `TowerFeatures` per enhancer, on the model's
+            device) for its data samples, so that towers need not run; it may return None to let them run.
+    """
+
+    feature_source: FeatureSource | None = None
+
+    def __init__(self, *args: object, enhancers: Sequence[dict | FrozenEnhancer] = (), patch_norm: str = 'GN',
+                 patch_groups: int = 32, dn_cfg: dict | None = None, num_feature_levels: int = 4, encoder: dict,
+                 decoder: dict, bbox_head: dict, **kwargs: object) -> None:
+        built = [item if isinstance(item, FrozenEnhancer) else FrozenEnhancer(**item) for item in enhancers]
+        self._patch_levels = sum(len(item.patch_maps) for item in built)
+        # copies, because mmdet writes into the configs that it is given
+        encoder, decoder, bbox_head = (copy.deepcopy(config) for config in (encoder, decoder, bbox_head))
+        _set_levels(encoder, decoder, num_feature_levels, self._patch_levels)
+        if bbox_head.get('type') in ('DINOHead', 'mmdet.DINOHead'):
+            bbox_head['type'] = 'frozenmm.EnhancedDINOHead'
+        for name in 'as_two_stage', 'with_box_refine':
+            if kwargs.setdefault(name, True) is not True:
+                raise ValueError(f'DINO needs {name}=True, got {kwargs[name]!r}')
+        # not DINO.__init__, which cannot build a detector without denoising
+        DeformableDETR.__init__(self, *args, encoder=encoder, decoder=decoder, bbox_head=bbox_head,
+                                num_feature_levels=num_feature_levels, **kwargs)
+        self.image_stats = ImageStats.from_preprocessor(self.data_preprocessor)
+        self._add_enhancers(built, patch_norm, patch_groups)
+        self.dn_query_generator = self._denoising(dn_cfg)
+
+    def _init_layers(self) -> None:
+        """The transformer: mmdet's names and shapes, with one more level per frozen map in the encoder."""
+        self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
+        self.encoder = FusionEncoder(**self.encoder)
+        self.decoder = ImageQueryDecoder(**self.decoder)
+        self.embed_dims = self.encoder.embed_dims
+        if self.positional_encoding.num_feats * 2 != self.embed_dims:
+            raise ValueError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
+                             f'channels, got {self.positional_encoding.num_feats}')
+        self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
+        self.level_embed = nn.Parameter(torch.randn(self.num_feature_levels + self._patch_levels, self.embed_dims))
+        self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
+        self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
+
+    def _add_enhancers(self, enhancers: list[FrozenEnhancer], norm: str, groups: int) -> None:
+        giving = [index for index, item in enumerate(enhancers) if item.image_queries]
+        if len(giving) > 1:
+            raise ValueError(f'image queries come from one tower, but the enhancers {giving} all give some; '
+                             'set image_queries=0 in the others')
+        self.enhancers = nn.ModuleList(enhancers)
+        self.patch_levels = nn.ModuleList(PatchLevel(channels, self.embed_dims, norm=norm, groups=groups)
+                                          for item in enhancers for channels in item.map_channels)
+        self.image_queries = None
+        for item in enhancers:
+            if item.image_queries:
+                self.image_queries = ImageQueries(item.tower.token_channels, self.embed_dims, self.decoder.num_layers,
+                                                  count=item.image_queries)
+
+    def _denoising(self, config: dict | None) -> nn.Module:
+        if config is None:
+            return NoDenoising(self.embed_dims)
+        return DenoisingQueries(self.bbox_head.num_classes, self.embed_dims, self.num_queries,
+                                num_image_queries=self.image_queries.count if self.image_queries else 0, **config)
+
+    def foundation_features(self, images: Tensor, batch_data_samples: SampleList) -> list[TowerFeatures]:
+        """Features of every enhancer for a batch; the one place where they are obtained.
+
+        Args:
+            images: (B, 3, H, W), the batch behind the data preprocessor.
+            batch_data_samples: their samples; `img_shape` tells the size without padding.
+
+        Returns:
+            One `TowerFeatures` per enhancer, from `feature_source` if it gives them, else from the towers.
+        """
+        features = self.feature_source(batch_data_samples) if self.feature_source is not None else None
+        if features is None:
+            sizes = [tuple(sample.img_shape[:2]) for sample in batch_data_samples]
+            return [enhancer(images, sizes, self.image_stats) for enhancer in self.enhancers]
+        if len(features) != len(self.enhancers):
+            raise ValueError(f'feature_source gave features of {len(features)} towers, but the detector has '
+                             f'{len(self.enhancers)} enhancers')
+        return features
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of a batch of images (B, 3, H, W)."""
+        inputs = self._head_inputs(batch_inputs, batch_data_samples)
+        return self.bbox_head.loss(**inputs, batch_data_samples=batch_data_samples)
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+        """Detections of a batch of images (B, 3, H, W), written into the samples as `pred_instances`."""
+        inputs = self._head_inputs(batch_inputs, batch_data_samples)
+        results = self.bbox_head.predict(**inputs, rescale=rescale, batch_data_samples=batch_data_samples)
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> tuple[Tensor, Tensor]:
+        """Logits (layers, B, Q, K) and boxes (layers, B, Q, 4) without post-processing."""
+        inputs = self._head_inputs(batch_inputs, batch_data_samples)
+        return self.bbox_head(inputs['hidden_states'], inputs['references'])
+
+    def _head_inputs(self, images: Tensor, batch_data_samples: OptSampleList) -> dict:
+        if not batch_data_samples:
+            raise ValueError('EnhancedDINO needs data samples with img_shape and batch_input_shape, got none')
+        features = self.foundation_features(images, batch_data_samples)
+        return self.forward_transformer(self.extract_feat(images), batch_data_samples, features)
+
+    def forward_transformer(self, img_feats: tuple[Tensor, ...], batch_data_samples: OptSampleList = None,
+                            features: Sequence[TowerFeatures] = ()) -> dict:
+        """Everything between neck and head.
+
+        Args:
+            img_feats: (B, C, h, w) per detector level, from the neck.
+            batch_data_samples: the samples of the batch.
+            features: features of every enhancer.
+
+        Returns:
+            Inputs of the head: hidden states, references and, in training, encoder proposals and denoising numbers.
+        """
+        sizes = [tuple(sample.img_shape[:2]) for sample in batch_data_samples]
+        masks = padding_masks(img_feats, sizes, batch_data_samples[0].batch_input_shape)
+        levels = self.join_levels(img_feats, masks, features)
+        own = self.num_feature_levels
+        memory = self.encoder(levels, keep=levels.cells(own))
+        levels = levels.first(own)
+        # shapes from the host, float32: nothing waits for the device, and grids stay exact under autocast
+        inputs, head_inputs = self.pre_decoder(memory.float(), levels.mask, levels.shapes, batch_data_samples)
+        hidden_states, references = self.decoder(
+            query=inputs['query'], value=memory, key_padding_mask=levels.mask, self_attn_mask=inputs['dn_mask'],
+            reference_points=inputs['reference_points'], spatial_shapes=levels.spatial_shapes,
+            level_start_index=levels.start_index, valid_ratios=levels.valid_ratios,
+            reg_branches=self.bbox_head.reg_branches, **self._image_query_inputs(features, sizes))
+        head_inputs = {key: value.float() if isinstance(value, Tensor) else value for key, value in head_inputs.items()}
+        return dict(head_inputs, hidden_states=hidden_states, references=list(references))
+
+    def join_levels(self, feature_maps: Sequence[Tensor], masks: Sequence[Tensor | None],
+                    features: Sequence[TowerFeatures]) -> Levels:
+        """Detector levels with the projected frozen maps behind them.
+
+        Args:
+            feature_maps: (B, C, h, w) per detector level.
+            masks: (B, h, w) bool per detector level, True at padding, or None.
+            features: features of every enhancer.
+        """
+        if len(feature_maps) != self.num_feature_levels:
+            raise ValueError(f'the neck gives {len(feature_maps)} levels, but num_feature_levels is '
+                             f'{self.num_feature_levels}; make the two equal (frozen maps are not counted)')
+        frozen = [pair for enhancer, given in zip(self.enhancers, features) for pair in enhancer.maps(given)]
+        projected = [level(feature_map) for level, (feature_map, _) in zip(self.patch_levels, frozen)]
+        return join_levels([*feature_maps, *projected], [*masks, *(mask for _, mask in frozen)],
+                           self.positional_encoding, self.level_embed)
+
+    def _image_query_inputs(self, features: Sequence[TowerFeatures], sizes: list[tuple[int, int]]) -> dict:
+        if self.image_queries is None:
+            return {}
+        tokens = next(given.tokens for enhancer, given in zip(self.enhancers, features) if enhancer.image_queries)
+        if tokens is None:
+            raise ValueError(f'the features hold no image tokens, but the detector uses {self.image_queries.count}; '
+                             'compute them with num_tokens set')
+        references = image_query_references(sizes, self.image_queries.count)
+        return dict(image_queries=self.image_queries(tokens),
+                    image_references=references.to(tokens.device, non_blocking=True))
+
+    @property
+    def _towers(self) -> list[ImageTower]:
+        return [enhancer.tower for enhancer in self.enhancers]
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        own = numerics.read(self.bbox_head, self._towers)
+        if own != numerics.DEFAULT:
+            destination[prefix + numerics.RECORD] = numerics.encode(own)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Set the numerics that the checkpoint carries, and let weights without frozen maps grow."""
+        record = state_dict.pop(prefix + numerics.RECORD, None)
+        if record is not None:
+            self._require_neck(state_dict, f'{prefix}neck.')
+            numerics.apply(numerics.decode(record), self.bbox_head, self._towers)
+        if f'{prefix}transformer.level_embed' in state_dict:
+            raise ValueError('this is an official DINO checkpoint; convert it first: '
+                             '`python tools/convert.py frozen_detr IN OUT.safetensors`')
+        state = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        heads = self.encoder.layers[0].self_attn.num_heads
+        widened = widen_levels(state, dict(self.named_parameters()), self.num_feature_levels, heads)
+        state_dict.update({prefix + key: state[key] for key in widened})
+        if widened:
+            print_log(f'the checkpoint knows {self.num_feature_levels} encoder levels: attention to '
+                      f'{self._patch_levels} frozen maps starts from its initialisation', logger='current')
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _require_neck(self, state_dict: dict, prefix: str) -> None:
+        """Official detectors have a bias before the norms of the neck; without it the numbers are far off."""
+        own = self.neck.state_dict() if self.with_neck else {}
+        lost = [key for key in state_dict if key.startswith(prefix) and key[len(prefix):] not in own]
+        if lost:
+            raise ValueError(f'the checkpoint holds {lost[0]}, which this model\'s neck has not; converted official '
+                             'checkpoints need neck=dict(bias=True)')
+
+
+def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
+    """Write the numbers of levels into the attention configs; refuse those that contradict `num_feature_levels`."""
+    for name, config, attention, levels in (('encoder', encoder, 'self_attn_cfg', own + extra),
+                                            ('decoder', decoder, 'cross_attn_cfg', own)):
+        attention = config['layer_cfg'][attention]
+        if attention.get('num_levels', own) not in (own, levels):
+            raise ValueError(f'{name} attention has num_levels={attention["num_levels"]}, but num_feature_levels is '
+                             f'{own}; leave num_levels out or make the two equal (frozen maps are added by themselves)')
+        attention['num_levels'] = levels

@@ -1,0 +1,83 @@
+"""DINO's head with the numerics of either mmdet or the official code, with or without denoising."""
+from __future__ import annotations
+
+import torch
+from mmdet.models.dense_heads import DINOHead
+from mmdet.models.layers import inverse_sigmoid
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from frozenmm.registry import MODELS
+
+
+@MODELS.register_module()
+class EnhancedDINOHead(DINOHead):
+    """mmdet's DINO head; by default the same numbers.
+
+    Logits and boxes are float32 under autocast, since bfloat16 has only 8 bits for a box coordinate.
+
+    Args:
+        reference_eps: clamp of the inverse sigmoid of reference boxes, 1e-5 (mmdet) or 1e-3 (official).
+        clip_boxes: whether detections are clipped to the image (mmdet) or not (official).
+        tie_branches: one class and one box branch for all decoder layers, as the official code trains; the encoder
+            keeps its own. The optimizer then needs `paramwise_cfg=dict(bypass_duplicate=True)`.
+        kwargs: arguments of `mmdet.DINOHead`.
+    """
+
+    def __init__(self, *args: object, reference_eps: float = 1e-5, clip_boxes: bool = True, tie_branches: bool = False,
+                 **kwargs: object) -> None:
+        if not 0 < reference_eps < 0.5:
+            raise ValueError(f'reference_eps must lie between 0 and 0.5, got {reference_eps}')
+        self._tie_branches = tie_branches
+        super().__init__(*args, **kwargs)
+        if not self.loss_cls.use_sigmoid:
+            raise ValueError('DINO classifies by sigmoid; set use_sigmoid=True in loss_cls')
+        self.reference_eps = reference_eps
+        self.clip_boxes = clip_boxes
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        if self._tie_branches:
+            for name in 'cls_branches', 'reg_branches':
+                branches = getattr(self, name)
+                layers = len(branches) - int(self.as_two_stage)
+                setattr(self, name, nn.ModuleList([branches[0]] * layers + list(branches[layers:])))
+
+    def forward(self, hidden_states: Tensor, references: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Predictions of every decoder layer.
+
+        Args:
+            hidden_states: (layers, B, Q, C).
+            references: reference boxes (B, Q, 4) that each layer began with; further ones are not read.
+
+        Returns:
+            (layers, B, Q, K) logits and (layers, B, Q, 4) cxcywh boxes in 0..1, both float32.
+        """
+        logits, boxes = [], []
+        for index, state in enumerate(hidden_states):
+            reference = inverse_sigmoid(references[index], eps=self.reference_eps)
+            logits.append(self.cls_branches[index](state).float())
+            boxes.append((self.reg_branches[index](state).float() + reference).sigmoid())
+        return torch.stack(logits), torch.stack(boxes)
+
+    @staticmethod
+    def split_outputs(all_layers_cls_scores: Tensor, all_layers_bbox_preds: Tensor,
+                      dn_meta: dict[str, int] | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Matching logits and boxes, then denoising logits and boxes (None without denoising)."""
+        if dn_meta is None:
+            return all_layers_cls_scores, all_layers_bbox_preds, None, None
+        return DINOHead.split_outputs(all_layers_cls_scores, all_layers_bbox_preds, dn_meta)
+
+    def _predict_by_feat_single(self, cls_score: Tensor, bbox_pred: Tensor, img_meta: dict,
+                                rescale: bool = True) -> InstanceData:
+        """The `max_per_img` best pairs of query and class; fewer if there are not so many."""
+        scores = cls_score.sigmoid().flatten()
+        scores, index = scores.topk(min(self.test_cfg.get('max_per_img', len(cls_score)), len(scores)))
+        height, width = img_meta['img_shape'][:2]
+        boxes = bbox_cxcywh_to_xyxy(bbox_pred[index // self.num_classes]) * bbox_pred.new_tensor([width, height] * 2)
+        if self.clip_boxes:
+            boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height] * 2))
+        if rescale:
+            boxes = boxes / boxes.new_tensor(img_meta['scale_factor']).repeat(2)
+        return InstanceData(bboxes=boxes, scores=scores, labels=index % self.num_classes)

@@ -1,0 +1,172 @@
+"""From a config file to a running mmengine Runner: what `tools/train.py` and `tools/test.py` share."""
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from frozenmm.compat.checkpoint import trust_folder
+from frozenmm.engine.data_root import requested_data_root, use_data_root
+from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.engine.options import merge_options, parse_options
+
+
+def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
+                launcher: str = 'none') -> Config:
+    """A config with the command line's wishes worked in.
+
+    Args:
+        path: the config file.
+        options: `key=value` strings, see `parse_options`. `data_root=...` (or the environment variable
+            `FROZENMM_DATA_ROOT`) points all data loaders at a folder in COCO layout.
+        work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
+        launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
+
+    Raises:
+        FileNotFoundError: no such config; the text lists the nearest names beside it.
+        ValueError: an option that the config does not have.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(_no_config(path))
+    cfg = Config.fromfile(path)
+    wishes = parse_options(options)
+    root = requested_data_root(wishes)
+    if root is not None:
+        wishes.pop('data_root', None)
+        use_data_root(cfg, root)
+    merge_options(cfg, wishes)
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', path.stem))
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Mixed precision in the optimizer wrapper, in place: bfloat16, unless the config already asks for another type.
+
+    Raises:
+        ValueError: a wrapper whose precision this cannot set.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind == 'OptimWrapper':
+        cfg.optim_wrapper.type = 'frozenmm.AutocastOptimWrapper'
+    elif kind not in ('AmpOptimWrapper', 'frozenmm.AutocastOptimWrapper'):
+        raise ValueError(f'--amp replaces type=\'OptimWrapper\', but the config uses {kind!r}; set the precision there')
+
+
+def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
+    """The runner of a config, with misses of the registries explained.
+
+    Checkpoints in the work folder, which hold pickled Python objects, are trusted, and those in the folder `trusted`.
+
+    Raises:
+        KeyError: an unregistered type; the text says what to write instead.
+    """
+    for folder in {str(cfg.work_dir), str(trusted or cfg.work_dir)}:
+        trust_folder(folder)
+    with explained_registry_misses():
+        runner = Runner.from_cfg(cfg)
+    return runner
+
+
+def train(cfg: Config) -> Runner:
+    """Build and train; returns the runner afterwards.
+
+    Raises: as `build_runner` and `run_training`.
+    """
+    runner = build_runner(cfg)
+    run_training(runner)
+    return runner
+
+
+def run_training(runner: Runner) -> None:
+    """Train a built runner.
+
+    Raises:
+        KeyError: an unregistered type; the text says what to write instead.
+        ValueError: a training set without images after filtering.
+    """
+    with explained_registry_misses():
+        try:
+            loop = runner.train_loop
+        except ValueError as error:
+            # mmengine joins the serialised images of a set, and numpy has nothing to join when all were filtered out
+            if 'need at least one array to concatenate' not in str(error):
+                raise
+            raise ValueError(_empty(runner.cfg.train_dataloader.dataset)) from error
+        check_not_empty(loop.dataloader)
+        runner.train()
+
+
+def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None = None, show_count: int = 16,
+             out: str | Path | None = None) -> dict[str, float]:
+    """Test a checkpoint.
+
+    Args:
+        cfg: the config.
+        checkpoint: its weights.
+        show_dir: draw predictions beside ground truth into this folder.
+        show_count: number of images to draw.
+        out: write the metrics to this JSON file.
+
+    Returns:
+        Metrics by name.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+    """
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_file():
+        near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
+        raise FileNotFoundError(f'there is no checkpoint {checkpoint.resolve()}; '
+                                f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
+    cfg.load_from = str(checkpoint)
+    if show_dir is not None:
+        hook = dict(type='frozenmm.BesideTruthHook', folder=str(show_dir), count=show_count)
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+    runner = build_runner(cfg, trusted=checkpoint.resolve().parent)
+    with explained_registry_misses():
+        metrics = runner.test()
+    if out is not None:
+        temporary = Path(f'{out}.part')
+        temporary.write_text(json.dumps(metrics, indent=1))
+        temporary.replace(out)
+    return metrics
+
+
+def check_not_empty(loader: DataLoader) -> None:
+    """Refuse a loader that gives no batch.
+
+    Raises:
+        ValueError: no image is left, or fewer than one batch with `drop_last`.
+    """
+    dataset = loader.dataset
+    if len(dataset) == 0:
+        raise ValueError(_empty({key: getattr(dataset, key, None) for key in ('ann_file', 'filter_cfg')}))
+    if len(loader) == 0:
+        raise ValueError(f'{len(dataset)} images make no batch of {loader.batch_size} with drop_last=True; lower the '
+                         'batch size')
+
+
+def _empty(dataset: dict) -> str:
+    place = dataset.get('ann_file') or dataset.get('data_root') or dataset.get('type')
+    return (f'the training set {place} has no image left after filtering with filter_cfg={dataset.get("filter_cfg")}; '
+            'look at the annotation file, its category names and the filter')
+
+
+def _no_config(path: Path) -> str:
+    folder = path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(str(file) for file in folder.rglob('*.py') if not file.name.startswith('_')) if folder.parts else []
+    nearest = difflib.get_close_matches(str(path), names, n=3, cutoff=0.4)
+    hint = f'did you mean {" or ".join(nearest)}?' if nearest else 'the configs lie in configs/'
+    return f'there is no config {path} ({path.resolve()}); {hint}'

@@ -1,0 +1,1 @@
+"""Families of frozen image encoders, one module each."""

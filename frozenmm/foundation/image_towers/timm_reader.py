@@ -1,0 +1,152 @@
+"""Maps and class token of any timm model, by one forward with one signature."""
+from __future__ import annotations
+
+import inspect
+import math
+from collections import OrderedDict
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from frozenmm.foundation.image_tower import cell_means
+
+DENSE = 'clip_vis_dense'
+
+
+def _level(stride: int) -> str:
+    """`'res2'` for stride 4, and so on; `'stride14'` where the stride is no power of two."""
+    return f'res{stride.bit_length() - 1}' if stride & (stride - 1) == 0 else f'stride{stride}'
+
+
+def projection_head(kind: str, inputs: int, output_dim: int) -> nn.Sequential:
+    """The projection of an open_clip model with a timm trunk, under its key names, for networks of own sizes.
+
+    Args:
+        kind: `'linear'` or `'mlp'` (hidden width twice the output, GELU); neither has an output bias.
+        inputs: width of the trunk's pooled features.
+        output_dim: channels of the joint space.
+    """
+    if kind == 'linear':
+        return nn.Sequential(OrderedDict(proj=nn.Linear(inputs, output_dim, bias=False)))
+    if kind == 'mlp':
+        mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(inputs, 2 * output_dim), act=nn.GELU(),
+                                        fc2=nn.Linear(2 * output_dim, output_dim, bias=False)))
+        return nn.Sequential(OrderedDict(mlp=mlp))
+    raise ValueError(f"kind must be 'linear' or 'mlp', got {kind!r}")
+
+
+class TimmReader(nn.Module):
+    """A timm model whose forward gives `({name: map}, class token or None)`.
+
+    Attributes:
+        is_plain: one stride throughout (plain ViT).
+        channels: width of every map.
+        strides: stride of every map.
+        patch: input sides must be multiples of it.
+        fixed_size: the network only takes the size that it was built for.
+        token_channels: width of the class token, None without one.
+
+    Args:
+        trunk: the model, without classifier.
+
+    Raises:
+        ValueError: the model can give no intermediate maps.
+    """
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        if not hasattr(trunk, 'forward_intermediates'):
+            raise ValueError(f'timm\'s {type(trunk).__name__} gives no intermediate maps (no `forward_intermediates`); '
+                             'choose another model')
+        self.trunk = trunk
+        model: Any = trunk
+        levels = list(model.feature_info)
+        strides = [int(level['reduction']) for level in levels]
+        self.is_plain = len(set(strides)) == 1
+        if self.is_plain:
+            self.indices, names = [len(levels) - 1], ['patch']
+        else:
+            last = {stride: index for index, stride in enumerate(strides)}  # the deepest map of each stride
+            self.indices = sorted(last.values())
+            names = [_level(strides[index]) for index in self.indices]
+        self.channels = {key: int(levels[index]['num_chs']) for key, index in zip(names, self.indices)}
+        self.strides = {key: strides[index] for key, index in zip(names, self.indices)}
+        config = model.pretrained_cfg
+        self.fixed_size = not getattr(trunk, 'dynamic_img_size', False) and bool(config.get('fixed_input_size'))
+        self.patch = math.gcd(max(strides), int(config['input_size'][-1])) if self.fixed_size else max(strides)
+        arguments = inspect.signature(model.forward_intermediates).parameters
+        self.has_class_token = (self.is_plain and 'return_prefix_tokens' in arguments
+                                and getattr(trunk, 'cls_token', None) is not None)
+        self.token_channels = self.channels['patch'] if self.has_class_token else None
+
+    def forward(self, pixels: Tensor, normed: bool = True) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Maps and class token of (B, 3, h, w).
+
+        Args:
+            pixels: the normalised image.
+            normed: for a plain ViT, patches and class token after the final norm.
+        """
+        read = cast(Any, self.trunk).forward_intermediates
+        if not self.is_plain:
+            maps = read(pixels, indices=self.indices, intermediates_only=True)
+            return dict(zip(self.channels, maps)), None
+        if not self.has_class_token:
+            return {'patch': read(pixels, indices=self.indices, norm=normed, intermediates_only=True)[-1]}, None
+        patches, prefix = read(pixels, indices=self.indices, norm=normed, intermediates_only=True,
+                               return_prefix_tokens=True)[-1]
+        return {'patch': patches}, prefix[:, 0]
+
+
+class TimmVisual(TimmReader):
+    """The image part of an open_clip model with a timm trunk: trunk and projection into the joint space.
+
+    Besides the trunk's maps, a convolutional trunk gives `'clip_vis_dense'`: what its head pools.
+
+    Args:
+        trunk: the timm model, without classifier.
+        head: the projection.
+        output_dim: channels of the joint space.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, output_dim: int) -> None:
+        super().__init__(trunk)
+        self.head = head
+        self.output_dim = output_dim
+        if not self.is_plain:
+            last = next(reversed(self.channels))
+            self.channels[DENSE], self.strides[DENSE] = int(cast(Any, trunk).num_features), self.strides[last]
+        self.is_channels_last = str(getattr(trunk, 'output_fmt', 'NCHW')).endswith('NHWC')
+        # a plain ViT pools in ways that cells do not have, so its image tokens are means of patches
+        self.token_channels = None if self.is_plain else output_dim
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Pooled dense features (..., C) of a convolutional trunk in the joint space (..., output_dim)."""
+        width = pooled.shape[-1]
+        cells = pooled.reshape(-1, 1, 1, width) if self.is_channels_last else pooled.reshape(-1, width, 1, 1)
+        return self.head(cast(Any, self.trunk).forward_head(cells)).view(*pooled.shape[:-1], -1)
+
+    def forward(self, pixels: Tensor, num_tokens: int = 1,  # type: ignore[override]
+                patch_output: str = 'raw') -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+        """Maps, image tokens and the image's embedding.
+
+        Args:
+            pixels: (B, 3, h, w).
+            num_tokens: 1, 5, 14 or 30.
+            patch_output: `'raw'`, `'normed'` (plain ViT) or `'projected'` (convolutional trunk: an additional map
+                `'patch'`, every cell in the joint space).
+
+        Returns:
+            Maps, tokens (B, T, output_dim) (None for a plain ViT), and the embedding (B, output_dim).
+        """
+        trunk: Any = self.trunk
+        normed = {'norm': patch_output == 'normed'} if self.is_plain else {}
+        final, levels = trunk.forward_intermediates(pixels, indices=self.indices, **normed)
+        maps = dict(zip(self.channels, levels))
+        embedding = self.head(trunk.forward_head(final))
+        if self.is_plain:
+            return maps, None, embedding
+        maps[DENSE] = final.movedim(-1, 1) if self.is_channels_last else final
+        if patch_output == 'projected':
+            maps['patch'] = self.project(maps[DENSE].movedim(1, -1)).movedim(-1, 1)
+        tokens = embedding[:, None] if num_tokens == 1 else self.project(cell_means(maps[DENSE], num_tokens))
+        return maps, tokens, embedding

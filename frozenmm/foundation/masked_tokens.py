@@ -1,0 +1,99 @@
+"""Several class tokens in one forward of a ViT: each sees one cell of a pyramid over the patches (Frozen-DETR).
+
+Order inside the transformer: cells first (2x2 row by row, then 3x3, ...), then the ordinary class token, then the
+patches. Cell tokens see themselves and the patches of their cell; all others see everything but cell tokens, so they
+are what they would be without them.
+"""
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frozenmm.foundation.image_tower import TOKEN_COUNTS
+
+
+def pyramid_cells(grid: tuple[int, int], num_tokens: int) -> Tensor:
+    """Which patches the image tokens stand for.
+
+    Args:
+        grid: rows and columns of patches.
+        num_tokens: 1, 5, 14 or 30.
+
+    Returns:
+        (T, rows * columns) bool, whole image first. Cells are those of adaptive pooling: equal and disjoint where
+        k divides the grid (the official case), overlapping by at most one patch where it does not.
+
+    Raises:
+        ValueError: another number of tokens.
+    """
+    if not TOKEN_COUNTS.get(num_tokens):
+        raise ValueError(f'num_tokens must be one of {[count for count in TOKEN_COUNTS if count]}, got {num_tokens}')
+    cells = []
+    for k in range(1, TOKEN_COUNTS[num_tokens] + 1):
+        rows, columns = (_spans(side, k) for side in grid)
+        cells.append((rows[:, None, :, None] & columns[None, :, None, :]).reshape(k * k, -1))
+    return torch.cat(cells)
+
+
+def _spans(side: int, k: int) -> Tensor:
+    """(k, side) bool: cell i spans floor(i * side / k) up to ceil((i + 1) * side / k)."""
+    index, cell = torch.arange(side), torch.arange(k)[:, None]
+    return (index >= cell * side // k) & (index < ((cell + 1) * side + k - 1) // k)
+
+
+def multi_token_mask(grid: int | tuple[int, int], num_tokens: int) -> Tensor:
+    """The attention mask of the whole sequence; True where a query (row) may not attend.
+
+    Args:
+        grid: side of a square patch grid, or (rows, columns).
+        num_tokens: 1, 5, 14 or 30.
+
+    Returns:
+        (T + N, T + N) bool in the order inside the transformer: cell tokens, class token, patches.
+    """
+    grid = (grid, grid) if isinstance(grid, int) else grid
+    cells = pyramid_cells(grid, num_tokens)[1:]
+    extra = num_tokens - 1
+    length = num_tokens + cells.shape[1]
+    mask = torch.zeros(length, length, dtype=torch.bool)
+    mask[:, :extra] = True
+    mask[:extra] = True
+    mask[:extra, :extra].fill_diagonal_(False)
+    mask[:extra, num_tokens:] = ~cells
+    return mask
+
+
+@lru_cache(maxsize=32)
+def _cell_rows(grid: tuple[int, int], num_tokens: int, prefix: int, device: torch.device) -> Tensor:
+    """(T-1, T-1 + prefix + N) bool, True where a cell token may attend, with `prefix` tokens before the patches."""
+    cells = pyramid_cells(grid, num_tokens)[1:]
+    extra = num_tokens - 1
+    rows = torch.cat([torch.eye(extra, dtype=torch.bool), torch.zeros(extra, prefix, dtype=torch.bool), cells], 1)
+    return rows.to(device)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, int], num_tokens: int,
+           prefix: int = 1) -> Tensor:
+    """Attention under `multi_token_mask`, in two parts, so that the large one needs no mask (and runs as flash).
+
+    Args:
+        query: (B, heads, T-1 + prefix + N, channels): cell tokens, `prefix` tokens (class token, registers), patches.
+        key: likewise.
+        value: likewise.
+        grid: rows and columns of patches.
+        num_tokens: T.
+        prefix: number of tokens between cell tokens and patches.
+
+    Returns:
+        The shape of `query`.
+    """
+    extra = num_tokens - 1
+    main = F.scaled_dot_product_attention(query[:, :, extra:], key[:, :, extra:], value[:, :, extra:])
+    if not extra:
+        return main
+    rows = _cell_rows(grid, num_tokens, prefix, query.device)
+    cells = F.scaled_dot_product_attention(query[:, :, :extra], key, value, attn_mask=rows)
+    return torch.cat([cells, main], 2)

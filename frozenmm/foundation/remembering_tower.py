@@ -1,0 +1,148 @@
+"""An image tower that remembers what it has computed, for training on few images with a finite set of augmentations."""
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from frozenmm.foundation.image_tower import ImageTower
+from frozenmm.registry import MODELS
+from frozenmm.structures import ImageStats, TowerFeatures
+
+
+class FeatureMemory:
+    """Features of single images under a limit of memory; the least recently used ones go first.
+
+    Attributes:
+        limit: bytes at most.
+        size: bytes in use.
+        hits: lookups that were answered.
+        misses: lookups that were not.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = self.hits = self.misses = 0
+        self._entries: OrderedDict[bytes, TowerFeatures] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __deepcopy__(self, memo: dict) -> FeatureMemory:
+        """Copies of a model, e.g. an EMA average, share the memory as they share the network."""
+        return self
+
+    def get(self, key: bytes) -> TowerFeatures | None:
+        """The features of a key, or None."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: bytes, features: TowerFeatures) -> None:
+        """Store features; those that exceed the limit by themselves are not kept."""
+        size = _bytes(features)
+        if key in self._entries or size > self.limit:
+            return
+        self._entries[key] = features
+        self.size += size
+        while self.size > self.limit:
+            _, oldest = self._entries.popitem(last=False)
+            self.size -= _bytes(oldest)
+
+
+@MODELS.register_module()
+class RememberingTower(ImageTower):
+    """A tower around another one: an image that it has seen before, pixel for pixel, costs no forward pass.
+
+    It pays where the same pixels come back: few images, and augmentation with a finite number of outcomes
+    (`frozenmm.StoredVariants`). Features are kept in training only. Images are compared on the host, so on a GPU every
+    batch is copied to it once.
+
+    Args:
+        tower: config of an image tower, or a built one; its outputs are passed on unchanged.
+        megabytes: limit of the memory, on the tower's device.
+        **options: arguments of the tower where its config does not name them.
+
+    Raises:
+        TypeError: `tower` is no image tower.
+        ValueError: options beside a built tower; a limit that is not positive; a tower with `gradient='through'`, whose
+            outputs depend on the graph.
+    """
+
+    def __init__(self, tower: dict | ImageTower, *, megabytes: float = 1024, **options: object) -> None:
+        if options and not isinstance(tower, dict):
+            raise ValueError(f'{list(options)} must be given to the tower itself when RememberingTower gets a built '
+                             'one')
+        inner = MODELS.build({**options, **tower}) if isinstance(tower, dict) else tower
+        if not isinstance(inner, ImageTower):
+            raise TypeError(f'RememberingTower needs an image tower, got {type(inner).__name__}')
+        if megabytes <= 0:
+            raise ValueError(f'megabytes must be positive, got {megabytes}')
+        if inner.gradient == 'through':
+            raise ValueError(f'{inner.name} has gradient=\'through\', whose features cannot be reused; use '
+                             '\'detached\'')
+        super().__init__(inner._frozen, input=inner.input, channels=inner.channels, strides=inner.strides,
+                         token_channels=inner.token_channels, resize_mode=inner.resize_mode, size=inner.size,
+                         legacy_border=inner.legacy_border, quantise=inner.quantise, compile=inner.compile_network)
+        # outside the module tree: the state dict holds one record of the network, the one of this tower
+        self.__dict__['inner'] = inner
+        self.memory = FeatureMemory(int(megabytes * 2**20))
+
+    def forward(  # type: ignore[override]
+            self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+            image_stats: ImageStats | None = None, *, num_tokens: int = 0) -> TowerFeatures:
+        """Features of a padded batch; see `ImageTower.forward`."""
+        if not self.training or images.dim() != 4:
+            return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
+        sizes = [tuple(images.shape[-2:])] * len(images) if valid_sizes is None else [
+            (int(size[0]), int(size[1])) for size in valid_sizes]
+        keys = [self._key(image, size, image_stats, num_tokens) for image, size in zip(images, sizes, strict=True)]
+        found = [self.memory.get(key) for key in keys]
+        missing = [index for index, entry in enumerate(found) if entry is None]
+        if missing:
+            fresh = self.inner(images[missing], [sizes[index] for index in missing], image_stats, num_tokens=num_tokens)
+            for index, entry in zip(missing, _split(fresh)):
+                found[index] = entry
+                self.memory.put(keys[index], entry)
+        return _join([entry for entry in found if entry is not None])
+
+    @staticmethod
+    def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int) -> bytes:
+        """What decides the features of one image of the batch: pixels, padding, normalisation, tokens."""
+        context = repr((tuple(image.shape), size, stats, num_tokens, image.dtype))
+        digest = hashlib.blake2b(context.encode(), digest_size=16)
+        digest.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().data)
+        return digest.digest()
+
+
+def _split(features: TowerFeatures) -> Iterator[TowerFeatures]:
+    """The features of each image alone, as copies that do not hold the whole batch alive."""
+    def part(value: Tensor | None, index: int) -> Tensor | None:
+        return None if value is None else value[index:index + 1].clone()
+
+    for i in range(len(features.valid)):
+        yield TowerFeatures({name: value[i:i + 1].clone() for name, value in features.maps.items()},
+                            features.valid[i:i + 1].clone(), features.region[i:i + 1].clone(),
+                            part(features.tokens, i), part(features.class_token, i))
+
+
+def _join(entries: list[TowerFeatures]) -> TowerFeatures:
+    """One batch of features of single images."""
+    first = entries[0]
+    joined: dict = {'maps': {name: torch.cat([entry.maps[name] for entry in entries]) for name in first.maps}}
+    for name in 'valid', 'region', 'tokens', 'class_token':
+        values = [getattr(entry, name) for entry in entries]
+        joined[name] = None if values[0] is None else torch.cat(values)
+    return TowerFeatures(**joined)
+
+
+def _bytes(features: TowerFeatures) -> int:
+    tensors = [*features.maps.values(), features.valid, features.region, features.tokens, features.class_token]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -1,0 +1,192 @@
+"""Vocabularies from lists, JSON, plain text and METAINFO; every error names the entry and where it stands."""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from frozenmm.foundation.lookup import nearest
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource, named_vocabularies
+
+_ENTRY_KEYS = ('name', 'synonyms', 'id', 'isthing', 'color', 'index')
+
+
+def read(source: VocabularySource, allow_duplicates: bool) -> Vocabulary:
+    """See `Vocabulary.read`."""
+    if isinstance(source, Vocabulary):
+        return source
+    if isinstance(source, Mapping):
+        return _read_mapping(source, 'vocabulary', allow_duplicates)
+    if isinstance(source, (str, Path)):
+        return _read_name_or_file(source, allow_duplicates)
+    if isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
+        return _read_list(source, 'vocabulary', allow_duplicates)
+    raise TypeError('a vocabulary is a list of names, the name of a packaged vocabulary, a .json or .txt file, or a '
+                    f'METAINFO dict; got {type(source).__name__}')
+
+
+def _read_name_or_file(source: str | Path, allow_duplicates: bool) -> Vocabulary:
+    path = Path(source)
+    if path.suffix not in ('.json', '.txt'):
+        if isinstance(source, str) and os.sep not in source:
+            return Vocabulary.named(source)
+        raise ValueError(f'{source} is neither a .json nor a .txt file, nor a packaged vocabulary '
+                         f'({named_vocabularies()}); a list of class names must be a list')
+    if not path.is_file():
+        raise FileNotFoundError(f'no vocabulary file {path.resolve()}')
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8') from None
+    if path.suffix == '.txt':
+        return _read_lines(text, path.name, allow_duplicates)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; is it '
+                         'truncated?') from None
+    if isinstance(content, Mapping):
+        return _read_mapping(content, path.name, allow_duplicates)
+    if isinstance(content, list):
+        return _read_list(content, path.name, allow_duplicates)
+    raise ValueError(f'{path} must hold a list of classes or an object with "classes", got {type(content).__name__}')
+
+
+def _read_lines(text: str, name: str, allow_duplicates: bool) -> Vocabulary:
+    lines = text.rstrip().splitlines()
+    places = tuple(f'line {number}' for number in range(1, len(lines) + 1))
+    classes = tuple(_entry(line, name, place, None) for line, place in zip(lines, places))
+    return Vocabulary(classes, name, allow_duplicates, places)
+
+
+def _read_list(entries: Sequence, name: str, allow_duplicates: bool) -> Vocabulary:
+    places = [f'class {index}' for index in range(len(entries))]
+    classes = tuple(_entry(entry, name, place, index) for index, (entry, place) in enumerate(zip(entries, places)))
+    return Vocabulary(classes, name, allow_duplicates, tuple(places))
+
+
+def _read_mapping(content: Mapping, name: str, allow_duplicates: bool) -> Vocabulary:
+    """Our JSON layout or a METAINFO: both keep the classes under `classes`."""
+    if 'classes' not in content:
+        raise ValueError(f'{name} has no "classes"; it has {sorted(map(str, content))}')
+    entries = content['classes']
+    if isinstance(entries, str) or not isinstance(entries, Sequence):
+        raise ValueError(f'{name}: "classes" must be a list, got {type(entries).__name__} {entries!r}')
+    vocabulary = _read_list(entries, str(content.get('name', name)), allow_duplicates)
+    colors = _palette(content.get('palette'), vocabulary)
+    things = _things(content, vocabulary)
+    classes = []
+    for index, entry in enumerate(vocabulary):
+        isthing = things.get(entry.words, entry.isthing)
+        classes.append(VocabularyClass(entry.name, entry.synonyms, entry.id, isthing, colors.get(index, entry.color)))
+    return Vocabulary(tuple(classes), vocabulary.name, allow_duplicates)
+
+
+def _palette(palette: object, vocabulary: Vocabulary) -> dict[int, tuple[int, int, int]]:
+    if palette is None:
+        return {}
+    if isinstance(palette, str) or not isinstance(palette, Sequence) or len(palette) < len(vocabulary):
+        raise ValueError(f'{vocabulary.name}: the palette must be a list of at least {len(vocabulary)} RGB colours, '
+                         f'one per class; got {palette!r}')
+    return {index: _color(color, vocabulary.name, f'palette entry {index}')
+            for index, color in enumerate(palette[:len(vocabulary)])}
+
+
+def _things(content: Mapping, vocabulary: Vocabulary) -> dict[tuple[str, ...], bool]:
+    """Words of a class -> thing or not, from `thing_classes` and `stuff_classes`; one of them is enough."""
+    stated: dict[tuple[str, ...], bool] = {}
+    known = {entry.words for entry in vocabulary}
+    for key, isthing in (('thing_classes', True), ('stuff_classes', False)):
+        for position, name in enumerate(content.get(key) or ()):
+            words = _entry(name, vocabulary.name, f'{key} entry {position}', None).words
+            if words not in known:
+                raise ValueError(f'{vocabulary.name}: {key} names {name!r}, which is not among the classes; did you '
+                                 f'mean one of {nearest(name, vocabulary.names)}?')
+            if stated.setdefault(words, isthing) != isthing:
+                raise ValueError(f'{vocabulary.name}: {name!r} is among the thing_classes and the stuff_classes')
+    given = [key for key in ('thing_classes', 'stuff_classes') if content.get(key) is not None]
+    missing = [entry for entry in vocabulary if entry.words not in stated]
+    if len(given) == 2 and missing:
+        raise ValueError(f'{vocabulary.name}: {[entry.name for entry in missing]} are neither among the thing_classes '
+                         'nor the stuff_classes')
+    if len(given) == 1:
+        stated.update((entry.words, given[0] == 'stuff_classes') for entry in missing)
+    return stated
+
+
+def _entry(entry: object, name: str, place: str, index: int | None) -> VocabularyClass:
+    """A class from comma-separated words, a list of words, or a dict."""
+    if isinstance(entry, VocabularyClass):
+        return entry
+    if isinstance(entry, str):
+        words = [' '.join(word.split()) for word in entry.split(',')]
+        return VocabularyClass(words[0], tuple(words[1:]))
+    if isinstance(entry, Mapping):
+        return _entry_of_mapping(entry, name, place, index)
+    if isinstance(entry, Sequence) and not isinstance(entry, (bytes, bytearray)) and entry:
+        first, *rest = (_word(word, name, place) for word in entry)
+        return VocabularyClass(first, tuple(rest))
+    raise ValueError(f'{name}: {place} must be a name, a list of words, or an object with "name"; got {entry!r}')
+
+
+def _entry_of_mapping(entry: Mapping, name: str, place: str, index: int | None) -> VocabularyClass:
+    for key in entry:
+        if key not in _ENTRY_KEYS:
+            raise ValueError(f'{name}: {place} has the unknown key {key!r}; did you mean one of '
+                             f'{nearest(str(key), _ENTRY_KEYS, 3)}?')
+    if 'name' not in entry:
+        raise ValueError(f'{name}: {place} has no "name": {dict(entry)}')
+    synonyms = entry.get('synonyms', ())
+    if isinstance(synonyms, str) or not isinstance(synonyms, Sequence):
+        raise ValueError(f'{name}: the synonyms of {place} {entry["name"]!r} must be a list, got {synonyms!r}')
+    number, isthing, color = entry.get('id'), entry.get('isthing'), entry.get('color')
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+        raise ValueError(f'{name}: the id of {place} {entry["name"]!r} must be a whole number, got {number!r}')
+    if isthing is not None and isthing not in (True, False):
+        raise ValueError(f'{name}: "isthing" of {place} {entry["name"]!r} must be true or false, got {isthing!r}')
+    if index is not None and entry.get('index', index) != index:
+        raise ValueError(f'{name}: {place} {entry["name"]!r} says index {entry["index"]!r}; classes must be listed in '
+                         'the order of their index')
+    words = [_word(word, name, place) for word in (entry['name'], *synonyms)]
+    return VocabularyClass(words[0], tuple(words[1:]), number, None if isthing is None else bool(isthing),
+                           None if color is None else _color(color, name, place))
+
+
+def _word(word: object, name: str, place: str) -> str:
+    if not isinstance(word, str):
+        raise ValueError(f'{name}: {place} holds {word!r} where a word should be')
+    return ' '.join(word.split())
+
+
+def _color(color: object, name: str, place: str) -> tuple[int, int, int]:
+    channels = tuple(color) if isinstance(color, Sequence) and not isinstance(color, str) else ()
+    if len(channels) != 3 or any(not 0 <= int(value) <= 255 for value in channels):
+        raise ValueError(f'{name}: {place} must be three numbers in 0..255 (RGB), got {color!r}')
+    red, green, blue = (int(value) for value in channels)
+    return red, green, blue
+
+
+def save(vocabulary: Vocabulary, path: Path) -> None:
+    """See `Vocabulary.save`."""
+    entries = []
+    for index, entry in enumerate(vocabulary):
+        line: dict[str, object] = {'index': index, 'id': entry.id, 'name': entry.name}
+        if entry.synonyms:
+            line['synonyms'] = list(entry.synonyms)
+        if entry.isthing is not None:
+            line['isthing'] = entry.isthing
+        if entry.color is not None:
+            line['color'] = list(entry.color)
+        entries.append('  ' + json.dumps(line, ensure_ascii=False))
+    text = f'{{"name": {json.dumps(vocabulary.name)},\n "classes": [\n' + ',\n'.join(entries) + '\n]}\n'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

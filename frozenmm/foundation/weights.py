@@ -1,0 +1,199 @@
+"""Where the weights of a frozen model come from: a file, the cache folder, the official address, or a random draw.
+
+The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks
+the network.
+"""
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from frozenmm.foundation.state_file import read_state
+from frozenmm.foundation.state_match import load_strictly
+
+_CHUNK = 1 << 20
+_RANDOM = re.compile(r'random(?::(\d+))?')
+M = TypeVar('M', bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Published weights.
+
+    Attributes:
+        url: official address.
+        megabytes: size of the file, rounded.
+        license: licence of the weights.
+        sha256: leading digits of the file's SHA-256, as far as they are published; empty if they are not.
+        name: file name in the cache folder; the address's own by default.
+    """
+
+    url: str
+    megabytes: int
+    license: str
+    sha256: str = ''
+    name: str = ''
+
+    @property
+    def file_name(self) -> str:
+        """Name in the cache folder."""
+        return self.name or self.url.rsplit('/', 1)[-1]
+
+
+def weights_folder() -> Path:
+    """The cache folder for weights."""
+    home = os.environ.get('FROZENMM_HOME')
+    return (Path(home).expanduser() if home else Path.home() / '.cache' / 'frozenmm') / 'weights'
+
+
+def random_seed(weights: str | Path | None) -> int | None:
+    """The seed of `'random'` (0) or `'random:<seed>'`; None for anything else."""
+    match = _RANDOM.fullmatch(weights) if isinstance(weights, str) else None
+    return None if match is None else int(match[1] or 0)
+
+
+def locate(weights: str | Path | None, file: WeightFile | None, *, name: str) -> Path:
+    """The weights file of a model; fetched first if neither a path nor the cache folder gives it.
+
+    Args:
+        weights: path of a file, or None for the published weights.
+        file: the published weights; None where there are none.
+        name: what errors call the model.
+
+    Raises:
+        FileNotFoundError: nothing there and no network; the text says where the file comes from, how large it is, and
+            where to put it.
+        ValueError: no path given and no weights published, or the hash of the fetched file is wrong.
+    """
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f'weights of {name}: {path.absolute()} is no file; give the path of a checkpoint, '
+                                    "None for the published weights, or 'random'")
+        return path
+    if file is None:
+        raise ValueError(f"{name} has no published weights; give weights='path/to/file' or weights='random'")
+    path = weights_folder() / file.file_name
+    return path if path.is_file() else download(file, path, name=name)
+
+
+def build_network(build: Callable[[], M], weights: str | Path | None, file: WeightFile | None, *, name: str,
+                  select: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None, on_meta: bool = True) -> M:
+    """A network with its weights.
+
+    Args:
+        build: makes the network.
+        weights: path, None for the published file, `'random'` or `'random:<seed>'` (the same draw on every machine).
+        file: the published weights.
+        name: what errors call the model.
+        select: picks the network's part of a file and renames its keys.
+        on_meta: call `build` on the meta device when the weights come from a file, so that nothing is drawn in vain.
+
+    Raises:
+        FileNotFoundError: see `locate`.
+        ValueError: unreadable file, or the file of another architecture.
+    """
+    seed = random_seed(weights)
+    if seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build()
+    path = locate(weights, file, name=name)
+    state = read_state(path)
+    with torch.device('meta') if on_meta else nullcontext():
+        network = build()
+    load_strictly(network, state if select is None else select(state), name=name, source=str(path), whole=state)
+    return network
+
+
+def weights_key(weights: str | Path | None) -> str:
+    """What identifies the choice of weights among networks that are shared."""
+    if weights is None or random_seed(weights) is not None:
+        return str(weights)
+    return str(Path(weights).expanduser().resolve())
+
+
+def weights_note(weights: str | Path | None) -> str:
+    """What a tower's name says about its weights: nothing for the published ones."""
+    if weights is None:
+        return ''
+    return f' ({weights} weights)' if random_seed(weights) is not None else f' ({Path(weights).name})'
+
+
+def download(file: WeightFile, path: Path, *, name: str) -> Path:
+    """Fetch a published file; an interrupted download goes on where it stopped, and only one process fetches.
+
+    Raises:
+        FileNotFoundError: the address cannot be reached.
+        ValueError: the file's hash is not the published one.
+    """
+    help_text = (f'weights of {name} are not on this machine: {file.file_name} (about {file.megabytes} MB, licence: '
+                 f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as '
+                 '`weights`')
+    if os.environ.get('FROZENMM_OFFLINE', '') not in ('', '0'):
+        raise FileNotFoundError(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    with part.with_suffix('.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.is_file():
+            return path
+        try:
+            _fetch(file, part)
+        except (urllib.error.URLError, OSError) as error:
+            raise FileNotFoundError(f'{help_text} (fetching it failed: {error})') from None
+        found = _sha256(part)
+        if not found.startswith(file.sha256):
+            part.unlink()
+            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
+                             'published; it was deleted, try again')
+        part.replace(path)
+    return path
+
+
+def _fetch(file: WeightFile, part: Path) -> None:
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(file.url, headers={'Range': f'bytes={have}-'} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=20)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # the part is the whole file already
+            return
+        raise
+    with response, part.open('ab' if response.status == 206 else 'wb') as out:
+        done = have if response.status == 206 else 0
+        total = done + int(response.headers.get('Content-Length') or 0)
+        start = last = time.monotonic()
+        first = done
+        while chunk := response.read(_CHUNK):
+            out.write(chunk)
+            done += len(chunk)
+            if time.monotonic() - last > 5:
+                last = time.monotonic()
+                speed = (done - first) / (last - start)
+                eta = f', {(total - done) / speed:.0f} s left' if total > done else ''
+                print_log(f'{file.file_name}: {done >> 20} of {total >> 20} MB{eta}', logger='current')
+        if total and done < total:
+            raise OSError(f'the connection ended after {done} of {total} bytes; call again to go on')
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

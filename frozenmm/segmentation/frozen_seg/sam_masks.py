@@ -1,0 +1,174 @@
+"""SAM's automatic masks as an input: prepared once per image, stored small, read back at image size."""
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+LARGEST = 50  # official: only the 50 largest masks of an image are used
+
+
+@dataclass
+class SAMMasks:
+    """The automatic masks of one image.
+
+    Attributes:
+        logits: (M, h, w) mask logits over the whole image, at any resolution.
+        size: (height, width) of the image in pixels.
+        predicted_iou: (M,) float32, SAM's own guess of each mask's quality; None where unknown.
+    """
+
+    logits: Tensor
+    size: tuple[int, int]
+    predicted_iou: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.logits.dim() != 3 or not self.logits.is_floating_point():
+            raise ValueError('SAM mask logits must be floating point (M, h, w), got '
+                             f'{self.logits.dtype} {tuple(self.logits.shape)}')
+        if self.predicted_iou is not None and len(self.predicted_iou) != len(self.logits):
+            raise ValueError(f'{len(self.logits)} SAM masks but {len(self.predicted_iou)} predicted IoUs')
+
+    def full(self) -> Tensor:
+        """(M, H, W) float32 logits at image size, resized bilinearly."""
+        if len(self.logits) == 0:
+            return self.logits.new_zeros(0, *self.size, dtype=torch.float32)
+        if tuple(self.logits.shape[-2:]) == self.size:
+            return self.logits.float()
+        return F.interpolate(self.logits[:, None].float(), size=self.size, mode='bilinear', align_corners=False)[:, 0]
+
+    def largest(self, count: int = LARGEST) -> SAMMasks:
+        """The `count` largest masks by area, largest first; the official choice."""
+        order = (self.logits > 0).sum((1, 2)).argsort(descending=True, stable=True)[:count]
+        scores = None if self.predicted_iou is None else self.predicted_iou[order]
+        return SAMMasks(self.logits[order], self.size, scores)
+
+    def best(self, count: int = LARGEST) -> SAMMasks:
+        """The `count` masks with the highest predicted IoU.
+
+        Raises:
+            ValueError: the predicted IoUs are not known.
+        """
+        if self.predicted_iou is None:
+            raise ValueError('these SAM masks carry no predicted IoU; use `largest`, or prepare them again')
+        order = self.predicted_iou.argsort(descending=True, stable=True)[:count]
+        return SAMMasks(self.logits[order], self.size, self.predicted_iou[order])
+
+
+class SAMMaskFolder:
+    """Prepared masks, one safetensors file per image: `<image file name without ending>.safetensors`.
+
+    Args:
+        folder: where they lie.
+        choice: `'largest'` (official) or `'best'`, see `SAMMasks`.
+        count: masks to use per image.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: unknown choice.
+    """
+
+    def __init__(self, folder: str | Path, *, choice: str = 'largest', count: int = LARGEST) -> None:
+        if choice not in ('largest', 'best'):
+            raise ValueError(f"choice must be 'largest' or 'best', got {choice!r}")
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f'the folder of prepared SAM masks {self.folder.resolve()} does not exist; prepare '
+                                    'the masks first, or leave `sam_masks` out of the model')
+        self.choice = choice
+        self.count = count
+
+    def path(self, image: str | Path) -> Path:
+        """The file that holds an image's masks."""
+        return self.folder / f'{Path(image).stem}.safetensors'
+
+    def load(self, image: str | Path) -> SAMMasks:
+        """The masks of an image.
+
+        Raises:
+            FileNotFoundError: none were prepared for it; the text names the expected file.
+            ValueError: the file is damaged or holds something else.
+        """
+        path = self.path(image)
+        if not path.exists():
+            raise FileNotFoundError(f'no SAM masks were prepared for the image {image}: {path.resolve()} does '
+                                    'not exist; prepare masks for the whole data set, or pass the '
+                                    'masks with the data sample')
+        masks = read_masks(path)
+        return masks.largest(self.count) if self.choice == 'largest' else masks.best(self.count)
+
+
+def write_masks(path: str | Path, masks: SAMMasks) -> None:
+    """Store masks in one step: logits in float16 at their own resolution, image size in the header."""
+    path = Path(path)
+    tensors = {'logits': masks.logits.half().cpu().contiguous()}
+    if masks.predicted_iou is not None:
+        tensors['predicted_iou'] = masks.predicted_iou.float().cpu().contiguous()
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.part')
+    save_file(tensors, temporary, metadata={'image_size': json.dumps(list(masks.size))})
+    temporary.replace(path)
+
+
+def read_masks(path: str | Path) -> SAMMasks:
+    """What `write_masks` stored.
+
+    Raises:
+        ValueError: the file is damaged or holds something else.
+    """
+    try:
+        with safe_open(path, 'pt') as file:
+            size = json.loads((file.metadata() or {})['image_size'])
+            logits = file.get_tensor('logits')
+            scores = file.get_tensor('predicted_iou') if 'predicted_iou' in file.keys() else None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f'{path} does not hold SAM masks ({error}); prepare the image again') from error
+    return SAMMasks(logits, (int(size[0]), int(size[1])), scores)
+
+
+def masks_on_map(logits: Tensor, map_size: tuple[int, int], *, image: tuple[int, int],
+                 padded: tuple[int, int]) -> Tensor:
+    """SAM mask logits on the grid of a feature map that covers a padded image.
+
+    Args:
+        logits: (M, H, W) over the image without padding.
+        map_size: (h, w) of the feature map.
+        image: (height, width) of the image's part of the padded input.
+        padded: (height, width) of the padded input, which the map covers.
+
+    Returns:
+        (M, h, w); strongly negative where the map shows padding.
+    """
+    axes = []
+    for cells, shown, whole in zip(map_size, image, padded):
+        axes.append((torch.arange(cells, device=logits.device, dtype=torch.float32) + 0.5) * (whole / cells / shown))
+    inside = (axes[0] < 1)[:, None] & (axes[1] < 1)
+    points = torch.stack([axes[1].expand(map_size), axes[0][:, None].expand(map_size)], -1)
+    sampled = F.grid_sample(logits[None].float(), 2 * points[None] - 1, mode='bilinear', padding_mode='border',
+                            align_corners=False)[0]
+    return torch.where(inside, sampled, torch.finfo(sampled.dtype).min)
+
+
+def masks_on_map_compat(logits: Tensor, map_size: tuple[int, int], divisor: int) -> Tensor:
+    """The official mapping: nearest resize to the map, zero padding to a multiple of `divisor`.
+
+    Parity: mask pooling then resizes the padded stack back to the map, which squeezes the masks to the top left, and
+    the unpadded image is stretched over the padded map. Golden case `eval_end_to_end__misaligned_semantic`.
+
+    Args:
+        logits: (M, H, W).
+        map_size: (h, w) of the feature map.
+        divisor: the size divisibility of the image batch.
+
+    Returns:
+        (M, h', w') with h', w' the next multiples of `divisor`.
+    """
+    resized = F.interpolate(logits[:, None].float(), size=map_size, mode='nearest')[:, 0]
+    return F.pad(resized, (0, -map_size[1] % divisor, 0, -map_size[0] % divisor))
+

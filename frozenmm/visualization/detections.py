@@ -1,0 +1,131 @@
+"""Boxes drawn on pictures: ground truth at the left, one or several predictions beside it, one legend for all."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from frozenmm.compat import require
+
+_MARGIN = 8
+_TEXT = 15
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes to draw.
+
+    Attributes:
+        xyxy: (N, 4) corners in pixels.
+        labels: (N,) class indices.
+        scores: (N,) scores in 0..1, or None for ground truth.
+    """
+
+    xyxy: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+
+
+def draw_boxes(image: np.ndarray, boxes: Boxes, classes: Sequence[str], palette: Sequence[Sequence[int]], *,
+               width: int = 480) -> np.ndarray:
+    """A picture with labelled boxes.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: what to draw.
+        classes: class names.
+        palette: one RGB colour per class.
+        width: the picture is resized to this width first, so that labels stay readable.
+
+    Returns:
+        (H', width, 3) uint8 RGB.
+    """
+    pil, draw_module, font = _drawing()
+    scale = width / image.shape[1]
+    picture = pil.fromarray(image).resize((width, round(image.shape[0] * scale)), pil.Resampling.BICUBIC)
+    draw = draw_module.Draw(picture)
+    sides = boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]
+    # large boxes first, so that small ones and their labels stay on top
+    for index in np.argsort(-sides[:, 0] * sides[:, 1], kind='stable'):
+        x1, y1, x2, y2 = (boxes.xyxy[index] * scale).tolist()
+        label = int(boxes.labels[index])
+        colour = tuple(int(value) for value in palette[label])
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=3)
+        text = classes[label] if boxes.scores is None else f'{classes[label]} {boxes.scores[index]:.2f}'
+        text_width = int(font.getlength(text)) + 6
+        left = min(max(x1, 0), max(width - text_width, 0))
+        # above the box where there is room, else inside it
+        top = min(y1 - _TEXT - 5 if y1 > _TEXT + 5 else max(y1, 0), picture.height - _TEXT - 5)
+        draw.rectangle((left, top, left + text_width, top + _TEXT + 5), fill=colour)
+        draw.text((left + 3, top + 1), text, fill=_contrasting(colour), font=font)
+    return np.asarray(picture)
+
+
+def beside_truth(image: np.ndarray, truth: Boxes, predictions: Mapping[str, Boxes], classes: Sequence[str],
+                 palette: Sequence[Sequence[int]], *, width: int = 480) -> np.ndarray:
+    """Ground truth and predictions side by side, with headings and a legend of the classes that occur.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: annotated boxes.
+        predictions: heading -> boxes to show, already cut by score.
+        classes: class names.
+        palette: one RGB colour per class.
+        width: of each picture.
+
+    Returns:
+        (H', W', 3) uint8 RGB, W' = pictures * (width + margin) + margin.
+    """
+    pil, draw_module, font = _drawing()
+    columns = {'ground truth': truth, **predictions}
+    pictures = {heading: draw_boxes(image, boxes, classes, palette, width=width) for heading, boxes in columns.items()}
+    total = len(columns) * (width + _MARGIN) + _MARGIN
+    top = _TEXT + 2 * _MARGIN
+    bottom = top + next(iter(pictures.values())).shape[0] + _MARGIN
+    present = sorted({int(label) for boxes in columns.values() for label in boxes.labels})
+    places, rows = _legend(present, classes, total, font)
+    sheet = pil.new('RGB', (total, bottom + rows * (_TEXT + _MARGIN) + _MARGIN), (255, 255, 255))
+    draw = draw_module.Draw(sheet)
+    for column, (heading, picture) in enumerate(pictures.items()):
+        x = _MARGIN + column * (width + _MARGIN)
+        sheet.paste(pil.fromarray(picture), (x, top))
+        draw.text((x, _MARGIN), heading, fill=(0, 0, 0), font=font)
+    for label, (x, row) in places.items():
+        y = bottom + row * (_TEXT + _MARGIN)
+        draw.rectangle((x, y, x + _TEXT, y + _TEXT), fill=tuple(int(value) for value in palette[label]))
+        draw.text((x + _TEXT + 5, y - 1), classes[label], fill=(0, 0, 0), font=font)
+    return np.asarray(sheet)
+
+
+def spread_palette(count: int) -> list[tuple[int, int, int]]:
+    """Evenly spread hues, for data sets without a palette of their own."""
+    angles = np.arange(count) * 2.399963  # the golden angle: neighbours in the list differ most
+    phases = (0.0, 2 * np.pi / 3, 4 * np.pi / 3)
+    return [tuple(int(127 + 110 * np.cos(angle + phase)) for phase in phases) for angle in angles]
+
+
+def _legend(labels: list[int], classes: Sequence[str], total: int, font: Any) -> tuple[dict[int, tuple[int, int]], int]:
+    """Place of every legend entry as (x, row), and the number of rows."""
+    places: dict[int, tuple[int, int]] = {}
+    x, row = _MARGIN, 0
+    for label in labels:
+        width = _TEXT + 5 + int(font.getlength(classes[label])) + 2 * _MARGIN
+        if x + width > total and x > _MARGIN:
+            x, row = _MARGIN, row + 1
+        places[label] = (x, row)
+        x += width
+    return places, row + 1 if labels else 0
+
+
+def _contrasting(colour: tuple[int, ...]) -> tuple[int, int, int]:
+    """Black or white, whichever reads better on the colour (Rec. 601 luma)."""
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)
+
+
+def _drawing() -> tuple[Any, Any, Any]:
+    """Pillow's Image and ImageDraw modules and the font of all labels."""
+    return (require('PIL.Image', 'drawing'), require('PIL.ImageDraw', 'drawing'),
+            require('PIL.ImageFont', 'drawing').load_default(size=_TEXT))

@@ -1,0 +1,131 @@
+"""Checkpoint files open safely, and a bad file says what is wrong with it."""
+from __future__ import annotations
+
+import argparse
+import pickle
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from safetensors.torch import save_file
+
+from frozenmm.compat import checkpoint
+from frozenmm.compat.checkpoint import UnsafeCheckpoint, load_checkpoint_file, trust_folder
+
+MARK = Path(tempfile.gettempdir(), 'written_by_a_checkpoint')
+
+
+class Attack:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (MARK, )
+
+
+@pytest.fixture(autouse=True)
+def mmengine_loader():
+    yield
+    checkpoint._trusted.clear()
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+
+
+def test_weights_with_a_namespace_open(tmp_path):
+    torch.save(dict(model=dict(w=torch.ones(2)), args=argparse.Namespace(lr=0.1)), tmp_path / 'a.pth')
+    content = load_checkpoint_file(tmp_path / 'a.pth')
+    assert content['args'].lr == 0.1 and torch.equal(content['model']['w'], torch.ones(2))
+
+
+def test_safetensors_open_with_their_header(tmp_path):
+    save_file(dict(w=torch.ones(2)), tmp_path / 'a.safetensors', metadata=dict(config='{"classes": 80}', note='plain'))
+    content = load_checkpoint_file(tmp_path / 'a.safetensors')
+    assert torch.equal(content['state_dict']['w'], torch.ones(2))
+    assert content['meta'] == dict(config=dict(classes=80), note='plain')
+
+
+def test_a_torchscript_archive_gives_its_state_dict(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 3)).save(str(tmp_path / 'a.pt'))
+    assert set(load_checkpoint_file(tmp_path / 'a.pt')['state_dict']) == {'weight', 'bias'}
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, legacy):
+    torch.save(dict(w=torch.ones(1), x=Attack()), tmp_path / 'a.pth', _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UnsafeCheckpoint, match='trusted=True'):
+        load_checkpoint_file(tmp_path / 'a.pth')
+    assert not MARK.exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no checkpoint file .*gone.pth'):
+        load_checkpoint_file(tmp_path / 'gone.pth')
+
+
+@pytest.mark.parametrize('content,message', [
+    (b'', 'is empty'), (b'<!DOCTYPE html>\n<html>not found</html>', 'is a text file'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS pointer'),
+    (bytes(range(128, 256)) * 4, 'is no checkpoint, or corrupt')])
+def test_what_is_no_checkpoint_says_so(tmp_path, content, message):
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint_file(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_a_truncated_file_says_so(tmp_path, name):
+    path = tmp_path / name
+    state = dict(w=torch.randn(1000))
+    save_file(state, path) if name.endswith('safetensors') else torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(ValueError, match='truncated|no complete safetensors'):
+        load_checkpoint_file(path)
+
+
+def test_a_truncated_legacy_file_says_so(tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(w=torch.randn(1000)), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(ValueError, match='corrupt'):
+        load_checkpoint_file(path)
+
+
+def test_a_file_without_a_dictionary_says_so(tmp_path):
+    torch.save([torch.ones(1)], tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds a list'):
+        load_checkpoint_file(tmp_path / 'a.pth')
+
+
+def test_only_the_named_folder_is_trusted(tmp_path):
+    inside, outside = tmp_path / 'run' / 'deep' / 'a.pth', tmp_path / 'run_other.pth'
+    inside.parent.mkdir(parents=True)
+    for path in inside, outside:
+        torch.save(dict(state_dict={}, message_hub=dict(loss=HistoryBuffer([1.0], [1]))), path)
+    trust_folder(tmp_path / 'run')
+    content = CheckpointLoader.load_checkpoint(str(inside), 'cpu')
+    assert content['message_hub']['loss'].data[0][0] == 1.0
+    with pytest.raises(UnsafeCheckpoint, match='work folder'):
+        CheckpointLoader.load_checkpoint(str(outside), 'cpu')
+
+
+def test_a_link_out_of_the_trusted_folder_is_not_trusted(tmp_path):
+    (tmp_path / 'run').mkdir()
+    torch.save(dict(x=Attack()), tmp_path / 'evil.pth')
+    (tmp_path / 'run' / 'a.pth').symlink_to(tmp_path / 'evil.pth')
+    trust_folder(tmp_path / 'run')
+    with pytest.raises(UnsafeCheckpoint):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'run' / 'a.pth'), 'cpu')
+
+
+def test_mmengine_reads_safetensors_after_trust_folder(tmp_path):
+    save_file(dict(w=torch.ones(2)), tmp_path / 'a.safetensors')
+    trust_folder(tmp_path / 'run')
+    assert 'w' in CheckpointLoader.load_checkpoint(str(tmp_path / 'a.safetensors'), 'cpu')['state_dict']
+
+
+def test_a_plain_pickle_is_refused(tmp_path):
+    (tmp_path / 'a.pkl').write_bytes(pickle.dumps(dict(x=Attack())))
+    with pytest.raises((UnsafeCheckpoint, ValueError)):
+        load_checkpoint_file(tmp_path / 'a.pkl')
+    assert not MARK.exists()
