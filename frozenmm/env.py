@@ -1,7 +1,7 @@
 """What this installation has: `python -m frozenmm.env`.
 
 Prints versions, which implementation every operator uses and why, and the optional packages with the command that adds
-each. `--json` prints the same for programs; bug reports should contain it.
+each. `--json FILE` writes the same for programs. Bug reports should contain it.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -135,10 +136,14 @@ def render(report: Report) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog='python -m frozenmm.env', description=(__doc__ or '').split('\n\n')[0])
-    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the report to FILE too')
     args = parser.parse_args(argv)
     report = collect()
-    print(json.dumps(asdict(report), indent=1) if args.json else render(report), flush=True)
+    if args.json is not None:
+        part = args.json.with_name(f'{args.json.name}.part')
+        part.write_text(json.dumps(asdict(report), indent=1) + '\n')
+        os.replace(part, args.json)
+    print(render(report), flush=True)
     return 0
 
 

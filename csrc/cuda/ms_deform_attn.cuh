@@ -209,11 +209,13 @@ __device__ inline void add_all(float* to, const float (&x)[N]) {
 #pragma unroll
     for (int k = 0; k < N; k += 4)
       atomicAdd(reinterpret_cast<float4*>(to + k), make_float4(x[k], x[k + 1], x[k + 2], x[k + 3]));
-    return;
+  } else {
+    for (int k = 0; k < N; ++k) atomicAdd(to + k, x[k]);
   }
-#endif
+#else
 #pragma unroll
   for (int k = 0; k < N; ++k) atomicAdd(to + k, x[k]);
+#endif
 }
 
 template <int N>

@@ -105,7 +105,7 @@ def find_target(kind: str) -> Target:
     if not sources:
         raise BuildError(f'no *{suffix} files in {folder}. The kernels are compiled from a source tree: clone the '
                          'repository and install it with `pip install -e .`')
-    headers = tuple(sorted(p for p in SOURCES.rglob('*') if p.suffix in ('.h', '.cuh')))
+    headers = tuple(sorted(p for f in (SOURCES, folder) for p in f.iterdir() if p.suffix in ('.h', '.cuh')))
     return Target(kind, find_compiler(kind), sources, headers)
 
 
