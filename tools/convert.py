@@ -1,6 +1,8 @@
 """Convert an official checkpoint to ours.
 
     python tools/convert.py frozen_detr IN.pth OUT.safetensors [--classes 80|91]
+    python tools/convert.py fc_clip fcclip_cocopan.pth OUT.safetensors
+    python tools/convert.py frozen_seg IN.pth OUT.safetensors
     python tools/convert.py clip ViT-L-14-336px.pt OUT.safetensors
     python tools/convert.py dinov2 dinov2_vitl14_pretrain.pth OUT.safetensors
 
@@ -15,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     import frozenmm  # noqa: F401  (fills the holes of the installation first)
     from frozenmm.convert.command import CONVERTERS, convert_file
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,7 +26,7 @@ def main() -> int:
     parser.add_argument('target', type=Path, metavar='OUT')
     parser.add_argument('--classes', type=int, choices=(80, 91),
                         help='frozen_detr: 80 COCO categories (default) or the official 91 rows')
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     if arguments.classes and arguments.system != 'frozen_detr':
         parser.error('--classes goes with frozen_detr only')
     options = dict(classes=arguments.classes or 80) if arguments.system == 'frozen_detr' else {}

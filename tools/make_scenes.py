@@ -7,7 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frozenmm.datasets.scenes import SceneSettings, write_scenes  # noqa: E402
+from frozenmm.datasets.scenes import SceneSettings, write_scenes
+from frozenmm.engine.command_line import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,9 +26,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    settings = SceneSettings(train=args.train, val=args.val, size=args.size, objects=tuple(args.objects), seed=args.seed)
-    write_scenes(args.folder, settings)
+    write_scenes(args.folder, SceneSettings(train=args.train, val=args.val, size=args.size,
+                                            objects=tuple(args.objects), seed=args.seed))
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -1,4 +1,4 @@
-"""Train small detectors on generated images and compare them: python tools/quickstart.py [--minutes 2] (or MINUTES=2)."""
+"""Train small detectors on generated images and compare them: python tools/quickstart.py [--minutes 2]."""
 from __future__ import annotations
 
 import argparse
@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from frozenmm.datasets.generated_scenes import PALETTE  # noqa: E402
 from frozenmm.datasets.scenes import CLASSES, write_scenes  # noqa: E402
+from frozenmm.engine.command_line import run_tool  # noqa: E402
 from frozenmm.engine.quickstart import ROWS, Budget, run_row, write_report  # noqa: E402
 
 
@@ -31,9 +32,12 @@ def main() -> None:
     args = parse_args()
     budget = Budget(iterations=args.iterations) if args.iterations else Budget(minutes=args.minutes)
     folder = Path(args.work_dir, str(budget).replace(' ', '-'))
+    rows = [row for row in ROWS if row.letter in args.rows]
+    if not rows:
+        raise ValueError(f'no row is chosen by --rows {args.rows}; the rows are {"".join(row.letter for row in ROWS)}')
     write_scenes(args.data_root)
     results = []
-    for row in (row for row in ROWS if row.letter in args.rows):
+    for row in rows:
         print(f'\n=== row ({row.letter}): {row.meaning}; {budget} of training ===', flush=True)
         results.append(run_row(row, budget, folder / row.letter, configs=ROOT / 'configs' / 'quickstart',
                                data_root=args.data_root, seed=args.seed, options=args.cfg_options))
@@ -42,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frozenmm.engine.launch import evaluate, load_config  # noqa: E402
+from frozenmm.engine.command_line import run_tool
+from frozenmm.engine.launch import evaluate, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -1,8 +1,8 @@
 """Opening checkpoint files: safe by default, with errors that say what is wrong with a file.
 
-A pickle can run any code when it is opened. So files open as safetensors or with `weights_only=True`; what needs more is
-refused with an explanation. A run's own checkpoints hold the optimizer and the message hub, which need a full pickle:
-`trust_folder` allows that for one named folder, and only there.
+A pickle can run any code when it is opened. So files open as safetensors or with `weights_only=True`; what needs more
+is refused with an explanation. A run's own checkpoints hold the optimizer and the message hub, which need a full
+pickle: `trust_folder` allows that for one named folder, and only there.
 """
 from __future__ import annotations
 
@@ -136,7 +136,8 @@ def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[
     from safetensors.torch import save_file
     path = Path(path).expanduser()
     if path.suffix != '.safetensors':
-        raise ValueError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, got {path.name}')
+        raise ValueError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, '
+                         f'got {path.name}')
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
@@ -165,7 +166,7 @@ def trust_folder(folder: str | Path) -> None:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """mmengine's loader of local files under `trust_folder`."""
+    """The loader of local files that mmengine uses under `trust_folder`."""
     path = Path(filename).expanduser().resolve()
     trusted = any(folder in path.parents for folder in _trusted)
     try:

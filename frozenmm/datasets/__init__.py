@@ -4,8 +4,9 @@ from frozenmm.registry import installed
 __all__ = []
 
 if installed('mmcv'):
-    from frozenmm.datasets.stored_variants import StoredVariants  # noqa: F401
+    from frozenmm.datasets.stored_variants import StoredVariants
     __all__ += ['StoredVariants']
 if installed('mmdet'):
-    from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic  # noqa: F401
-    __all__ += ['GeneratedScenes', 'GeneratedScenesPanoptic']
+    from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic
+    from frozenmm.datasets.panoptic_maps import LoadPanopticMaps
+    __all__ += ['GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']

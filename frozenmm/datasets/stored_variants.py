@@ -17,8 +17,8 @@ class StoredVariants(BaseTransform):
     """Random transforms whose outcome for an image is one of a fixed number of variants.
 
     Which variant an image gets is drawn anew every time; what a variant does to the image follows from the image's path
-    and the variant's number alone. So every variant comes back with the very same pixels, and a tower that remembers its
-    features (`frozenmm.RememberingTower`) meets each of them only once as new.
+    and the variant's number alone. So every variant comes back with the very same pixels, and a tower that remembers
+    its features (`frozenmm.RememberingTower`) meets each of them only once as new.
 
     Args:
         transforms: the random transforms.

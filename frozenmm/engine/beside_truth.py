@@ -66,7 +66,8 @@ def _prediction(sample: BaseDataElement, score: float) -> Boxes:
 
 def _truth(sample: BaseDataElement) -> Boxes:
     if 'gt_instances' not in sample:
-        raise ValueError('the test pipeline gives no ground truth to draw; put LoadAnnotations(with_bbox=True) after Resize')
+        raise ValueError('the test pipeline gives no ground truth to draw; put LoadAnnotations(with_bbox=True) after '
+                         'Resize')
     boxes = sample.gt_instances.bboxes
     boxes = boxes.tensor if hasattr(boxes, 'tensor') else boxes
     return Boxes(boxes.cpu().numpy(), sample.gt_instances.labels.cpu().numpy())

@@ -38,8 +38,8 @@ def use_data_root(cfg: Config, root: str | Path) -> None:
         dataset = _innermost(cfg[loader].dataset)
         for key in ('split', 'settings'):
             dataset.pop(key, None)
-        dataset.update(type='mmdet.CocoDataset', data_root=str(root), ann_file=annotations, data_prefix=dict(img=images),
-                       metainfo=dict(classes=tuple(names)))
+        dataset.update(type='mmdet.CocoDataset', data_root=str(root), ann_file=annotations,
+                       data_prefix=dict(img=images), metainfo=dict(classes=tuple(names)))
         evaluator = cfg.get(loader.replace('dataloader', 'evaluator'))
         if evaluator is not None:
             for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:

@@ -50,18 +50,16 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
 
 
 def use_amp(cfg: Config) -> None:
-    """Automatic mixed precision in the optimizer wrapper, in place.
+    """Mixed precision in the optimizer wrapper, in place: bfloat16, unless the config already asks for another type.
 
     Raises:
-        ValueError: a wrapper that is neither the plain nor the AMP one.
+        ValueError: a wrapper whose precision this cannot set.
     """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if kind == 'OptimWrapper':
+        cfg.optim_wrapper.type = 'frozenmm.AutocastOptimWrapper'
+    elif kind not in ('AmpOptimWrapper', 'frozenmm.AutocastOptimWrapper'):
         raise ValueError(f'--amp replaces type=\'OptimWrapper\', but the config uses {kind!r}; set the precision there')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('dtype', 'bfloat16')
-    if cfg.optim_wrapper.dtype == 'float16':
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 from collections.abc import Sequence
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, object]:
@@ -44,7 +46,8 @@ def merge_options(cfg: Config, options: dict[str, object]) -> None:
         options: dotted keys (numbers index lists) to values; a key that the config lacks needs the prefix `+`.
 
     Raises:
-        ValueError: a key that the config lacks, with the nearest ones that it has.
+        ValueError: a key that the config lacks, with the nearest ones that it has; or a variable of the config file,
+            which has done its work when the file was read.
     """
     for key in options:
         if not key.startswith('+'):
@@ -52,9 +55,20 @@ def merge_options(cfg: Config, options: dict[str, object]) -> None:
     cfg.merge_from_dict({key.removeprefix('+'): value for key, value in options.items()})
 
 
+def _runner_keys() -> set[str]:
+    """Top-level keys that do something: those of mmengine's Runner, and the imports."""
+    return {*inspect.signature(Runner.__init__).parameters, 'custom_imports'} - {'self', 'cfg'}
+
+
 def _check_known(cfg: Config, key: str) -> None:
     node: object = cfg
     parts = key.split('.')
+    if key in _runner_keys():
+        return
+    if parts[0] in cfg and parts[0] not in _runner_keys():
+        raise ValueError(f'--cfg-options: {parts[0]!r} is a variable of the config file, used while the file was read; '
+                         f'setting it now has no effect. Set the key that it went into (or +{key}=... if your own code '
+                         'reads it)')
     for depth, part in enumerate(parts):
         if isinstance(node, (list, tuple)):
             names = [str(index) for index in range(len(node))]

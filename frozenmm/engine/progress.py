@@ -36,7 +36,8 @@ class ProgressHook(Hook):
         if self._due(done == total):
             loss = float(outputs['loss']) if outputs and 'loss' in outputs else float('nan')
             left = runner.message_hub.get_info('eta') if 'eta' in runner.message_hub.runtime_info else 0.0
-            self._write(f'training, iteration {done} of about {total}, loss {loss:.2f}, {left:.0f} s left', done == total)
+            self._write(f'training, iteration {done} of about {total}, loss {loss:.2f}, {left:.0f} s left',
+                        done == total)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: object = None,
                         outputs: Sequence | None = None) -> None:

@@ -17,11 +17,11 @@ _SPENT = 'time_budget_seconds'
 class TimeBudgetHook(Hook):
     """Ends training after a number of minutes, so that models of different cost can be compared fairly.
 
-    Only training time counts (data loading included); validation and checkpoints do not. The learning rate rises linearly
-    and then falls along a half cosine, as a function of the share of the budget that is spent, so that a slow model ends
-    with the same low rate as a fast one. The iteration that exhausts the budget becomes the last one: final validation
-    and checkpoint happen as ever. The time spent is stored in checkpoints, so a resumed run goes on where it was. Use it
-    without `param_scheduler`.
+    Only training time counts (data loading included); validation and checkpoints do not. The learning rate rises
+    linearly and then falls along a half cosine, as a function of the share of the budget that is spent, so that a slow
+    model ends with the same low rate as a fast one. The iteration that exhausts the budget becomes the last one: final
+    validation and checkpoint happen as ever. The time spent is stored in checkpoints, so a resumed run goes on where it
+    was. Use it without `param_scheduler`.
 
     Args:
         minutes: the budget; exclusive with `iterations`.

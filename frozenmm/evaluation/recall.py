@@ -36,8 +36,8 @@ def mask_recall(annotation: Tensor, masks: Tensor, num_classes: int, *, ignore_i
         ValueError: sizes differ.
     """
     if masks.dim() != 3 or masks.shape[1:] != annotation.shape:
-        raise ValueError(f'masks must have shape (N, {annotation.shape[0]}, {annotation.shape[1]}) as the annotation has '
-                         f'{tuple(annotation.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
+        raise ValueError(f'masks must have shape (N, {annotation.shape[0]}, {annotation.shape[1]}) as the annotation '
+                         f'has {tuple(annotation.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
     flat = annotation.flatten().long()
     known = (flat >= 0) & (flat < num_classes) & (flat != ignore_index)
     index = torch.where(known, flat, num_classes)
@@ -56,7 +56,7 @@ class MaskRecallMetric(BaseMetric):
     """Recall of class-agnostic mask proposals, split into seen and unseen classes.
 
     Reads `pred_proposals.masks` (N, H, W) bool of a data sample (models write it when their `tasks` contain
-    `'proposals'`) and `gt_sem_seg.sem_seg` (1, H, W).
+    `'proposals'`) and `gt_sem_seg.sem_seg` (1, H, W), in mmseg `gt_sem_seg.data`.
 
     Args:
         vocabulary: the data set's classes; by default its `METAINFO`.
@@ -95,7 +95,8 @@ class MaskRecallMetric(BaseMetric):
                 raise ValueError('MaskRecallMetric found no `pred_proposals` in a prediction; add \'proposals\' to the '
                                  'tasks of the model\'s post-processing')
             masks = sample['pred_proposals']['masks']
-            annotation = sample['gt_sem_seg']['sem_seg'].squeeze(0).to(masks.device)
+            maps = sample['gt_sem_seg']
+            annotation = (maps['sem_seg'] if 'sem_seg' in maps else maps['data']).squeeze(0).to(masks.device)
             present, found = mask_recall(annotation, masks, count, ignore_index=self.ignore_index,
                                          thresholds=self.thresholds)
             self.results.append((present.cpu().numpy(), found.cpu().numpy()))

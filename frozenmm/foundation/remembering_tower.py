@@ -72,19 +72,22 @@ class RememberingTower(ImageTower):
 
     Raises:
         TypeError: `tower` is no image tower.
-        ValueError: options beside a built tower; a limit that is not positive; a tower with `gradient='through'`, whose outputs depend on the graph.
+        ValueError: options beside a built tower; a limit that is not positive; a tower with `gradient='through'`, whose
+            outputs depend on the graph.
     """
 
     def __init__(self, tower: dict | ImageTower, *, megabytes: float = 1024, **options: object) -> None:
         if options and not isinstance(tower, dict):
-            raise ValueError(f'{list(options)} must be given to the tower itself when RememberingTower gets a built one')
+            raise ValueError(f'{list(options)} must be given to the tower itself when RememberingTower gets a built '
+                             'one')
         inner = MODELS.build({**options, **tower}) if isinstance(tower, dict) else tower
         if not isinstance(inner, ImageTower):
             raise TypeError(f'RememberingTower needs an image tower, got {type(inner).__name__}')
         if megabytes <= 0:
             raise ValueError(f'megabytes must be positive, got {megabytes}')
         if inner.gradient == 'through':
-            raise ValueError(f'{inner.name} has gradient=\'through\', whose features cannot be reused; use \'detached\'')
+            raise ValueError(f'{inner.name} has gradient=\'through\', whose features cannot be reused; use '
+                             '\'detached\'')
         super().__init__(inner._frozen, input=inner.input, channels=inner.channels, strides=inner.strides,
                          token_channels=inner.token_channels, resize_mode=inner.resize_mode, size=inner.size,
                          legacy_border=inner.legacy_border, quantise=inner.quantise, compile=inner.compile_network)
@@ -113,7 +116,8 @@ class RememberingTower(ImageTower):
     @staticmethod
     def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int) -> bytes:
         """What decides the features of one image of the batch: pixels, padding, normalisation, tokens."""
-        digest = hashlib.blake2b(repr((tuple(image.shape), size, stats, num_tokens, image.dtype)).encode(), digest_size=16)
+        context = repr((tuple(image.shape), size, stats, num_tokens, image.dtype))
+        digest = hashlib.blake2b(context.encode(), digest_size=16)
         digest.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().data)
         return digest.digest()
 

@@ -129,6 +129,13 @@ class Vocabulary:
         """(S,) int64, the class index of every word."""
         return torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.counts))
 
+    @cached_property
+    def word_table(self) -> Tensor:
+        """(K, M) int64, the word indices of every class, the first one repeated up to the largest class's M."""
+        ends = torch.tensor(self.counts).cumsum(0).tolist()
+        rows = [list(range(end - count, end)) for end, count in zip(ends, self.counts)]
+        return torch.tensor([row + row[:1] * (max(self.counts) - len(row)) for row in rows])
+
     @property
     def ids(self) -> list[int]:
         """The K category ids of the data set."""

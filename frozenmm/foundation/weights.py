@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -91,15 +92,16 @@ def locate(weights: str | Path | None, file: WeightFile | None, *, name: str) ->
 
 
 def build_network(build: Callable[[], M], weights: str | Path | None, file: WeightFile | None, *, name: str,
-                  select: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> M:
+                  select: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None, on_meta: bool = True) -> M:
     """A network with its weights.
 
     Args:
-        build: makes the network; called on the meta device when the weights come from a file.
+        build: makes the network.
         weights: path, None for the published file, `'random'` or `'random:<seed>'` (the same draw on every machine).
         file: the published weights.
         name: what errors call the model.
         select: picks the network's part of a file and renames its keys.
+        on_meta: call `build` on the meta device when the weights come from a file, so that nothing is drawn in vain.
 
     Raises:
         FileNotFoundError: see `locate`.
@@ -112,7 +114,7 @@ def build_network(build: Callable[[], M], weights: str | Path | None, file: Weig
             return build()
     path = locate(weights, file, name=name)
     state = read_state(path)
-    with torch.device('meta'):
+    with torch.device('meta') if on_meta else nullcontext():
         network = build()
     load_strictly(network, state if select is None else select(state), name=name, source=str(path), whole=state)
     return network

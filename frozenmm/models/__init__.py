@@ -4,6 +4,9 @@ Rooms that need mmdet or mmseg are listed only where that package is installed.
 """
 from frozenmm.compat import explained
 
+# image vectors in text space
+from frozenmm.foundation.conse import ConSE
+
 # frozen parts for any model
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
@@ -12,8 +15,13 @@ from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
+from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
+from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
 from frozenmm.foundation.image_towers.timm import TimmTower
 from frozenmm.foundation.remembering_tower import RememberingTower
+from frozenmm.foundation.text_towers.clip import CLIPTextTower
+from frozenmm.foundation.text_towers.hf import BertTextTower, MiniLMTextTower
+from frozenmm.foundation.text_towers.open_clip import OpenCLIPTextTower
 
 # attention
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
@@ -23,3 +31,11 @@ if installed('mmdet'):
     with explained('mmdet'):
         # detectors
         from frozenmm.detection.frozen_detr import EnhancedDINO, EnhancedDINOHead
+
+        # open-vocabulary segmentation
+        from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
+        from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
+
+if installed('mmdet') and installed('mmseg'):
+    with explained('mmseg'):
+        from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor

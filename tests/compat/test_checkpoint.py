@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from frozenmm.compat import checkpoint
 from frozenmm.compat.checkpoint import UnsafeCheckpoint, load_checkpoint_file, trust_folder
 
-
 MARK = Path(tempfile.gettempdir(), 'written_by_a_checkpoint')
 
 

@@ -1,19 +1,16 @@
-"""The tiny detectors of this room are importable by name, and mmengine's log of initial values stays quiet."""
+"""What the tests of this room share."""
 from __future__ import annotations
 
 import logging
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import frozenmm  # noqa: E402, F401  (before mmdet, so that the holes of the installation are filled)
+import frozenmm  # noqa: F401  (before mmdet, so that the holes of the installation are filled)
 
 
 @pytest.fixture(autouse=True)
 def _quiet():
+    """Silence mmengine's long list of initial values."""
     logging.disable(logging.INFO)
     yield
     logging.disable(logging.NOTSET)

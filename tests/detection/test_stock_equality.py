@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
+import tiny_dino as tiny
 import torch
 
 

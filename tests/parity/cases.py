@@ -159,8 +159,9 @@ def follow_ties(case: Case, outputs: dict[str, Tensor], scores: str, others: Seq
             free = list(range(start, stop))
             order = []
             for index in range(start, stop):
-                best = min(free, key=lambda place: sum(  # noqa: B023  (used at once)
-                    float((outputs[name][row, place] - case.expected[name][row, index]).abs().sum()) for name in others))
+                wanted = {name: case.expected[name][row, index] for name in others}
+                best = min(free, key=lambda place: sum(float((outputs[name][row, place] - wanted[name]).abs().sum())
+                                                       for name in others))
                 free.remove(best)
                 order.append(best)
             for name in names:

@@ -1,7 +1,7 @@
 """The photographs that come inside scikit-image's wheel, read without any download."""
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ Image = np.ndarray
 """(H, W, 3) uint8, channels in OpenCV's order (BGR)."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def photograph(name: str) -> Image:
     """One bundled photograph, never to be written to.
 

@@ -1,7 +1,7 @@
 """Generated scenes on disk, in COCO layout: images, instance and panoptic annotations.
 
-Every image depends on the seed, its split and its number alone, so an interrupted run goes on where it stopped and gives
-the same files. The annotation files are written last; a folder that has them is complete.
+Every image depends on the seed, its split and its number alone, so an interrupted run goes on where it stopped and
+gives the same files. The annotation files are written last; a folder that has them is complete.
 """
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def write_scenes(folder: str | Path, settings: SceneSettings = SceneSettings()) 
     for done, (split, index) in enumerate(missing):
         if done % 100 == 0:
             left = f', {(time.perf_counter() - start) / done * (len(missing) - done):.0f} s left' if done else ''
-            print_log(f'{folder}: {len(jobs) - len(missing) + done} of {len(jobs)} scenes painted{left}', logger='current')
+            painted = len(jobs) - len(missing) + done
+            print_log(f'{folder}: {painted} of {len(jobs)} scenes painted{left}', logger='current')
         _write_scene(folder, split, index, settings)
     for split in ('train', 'val'):
         _join(folder, split, getattr(settings, split))
@@ -155,7 +156,7 @@ def _join(folder: Path, split: str, count: int) -> None:
     """The two annotation files of a split from the records of its images."""
     records = [json.loads(_record_path(folder, split, index).read_text()) for index in range(count)]
     images = [record['image'] for record in records]
-    things = [{'id': i, 'name': name, 'supercategory': 'object', 'isthing': 1} for i, name in enumerate(CLASSES, start=1)]
+    things = [{'id': i, 'name': name, 'supercategory': 'object', 'isthing': 1} for i, name in enumerate(CLASSES, 1)]
     ground = {'id': _GROUND, 'name': 'ground', 'supercategory': 'stuff', 'isthing': 0}
     instances, panoptic = [], []
     for record in records:
@@ -165,6 +166,6 @@ def _join(folder: Path, split: str, count: int) -> None:
         for segment, mask in zip(record['segments'][1:], record['masks'], strict=True):
             instances.append({**segment, 'id': len(instances) + 1, 'image_id': image['id'], 'segmentation': mask})
     info = {'description': 'generated scenes of frozenmm, from photographs bundled with scikit-image'}
-    for kind, annotations, categories in (('instances', instances, things), ('panoptic', panoptic, [*things, ground])):
-        content = {'info': info, 'images': images, 'annotations': annotations, 'categories': categories}
+    for kind, entries, categories in (('instances', instances, things), ('panoptic', panoptic, [*things, ground])):
+        content = {'info': info, 'images': images, 'annotations': entries, 'categories': categories}
         _write(folder / 'annotations' / f'{kind}_{split}.json', json.dumps(content).encode())

@@ -1,7 +1,7 @@
 """DINO's decoder with image queries.
 
-Source: Frozen-DETR, section 3.2. Officially the image queries run through every layer like object queries and are cut off
-behind it; nothing reads their rows but the self-attention of the object queries. So only the keys and values of the
+Source: Frozen-DETR, section 3.2. Officially the image queries run through every layer like object queries and are cut
+off behind it; nothing reads their rows but the self-attention of the object queries. So only the keys and values of the
 self-attention see them here, which gives the same numbers (a test compares both).
 """
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ImageQueryDecoder(DinoTransformerDecoder):
 
 def _layer_with_image_queries(layer: nn.Module, query: Tensor, image_query: Tensor, image_pos: Tensor,
                               mask: Tensor | None, inputs: dict[str, Tensor | None]) -> Tensor:
-    """mmdet's post-norm decoder layer whose self-attention also reads image queries.
+    """A post-norm decoder layer of mmdet whose self-attention also reads image queries.
 
     Args:
         layer: `DeformableDetrTransformerDecoderLayer`.

@@ -65,8 +65,8 @@ class DenoisingQueries(CdnQueryGenerator):
             batch_data_samples: samples with `gt_instances` (xyxy boxes in pixels, labels) and `img_shape`.
 
         Returns:
-            contents (B, D, C), boxes (B, D, 4) as inverse sigmoid of cxcywh (zeros in unused places), the attention mask
-            (D + Q, D + Q + T), True = may not attend, and the numbers of queries and groups.
+            contents (B, D, C), boxes (B, D, 4) as inverse sigmoid of cxcywh (zeros in unused places), the attention
+            mask (D + Q, D + Q + T), True = may not attend, and the numbers of queries and groups.
         """
         labels = torch.cat([sample.gt_instances.labels for sample in batch_data_samples])
         boxes = torch.cat([sample.gt_instances.bboxes / sample.gt_instances.bboxes.new_tensor(

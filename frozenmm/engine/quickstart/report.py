@@ -17,8 +17,8 @@ _HEAD = ('row', 'detector', 'AP', 'AP50', 'iterations', 'seconds', 'trained', 'f
 
 def format_table(results: Sequence[RowResult]) -> str:
     """A Markdown table that also reads well in a terminal."""
-    lines = [_HEAD] + [(f'({r.letter})', r.meaning, f'{r.ap:.3f}', f'{r.ap50:.3f}', str(r.iterations), f'{r.seconds:.0f}',
-                        _millions(r.trained), _millions(r.frozen)) for r in results]
+    lines = [_HEAD] + [(f'({r.letter})', r.meaning, f'{r.ap:.3f}', f'{r.ap50:.3f}', str(r.iterations),
+                        f'{r.seconds:.0f}', _millions(r.trained), _millions(r.frozen)) for r in results]
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
     rows = ['| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths)) + ' |' for line in lines]
     rows.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
@@ -56,9 +56,10 @@ def write_report(results: Sequence[RowResult], budget: Budget, folder: str | Pat
     _replace(folder / 'results.json', json.dumps({'budget': asdict(budget), 'rows': numbers}, indent=1))
     (folder / 'pictures').mkdir(parents=True, exist_ok=True)
     for path in results[0].shown if results else ():
-        predictions = {f'({r.letter}) {r.meaning}': _boxes(r.shown[path]['prediction']) for r in results if path in r.shown}
-        sheet = beside_truth(mmcv.imread(path, channel_order='rgb'), _boxes(results[0].shown[path]['truth']), predictions,
-                             classes, palette, width=400)
+        predictions = {f'({r.letter}) {r.meaning}': _boxes(r.shown[path]['prediction'])
+                       for r in results if path in r.shown}
+        sheet = beside_truth(mmcv.imread(path, channel_order='rgb'), _boxes(results[0].shown[path]['truth']),
+                             predictions, classes, palette, width=400)
         mmcv.imwrite(sheet[..., ::-1], str(folder / 'pictures' / f'{Path(path).stem}.png'))
     return text
 

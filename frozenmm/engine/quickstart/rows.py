@@ -159,4 +159,5 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     still = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     networks = {id(module.network): module.network for module in frozen_modules(model).values()}
-    return trained, still + sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
+    still += sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
+    return trained, still

@@ -138,9 +138,9 @@ class CLIPTower(ImageTower):
         channels, strides = module.channels, module.strides
         if patch_output == 'projected':
             channels['patch'], strides['patch'] = sizes.output_dim, sizes.patch or 32
-        self.patch_output = patch_output
         super().__init__(network, input=TowerInput(STATS, sizes.resolution, sizes.patch or 32), channels=channels,
                          strides=strides, token_channels=sizes.output_dim, **options)
+        self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`."""

@@ -78,6 +78,33 @@ class AttentionPool(nn.Module):
         """Every cell of (B, width, h, w) in the joint space, (B, output_dim, h, w): value and output projections."""
         return self.c_proj(self.v_proj(feature_map.movedim(1, -1))).movedim(-1, 1)
 
+    def pool_masks(self, feature_map: Tensor, inside: Tensor) -> Tensor:
+        """One embedding per mask (FC-CLIP): the query is the mean of the whole map, keys are the cells of the mask.
+
+        Args:
+            feature_map: (B, width, h, w).
+            inside: (B, Q, h, w) bool.
+
+        Returns:
+            (B, Q, output_dim); an empty mask attends to nothing and gives the bias of the output projection.
+        """
+        batch, width, height, columns = feature_map.shape
+        table = self.positions((height, columns))
+        cells = feature_map.flatten(2).transpose(1, 2)
+        query = self.q_proj(cells.mean(1, keepdim=True) + table[0])
+        cells = cells + table[1:]
+        allowed = inside.flatten(2)
+        occupied = allowed.any(-1, keepdim=True)
+        # a query without any key would be NaN: let it see all, then drop what it saw
+        x = F.scaled_dot_product_attention(
+            self._split(query.expand(-1, allowed.shape[1], -1)), self._split(self.k_proj(cells)),
+            self._split(self.v_proj(cells)), attn_mask=(allowed | ~occupied)[:, None])
+        x = x.transpose(1, 2).reshape(batch, -1, width)
+        return self.c_proj(x * occupied)
+
+    def _split(self, value: Tensor) -> Tensor:
+        return value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
     def forward(self, feature_map: Tensor, num_tokens: int = 1) -> Tensor:
         """Image tokens (B, T, output_dim) of (B, width, h, w): T = 1 is CLIP's own, others pool a pyramid cell each."""
         batch, width, *grid = feature_map.shape
@@ -88,12 +115,9 @@ class AttentionPool(nn.Module):
         table = self.positions((grid[0], grid[1]))
         x = torch.cat([means + table[0], x + table[1:]], 1)
         allowed = torch.cat([torch.eye(num_tokens, dtype=torch.bool, device=cells.device), cells], 1)
-
-        def split(value: Tensor) -> Tensor:
-            return value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-        x = F.scaled_dot_product_attention(split(self.q_proj(x[:, :num_tokens])), split(self.k_proj(x)),
-                                           split(self.v_proj(x)), attn_mask=None if num_tokens == 1 else allowed)
+        x = F.scaled_dot_product_attention(
+            self._split(self.q_proj(x[:, :num_tokens])), self._split(self.k_proj(x)), self._split(self.v_proj(x)),
+            attn_mask=None if num_tokens == 1 else allowed)
         return self.c_proj(x.transpose(1, 2).reshape(batch, num_tokens, width))
 
 

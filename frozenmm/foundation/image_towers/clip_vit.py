@@ -12,6 +12,9 @@ from frozenmm.foundation.masked_tokens import attend
 PATCH_OUTPUTS = ('raw', 'normed', 'projected')
 
 
+ACTIVATIONS = ('quick_gelu', 'gelu')
+
+
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the activation that OpenAI's weights were trained with."""
 
@@ -51,14 +54,17 @@ class ResidualBlock(nn.Module):
     Args:
         width: channels.
         heads: number of heads.
+        hidden: width of the feed-forward part.
+        activation: `'quick_gelu'` or `'gelu'` (erf form).
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, activation: str) -> None:
         super().__init__()
         self.attn = SelfAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(),
-                                             c_proj=nn.Linear(4 * width, width)))
+        self.mlp = nn.Sequential(OrderedDict(
+            c_fc=nn.Linear(width, hidden), gelu=QuickGELU() if activation == 'quick_gelu' else nn.GELU(),
+            c_proj=nn.Linear(hidden, width)))
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
@@ -74,11 +80,13 @@ class Transformer(nn.Module):
         width: channels.
         layers: number of blocks.
         heads: number of heads.
+        hidden: width of the feed-forward part.
+        activation: `'quick_gelu'` or `'gelu'`.
     """
 
-    def __init__(self, width: int, layers: int, heads: int) -> None:
+    def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: str) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList([ResidualBlock(width, heads) for _ in range(layers)])
+        self.resblocks = nn.ModuleList([ResidualBlock(width, heads, hidden, activation) for _ in range(layers)])
 
     def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
         """(B, T + N, width) to the same shape."""
@@ -97,11 +105,15 @@ class CLIPVisionTransformer(nn.Module):
         layers: number of blocks.
         heads: number of heads.
         output_dim: channels of the joint space.
+        mlp_ratio: hidden width of the feed-forward part, relative to `width`.
+        activation: `'quick_gelu'` (OpenAI's weights) or `'gelu'` (most of open_clip's).
     """
 
-    def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, heads: int,
-                 output_dim: int) -> None:
+    def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, heads: int, output_dim: int, *,
+                 mlp_ratio: float = 4.0, activation: str = 'quick_gelu') -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f'activation must be one of {list(ACTIVATIONS)}, got {activation!r}')
         self.patch_size = patch_size
         self.native_grid = input_resolution // patch_size
         self.output_dim = output_dim
@@ -110,7 +122,7 @@ class CLIPVisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(self.native_grid**2 + 1, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads)
+        self.transformer = Transformer(width, layers, heads, int(width * mlp_ratio), activation)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 

@@ -142,11 +142,11 @@ class TimmTower(ImageTower):
         network = shared_network(('timm', model, weights_key(weights), size),
                                  lambda: build(model, weights, size, name), name=name, precision=precision)
         reader = cast(TimmReader, network.module)
-        self.normed = patch_output == 'normed'
         if options.get('resize_mode') == 'none' and reader.fixed_size:
             raise ValueError(f"{name} is built for inputs of one size; resize_mode='none' needs a network without")
         super().__init__(network, input=timm_input(reader.trunk, reader.patch), channels=reader.channels,
                          strides=reader.strides, token_channels=reader.token_channels, **options)
+        self.normed = patch_output == 'normed'
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`. Only one image token is a class token; more are means of patches."""

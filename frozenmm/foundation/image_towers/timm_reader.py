@@ -3,14 +3,36 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import OrderedDict
 from typing import Any, cast
 
 from torch import Tensor, nn
+
+from frozenmm.foundation.image_tower import cell_means
+
+DENSE = 'clip_vis_dense'
 
 
 def _level(stride: int) -> str:
     """`'res2'` for stride 4, and so on; `'stride14'` where the stride is no power of two."""
     return f'res{stride.bit_length() - 1}' if stride & (stride - 1) == 0 else f'stride{stride}'
+
+
+def projection_head(kind: str, inputs: int, output_dim: int) -> nn.Sequential:
+    """The projection of an open_clip model with a timm trunk, under its key names, for networks of own sizes.
+
+    Args:
+        kind: `'linear'` or `'mlp'` (hidden width twice the output, GELU); neither has an output bias.
+        inputs: width of the trunk's pooled features.
+        output_dim: channels of the joint space.
+    """
+    if kind == 'linear':
+        return nn.Sequential(OrderedDict(proj=nn.Linear(inputs, output_dim, bias=False)))
+    if kind == 'mlp':
+        mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(inputs, 2 * output_dim), act=nn.GELU(),
+                                        fc2=nn.Linear(2 * output_dim, output_dim, bias=False)))
+        return nn.Sequential(OrderedDict(mlp=mlp))
+    raise ValueError(f"kind must be 'linear' or 'mlp', got {kind!r}")
 
 
 class TimmReader(nn.Module):
@@ -73,3 +95,58 @@ class TimmReader(nn.Module):
         patches, prefix = read(pixels, indices=self.indices, norm=normed, intermediates_only=True,
                                return_prefix_tokens=True)[-1]
         return {'patch': patches}, prefix[:, 0]
+
+
+class TimmVisual(TimmReader):
+    """The image part of an open_clip model with a timm trunk: trunk and projection into the joint space.
+
+    Besides the trunk's maps, a convolutional trunk gives `'clip_vis_dense'`: what its head pools.
+
+    Args:
+        trunk: the timm model, without classifier.
+        head: the projection.
+        output_dim: channels of the joint space.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, output_dim: int) -> None:
+        super().__init__(trunk)
+        self.head = head
+        self.output_dim = output_dim
+        if not self.is_plain:
+            last = next(reversed(self.channels))
+            self.channels[DENSE], self.strides[DENSE] = int(cast(Any, trunk).num_features), self.strides[last]
+        self.is_channels_last = str(getattr(trunk, 'output_fmt', 'NCHW')).endswith('NHWC')
+        # a plain ViT pools in ways that cells do not have, so its image tokens are means of patches
+        self.token_channels = None if self.is_plain else output_dim
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Pooled dense features (..., C) of a convolutional trunk in the joint space (..., output_dim)."""
+        width = pooled.shape[-1]
+        cells = pooled.reshape(-1, 1, 1, width) if self.is_channels_last else pooled.reshape(-1, width, 1, 1)
+        return self.head(cast(Any, self.trunk).forward_head(cells)).view(*pooled.shape[:-1], -1)
+
+    def forward(self, pixels: Tensor, num_tokens: int = 1,  # type: ignore[override]
+                patch_output: str = 'raw') -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+        """Maps, image tokens and the image's embedding.
+
+        Args:
+            pixels: (B, 3, h, w).
+            num_tokens: 1, 5, 14 or 30.
+            patch_output: `'raw'`, `'normed'` (plain ViT) or `'projected'` (convolutional trunk: an additional map
+                `'patch'`, every cell in the joint space).
+
+        Returns:
+            Maps, tokens (B, T, output_dim) (None for a plain ViT), and the embedding (B, output_dim).
+        """
+        trunk: Any = self.trunk
+        normed = {'norm': patch_output == 'normed'} if self.is_plain else {}
+        final, levels = trunk.forward_intermediates(pixels, indices=self.indices, **normed)
+        maps = dict(zip(self.channels, levels))
+        embedding = self.head(trunk.forward_head(final))
+        if self.is_plain:
+            return maps, None, embedding
+        maps[DENSE] = final.movedim(-1, 1) if self.is_channels_last else final
+        if patch_output == 'projected':
+            maps['patch'] = self.project(maps[DENSE].movedim(1, -1)).movedim(-1, 1)
+        tokens = embedding[:, None] if num_tokens == 1 else self.project(cell_means(maps[DENSE], num_tokens))
+        return maps, tokens, embedding

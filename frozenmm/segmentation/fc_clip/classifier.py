@@ -3,40 +3,255 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from frozenmm.foundation import TextTower, Vocabulary
+from frozenmm.foundation.templates import resolve_templates
+from frozenmm.foundation.text_embeddings import text_embeddings
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource
+from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble
 from frozenmm.segmentation.fc_clip.text_classifier import synonym_index, text_logits
+from frozenmm.segmentation.fc_clip.text_rows import TextRows, check_same_training, check_seen, things_of
 from frozenmm.segmentation.mask2former.decoder import mlp
 
-_RECORD = 'train_vocabulary'
+if TYPE_CHECKING:
+    from frozenmm.foundation.text_tower import TextTower
+
+RECORD = 'vocabulary_record'
+CLIP_LOG_SCALE = math.log(100.0)
+"""Logarithm of the temperature at which all published CLIP models ended (their training clamps it there)."""
 
 
-@dataclass
-class ClassRows:
-    """A vocabulary as the classifier uses it.
+class MaskClassifier(nn.Module):
+    """Class probabilities of masks: a trained branch on the queries, a frozen branch on pooled tower features.
 
-    Attributes:
-        text: (S, D) unit rows, the words of the classes one after the other.
-        class_index: (S,) int64 class of each row.
-        seen: (K,) bool, classes of the training vocabulary.
-        things: indices of the classes that have instances.
-        names: K names.
+    Source: FC-CLIP section 3.3. The words live here and nowhere else: `set_vocabulary` costs one pass of the text tower
+    for words that are new, and nothing for those encoded before. The text tower is built when words must be encoded,
+    not before. A checkpoint carries the training vocabulary and the choice of numerics, and sets both when loaded.
+
+    Args:
+        embed_channels: width D of the text space.
+        text_tower: a `TextTower`, its config, or None if embeddings are given with `set_embeddings`.
+        train_vocabulary: the classes of the training set; decides which classes are seen. None: the checkpoint's.
+        vocabulary: the classes to predict in eval mode; by default those of training.
+        channels: width of the queries' embeddings.
+        templates: see `resolve_templates`.
+        alpha: share of the frozen branch for seen classes.
+        beta: share of the frozen branch for unseen classes.
+        ensemble: use the frozen branch at all.
+        ensemble_on_valid_mask: with `compat` only: give queries without any mask pixel no frozen share. Without
+            `compat` they never get one.
+        compat: the official arithmetic of the ensemble, see `geometric_ensemble`.
+        frozen_log_scale: logarithm of the frozen branch's temperature; None takes the text tower's `logit_scale` (that
+            of published CLIP models if it has none).
     """
 
-    text: Tensor
-    class_index: Tensor
-    seen: Tensor
-    things: tuple[int, ...]
-    names: tuple[str, ...]
+    def __init__(self, embed_channels: int, *, text_tower: TextTower | Mapping[str, object] | None = None,
+                 train_vocabulary: VocabularySource | None = None, vocabulary: VocabularySource | None = None,
+                 channels: int = 256, templates: str | Sequence[str] = 'vild14', alpha: float = 0.4, beta: float = 0.8,
+                 ensemble: bool = True, ensemble_on_valid_mask: bool = False, compat: bool = False,
+                 frozen_log_scale: float | None = None) -> None:
+        super().__init__()
+        for name, share in (('alpha', alpha), ('beta', beta)):
+            if not 0 <= share <= 1:
+                raise ValueError(f'{name} is the frozen branch\'s share, 0 to 1; got {share}')
+        self.class_embed = mlp(channels, channels, embed_channels)
+        self.void_embedding = nn.Embedding(1, embed_channels)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.frozen_log_scale = frozen_log_scale
+        self.templates = resolve_templates(templates)
+        self.alpha, self.beta, self.ensemble = alpha, beta, ensemble
+        self.ensemble_on_valid_mask = ensemble_on_valid_mask
+        self.compat = compat
+        self.train_vocabulary = None if train_vocabulary is None else Vocabulary.read(train_vocabulary)
+        self.vocabulary: Vocabulary | None = None
+        # outside the module tree: the tower is frozen, and many uses never build it
+        self.__dict__['_text_tower'] = text_tower
+        self._vectors: dict[str, Tensor] = {}
+        self._rows: dict[bool, TextRows] = {}
+        self._given_seen: Tensor | None = None
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
 
-    def to(self, device: torch.device) -> ClassRows:
-        """The same on a device."""
-        if self.text.device == device:
-            return self
-        return ClassRows(self.text.to(device), self.class_index.to(device), self.seen.to(device), self.things, self.names)
+    @property
+    def embed_channels(self) -> int:
+        """Width D of the text space."""
+        return self.void_embedding.embedding_dim
+
+    @property
+    def text_tower(self) -> TextTower:
+        """The text tower, built on first use.
+
+        Raises:
+            ValueError: none was configured, or its width is not that of the classifier.
+        """
+        tower = self.__dict__['_text_tower']
+        if tower is None:
+            raise ValueError('the classifier has no text tower to encode words with; configure `text_tower`, or give '
+                             'embeddings with `set_embeddings`')
+        if isinstance(tower, Mapping):
+            tower = self.__dict__['_text_tower'] = MODELS.build(dict(tower))
+        if tower.channels != self.embed_channels:
+            raise ValueError(f'the text tower {tower.name} gives vectors of width {tower.channels}, but the classifier '
+                             f'was built for embed_channels={self.embed_channels}')
+        return tower
+
+    # ------------------------------------------------------------------------------------------------ words
+    def set_vocabulary(self, vocabulary: VocabularySource, *, seen: Tensor | None = None) -> None:
+        """Predict these classes in eval mode from now on.
+
+        Args:
+            vocabulary: whatever `Vocabulary.read` understands; a list of words will do.
+            seen: (K,) which classes were trained; by default those that share a word with the training vocabulary.
+
+        Raises:
+            ValueError: an empty or unusable vocabulary; a seen mask that contradicts it.
+        """
+        vocabulary = Vocabulary.read(vocabulary)
+        self._given_seen = None if seen is None else check_seen(seen, vocabulary, self.train_vocabulary)
+        self.vocabulary = vocabulary
+        self._rows.pop(False, None)
+
+    def set_embeddings(self, text: Tensor, num_synonyms: Sequence[int] | Tensor, *, seen: Tensor,
+                       things: Sequence[int] = (), training: bool = False) -> None:
+        """Use prepared text embeddings instead of a vocabulary.
+
+        Args:
+            text: (S, D) unit rows, the words of the classes one after the other.
+            num_synonyms: (K,) words per class, summing to S.
+            seen: (K,) which classes were trained.
+            things: indices of the classes that have instances.
+            training: for train mode instead of eval mode.
+
+        Raises:
+            ValueError: no class, a class without words, or numbers that do not fit together.
+        """
+        counts = torch.as_tensor(num_synonyms).long().cpu()
+        if len(counts) == 0 or int(counts.min()) < 1:
+            raise ValueError(f'every class needs at least one word, and there must be a class; got {counts.tolist()}')
+        if text.dim() != 2 or text.shape[1] != self.embed_channels or int(counts.sum()) != len(text):
+            raise ValueError(f'text embeddings must have shape ({int(counts.sum())}, {self.embed_channels}), one row '
+                             f'per word; got {tuple(text.shape)}')
+        seen = torch.as_tensor(seen).bool()
+        if seen.shape != counts.shape:
+            raise ValueError(f'the seen mask has {tuple(seen.shape)} entries for {len(counts)} classes')
+        self._rows[training] = TextRows(text, synonym_index(counts), seen, tuple(things))
+
+    @property
+    def rows(self) -> TextRows:
+        """The classes in use, on the classifier's device: those of training in train mode, else those to predict.
+
+        Raises:
+            ValueError: there is no vocabulary.
+        """
+        device = self.void_embedding.weight.device
+        key = self.training
+        if key not in self._rows:
+            self._rows[key] = self._make_rows(key)
+        if self._rows[key].text.device != device:
+            self._rows[key] = self._rows[key].to(device)
+        return self._rows[key]
+
+    def _make_rows(self, training: bool) -> TextRows:
+        vocabulary = self.train_vocabulary if training or self.vocabulary is None else self.vocabulary
+        if vocabulary is None:
+            what = 'train_vocabulary' if training else 'vocabulary'
+            raise ValueError(f'the classifier has no {what}: name the classes in the config, call `set_vocabulary`, or '
+                             'load a checkpoint that carries its training vocabulary')
+        if vocabulary.fingerprint not in self._vectors:
+            tower = self.text_tower.to(self.void_embedding.weight.device)
+            self._vectors[vocabulary.fingerprint] = text_embeddings(tower, vocabulary, self.templates)
+        seen = self._given_seen
+        if vocabulary is self.train_vocabulary:
+            seen = torch.ones(len(vocabulary), dtype=torch.bool)
+        elif seen is None:
+            if self.train_vocabulary is None:
+                print_log('no training vocabulary is known: every class counts as unseen', logger='current')
+                seen = torch.zeros(len(vocabulary), dtype=torch.bool)
+            else:
+                seen = vocabulary.seen_mask(self.train_vocabulary)
+        return TextRows(self._vectors[vocabulary.fingerprint], vocabulary.class_of_word, seen, things_of(vocabulary))
+
+    # ------------------------------------------------------------------------------------------------ logits
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Logits of the trained branch.
+
+        Args:
+            embeddings: (B, Q, C) of the mask generator.
+
+        Returns:
+            (B, Q, K+1) float32, void last.
+        """
+        rows = self.rows
+        return text_logits(self.class_embed(embeddings), rows.text, rows.class_index, rows.num_classes,
+                           self.logit_scale, void=self.void_embedding.weight)
+
+    def frozen_logits(self, embeddings: Tensor, *, void: bool = False) -> Tensor:
+        """Logits (B, Q, K) of the frozen branch for embeddings (B, Q, D) in text space; (B, Q, K+1) with void last."""
+        rows = self.rows
+        return text_logits(embeddings, rows.text, rows.class_index, rows.num_classes, self._frozen_scale(),
+                           void=self.void_embedding.weight if void else None)
+
+    def _frozen_scale(self) -> Tensor:
+        """Logarithm of the frozen branch's temperature, () on the classifier's device."""
+        scale = self.frozen_log_scale
+        if scale is None:
+            scale = getattr(self.__dict__['_text_tower'], 'logit_scale', CLIP_LOG_SCALE)
+        return self.logit_scale.new_tensor(float(scale))
+
+    def log_probs(self, class_logits: Tensor, frozen_embeddings: Tensor | None, valid: Tensor | None = None) -> Tensor:
+        """Log probabilities (B, Q, K+1), void last.
+
+        Args:
+            class_logits: (B, Q, K+1) of the trained branch.
+            frozen_embeddings: (B, Q, D) of the frozen branch; None without ensemble.
+            valid: (B, Q) bool, queries whose mask has a pixel on the frozen map.
+        """
+        if frozen_embeddings is None or not self.ensemble:
+            return class_logits.float().log_softmax(-1)
+        if self.compat and not self.ensemble_on_valid_mask:
+            valid = None
+        return geometric_ensemble(class_logits, self.frozen_logits(frozen_embeddings), self.rows.seen, alpha=self.alpha,
+                                  beta=self.beta, valid=valid, compat=self.compat)
+
+    # ------------------------------------------------------------------------------------------------ checkpoints
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + RECORD] = vocabulary_record(self.train_vocabulary, compat=self.compat)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        record = state_dict.pop(prefix + RECORD, None)
+        if record is not None:
+            content = json.loads(bytes(record.cpu().tolist()).decode())
+            self.compat = content['compat']
+            if content['classes'] is not None:
+                self._adopt(content)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _adopt(self, content: dict) -> None:
+        if self.train_vocabulary is not None:
+            check_same_training([words for words, _ in content['classes']], self.train_vocabulary)
+            return
+        classes = tuple(VocabularyClass(words[0], tuple(words[1:]), isthing=isthing)
+                        for words, isthing in content['classes'])
+        self.train_vocabulary = Vocabulary(classes, content['name'], allow_duplicates=True)
+        self._rows.clear()
+        if self.vocabulary is not None and self._given_seen is not None:
+            check_seen(self._given_seen, self.vocabulary, self.train_vocabulary)
+
+
+def vocabulary_record(train_vocabulary: Vocabulary | None, *, compat: bool) -> Tensor:
+    """What a checkpoint says about its words and numerics: JSON in a uint8 tensor.
+
+    A tensor, because mmengine moves every entry of a state dict to the CPU.
+    """
+    content: dict[str, object] = dict(compat=compat, name=None, classes=None)
+    if train_vocabulary is not None:
+        content |= dict(name=train_vocabulary.name,
+                        classes=[[list(entry.words), entry.isthing] for entry in train_vocabulary])
+    return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)

@@ -12,8 +12,8 @@ class FlatDeformableAttention(MultiScaleDeformableAttention):
 
     The official kernel takes the number of levels from the maps and reads the locations and weights, made for more
     levels, as if they lay without gaps: output (b, q, head) uses block number (b * Q + q) * heads + head of the larger
-    tensors, which belongs to another query, head or even image. So results depend on the batch, and the weights in use do
-    not sum to one. Official FrozenSeg checkpoints were trained so and need it.
+    tensors, which belongs to another query, head or even image. So results depend on the batch, and the weights in use
+    do not sum to one. Official FrozenSeg checkpoints were trained so and need it.
 
     Parity: golden case `sam_deform_attn_flat`.
     """
@@ -44,6 +44,6 @@ class FlatDeformableAttention(MultiScaleDeformableAttention):
         used = batch * queries * heads * points
         locations = locations.reshape(-1)[:2 * used].view(batch, queries, heads, 1, points, 2)
         weights = weights.reshape(-1)[:used].view(batch, queries, heads, 1, points)
-        out = ms_deform_attn(projected.unflatten(-1, (heads, -1)), spatial_shapes, torch.zeros_like(spatial_shapes[:, 0]),
-                             locations, weights)
+        start = torch.zeros_like(spatial_shapes[:, 0])
+        out = ms_deform_attn(projected.unflatten(-1, (heads, -1)), spatial_shapes, start, locations, weights)
         return self.dropout(self.output_proj(out)) + identity

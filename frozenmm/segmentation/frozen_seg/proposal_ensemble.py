@@ -75,8 +75,7 @@ def _with_votes(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeomet
     for first in range(0, probabilities.shape[1], group):
         columns = probabilities[:, first:first + group].contiguous()
         maps = mask_ensemble_semantic(columns, mask_logits, merged, return_scores=True).class_scores
-        assert maps is not None, 'class scores were asked for'
-        maps += (weights[:, first:first + group].T @ votes).view_as(maps)
+        maps = maps + (weights[:, first:first + group].T @ votes).view(-1, *size)
         if size != geometry.output:
             maps = F.interpolate(maps[None], size=geometry.output, mode='bilinear', align_corners=False)[0]
         best, index = maps.max(0)

@@ -41,8 +41,8 @@ def normalise_and_pad(images: Tensor, sizes: list[tuple[int, int]], stats: Image
 def stretch(images: Tensor, size: tuple[int, int]) -> Tensor:
     """The whole padded batch stretched bilinearly, without antialias and without keeping the aspect ratio.
 
-    Parity: this is not SAM's own preprocessing; FrozenSeg's models were evaluated so, and SAM's grid then covers exactly
-    what CLIP's maps cover, padding included.
+    Parity: this is not SAM's own preprocessing; FrozenSeg's models were evaluated so, and SAM's grid then covers
+    exactly what CLIP's maps cover, padding included.
     """
     if tuple(images.shape[-2:]) == size:
         return images

@@ -38,14 +38,17 @@ class SAMMasks:
 
     def full(self) -> Tensor:
         """(M, H, W) float32 logits at image size, resized bilinearly."""
-        if len(self.logits) == 0 or tuple(self.logits.shape[-2:]) == self.size:
-            return self.logits.float().expand(len(self.logits), *self.size)
+        if len(self.logits) == 0:
+            return self.logits.new_zeros(0, *self.size, dtype=torch.float32)
+        if tuple(self.logits.shape[-2:]) == self.size:
+            return self.logits.float()
         return F.interpolate(self.logits[:, None].float(), size=self.size, mode='bilinear', align_corners=False)[:, 0]
 
     def largest(self, count: int = LARGEST) -> SAMMasks:
         """The `count` largest masks by area, largest first; the official choice."""
         order = (self.logits > 0).sum((1, 2)).argsort(descending=True, stable=True)[:count]
-        return SAMMasks(self.logits[order], self.size, None if self.predicted_iou is None else self.predicted_iou[order])
+        scores = None if self.predicted_iou is None else self.predicted_iou[order]
+        return SAMMasks(self.logits[order], self.size, scores)
 
     def best(self, count: int = LARGEST) -> SAMMasks:
         """The `count` masks with the highest predicted IoU.
@@ -95,8 +98,9 @@ class SAMMaskFolder:
         """
         path = self.path(image)
         if not path.exists():
-            raise FileNotFoundError(f'no SAM masks were prepared for the image {image}: {path.resolve()} does not exist; '
-                                    'prepare masks for the whole data set, or pass the masks with the data sample')
+            raise FileNotFoundError(f'no SAM masks were prepared for the image {image}: {path.resolve()} does '
+                                    'not exist; prepare masks for the whole data set, or pass the '
+                                    'masks with the data sample')
         masks = read_masks(path)
         return masks.largest(self.count) if self.choice == 'largest' else masks.best(self.count)
 
@@ -154,8 +158,8 @@ def masks_on_map(logits: Tensor, map_size: tuple[int, int], *, image: tuple[int,
 def masks_on_map_compat(logits: Tensor, map_size: tuple[int, int], divisor: int) -> Tensor:
     """The official mapping: nearest resize to the map, zero padding to a multiple of `divisor`.
 
-    Parity: mask pooling then resizes the padded stack back to the map, which squeezes the masks to the top left, and the
-    unpadded image is stretched over the padded map. Golden case `eval_end_to_end__misaligned_semantic`.
+    Parity: mask pooling then resizes the padded stack back to the map, which squeezes the masks to the top left, and
+    the unpadded image is stretched over the padded map. Golden case `eval_end_to_end__misaligned_semantic`.
 
     Args:
         logits: (M, H, W).

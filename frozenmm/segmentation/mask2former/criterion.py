@@ -32,7 +32,6 @@ class SetCriterion(nn.Module):
     Source: Mask2Former section 3.3; weights as in its official configuration, which FC-CLIP keeps.
 
     Args:
-        num_classes: K; the class logits have K+1 columns, void last.
         class_weight: of the cross entropy.
         mask_weight: of the binary cross entropy at points.
         dice_weight: of the dice loss at points.
@@ -40,11 +39,10 @@ class SetCriterion(nn.Module):
         num_points, oversample_ratio, importance_ratio: see `PointSampler`.
     """
 
-    def __init__(self, num_classes: int, *, class_weight: float = 2.0, mask_weight: float = 5.0, dice_weight: float = 5.0,
+    def __init__(self, *, class_weight: float = 2.0, mask_weight: float = 5.0, dice_weight: float = 5.0,
                  void_weight: float = 0.1, num_points: int = 12544, oversample_ratio: float = 3.0,
                  importance_ratio: float = 0.75) -> None:
         super().__init__()
-        self.num_classes = num_classes
         self.weights = dict(ce=class_weight, mask=mask_weight, dice=dice_weight)
         self.void_weight = void_weight
         self.matcher = HungarianMatcher(class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight)
@@ -55,13 +53,13 @@ class SetCriterion(nn.Module):
         """Weighted losses by name.
 
         Args:
-            class_logits: one (B, Q, K+1) per prediction layer, the last layer last.
+            class_logits: one (B, Q, K+1) per prediction layer, void last; the last layer last.
             mask_logits: one (B, Q, h, w) per prediction layer.
             targets: annotations of the B images.
 
         Returns:
-            `loss_ce`, `loss_mask`, `loss_dice` of the last layer and `d0.loss_ce`, ... of the earlier ones, each a scalar
-            with its weight applied; their sum is the loss.
+            `loss_ce`, `loss_mask`, `loss_dice` of the last layer and `d0.loss_ce`, ... of the earlier ones, each a
+            scalar with its weight applied; their sum is the loss.
 
         Raises:
             ValueError: labels outside 0..K-1, numbers that do not fit, or costs that are not finite.
@@ -103,27 +101,27 @@ class SetCriterion(nn.Module):
         losses['dice'] = dice_loss(logits, target).sum() / count
         return losses
 
-    def _class_loss(self, class_logits: Tensor, labels: Sequence[Tensor], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        target = torch.full(class_logits.shape[:2], self.num_classes, dtype=torch.int64, device=class_logits.device)
+    def _class_loss(self, class_logits: Tensor, labels: Sequence[Tensor],
+                    pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        void = class_logits.shape[-1] - 1
+        target = torch.full(class_logits.shape[:2], void, dtype=torch.int64, device=class_logits.device)
         for row, image_labels, (queries, chosen) in zip(target, labels, pairs):
             row[queries] = image_labels[chosen]
-        weight = class_logits.new_ones(self.num_classes + 1)
+        weight = class_logits.new_ones(void + 1)
         weight[-1] = self.void_weight
         return F.cross_entropy(class_logits.transpose(1, 2), target, weight)
 
     def _check(self, class_logits: Sequence[Tensor], targets: Sequence[MaskTargets]) -> None:
-        columns = class_logits[-1].shape[-1]
-        if columns != self.num_classes + 1:
-            raise ValueError(f'the criterion was built for {self.num_classes} classes and void, but the class logits have '
-                             f'{columns} columns; train with the vocabulary that `num_classes` counts')
+        classes = class_logits[-1].shape[-1] - 1
         if len(targets) != len(class_logits[-1]):
             raise ValueError(f'{len(targets)} annotated images for a batch of {len(class_logits[-1])}')
         for index, target in enumerate(targets):
             if len(target.labels) != len(target.masks):
                 raise ValueError(f'image {index} has {len(target.labels)} labels but {len(target.masks)} masks')
         labels = torch.cat([target.labels for target in targets])
-        message = f'annotations hold a label outside 0..{self.num_classes - 1}; check the label mapping of the data set'
-        fits = ((labels >= 0) & (labels < self.num_classes)).all()
+        message = (f'annotations hold a label outside 0..{classes - 1}; check that the training vocabulary is that of '
+                   'the data set')
+        fits = ((labels >= 0) & (labels < classes)).all()
         if labels.device.type == 'cuda':
             torch._assert_async(fits, message)  # no host synchronisation
         elif not fits:

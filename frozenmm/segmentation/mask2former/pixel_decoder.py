@@ -26,7 +26,7 @@ def encoder_config(*, channels: int, num_layers: int, num_levels: int, num_heads
 
 def build_encoder(config: ConfigDict, attention: type[MultiScaleDeformableAttention] = MultiScaleDeformableAttention
                   ) -> Mask2FormerTransformerEncoder:
-    """mmdet's encoder with our deformable attention in the place of mmcv's; weight names are the same."""
+    """Mmdet's encoder with our deformable attention in the place of mmcv's; weight names are the same."""
     encoder = Mask2FormerTransformerEncoder(**config)
     for layer in encoder.layers:
         layer.self_attn = attention(**config.layer_cfg.self_attn_cfg)
@@ -99,9 +99,9 @@ class PixelDecoder(MSDeformAttnPixelDecoder):
         with_cp: recompute the encoder's activations in the backward pass, to save memory.
     """
 
-    def __init__(self, in_channels: Sequence[int], *, channels: int = 256, mask_channels: int = 256, num_layers: int = 6,
-                 num_heads: int = 8, num_points: int = 4, feedforward_channels: int = 1024, num_groups: int = 32,
-                 with_cp: bool = False) -> None:
+    def __init__(self, in_channels: Sequence[int], *, channels: int = 256, mask_channels: int = 256,
+                 num_layers: int = 6, num_heads: int = 8, num_points: int = 4, feedforward_channels: int = 1024,
+                 num_groups: int = 32, with_cp: bool = False) -> None:
         if len(in_channels) != 4:
             raise ValueError(f'the pixel decoder takes four maps, res2 to res5; got in_channels={list(in_channels)}')
         encoder = encoder_config(channels=channels, num_layers=num_layers, num_levels=3, num_heads=num_heads,

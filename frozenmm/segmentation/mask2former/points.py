@@ -16,7 +16,8 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (B, C, P).
     """
-    return F.grid_sample(maps, 2 * points[:, None] - 1, mode='bilinear', padding_mode='zeros', align_corners=False)[:, :, 0]
+    grid = 2 * points[:, None] - 1
+    return F.grid_sample(maps, grid, mode='bilinear', padding_mode='zeros', align_corners=False)[:, :, 0]
 
 
 class PointSampler:

@@ -1,0 +1,150 @@
+"""Is frozen knowledge worth it? The quickstart's rows with several seeds, at equal minutes and at equal iterations.
+
+    python benchmarks/frozen_detr_quickstart.py                        # all runs, then the table (hours on a laptop)
+    python benchmarks/frozen_detr_quickstart.py --only b 1 minutes     # one run: row, seed, kind of budget
+    python benchmarks/frozen_detr_quickstart.py --report               # the table of the runs that are there
+
+Every run is stored when it ends and is not repeated. A gain counts as shown when it exceeds twice the pooled standard
+deviation of the two rows.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from frozenmm.datasets.scenes import write_scenes  # noqa: E402
+from frozenmm.engine.quickstart import ROWS, Budget, run_row  # noqa: E402
+
+KINDS = ('minutes', 'iterations')
+PAIRS = (('c', 'a'), ('b', 'a'))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=5)
+    parser.add_argument('--iterations', type=int, default=300)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--only', nargs=3, metavar=('ROW', 'SEED', 'KIND'), help='make this run and nothing else')
+    parser.add_argument('--report', action='store_true', help='train nothing')
+    parser.add_argument('--data-root', default=str(ROOT / 'data' / 'scenes'))
+    parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'benchmark_quickstart'))
+    parser.add_argument('--out', default=str(ROOT / 'benchmarks' / 'results' / 'frozen_detr_quickstart.json'))
+    return parser.parse_args()
+
+
+def budget_of(kind: str, args: argparse.Namespace) -> Budget:
+    return Budget(minutes=args.minutes) if kind == 'minutes' else Budget(iterations=args.iterations)
+
+
+def run(letter: str, seed: int, kind: str, args: argparse.Namespace) -> None:
+    """Make a run, or find that it is there; its result lies beside its logs."""
+    row = next((row for row in ROWS if row.letter == letter), None)
+    if row is None or kind not in KINDS:
+        raise SystemExit(f'--only takes a row of {[row.letter for row in ROWS]}, a seed and one of {KINDS}, '
+                         f'got {letter} {seed} {kind}')
+    budget = budget_of(kind, args)
+    folder = Path(args.work_dir, str(budget).replace(' ', '-'), f'{letter}-seed{seed}')
+    print(f'row ({letter}), seed {seed}, {budget}', flush=True)
+    result = run_row(row, budget, folder, configs=ROOT / 'configs' / 'quickstart', data_root=args.data_root, seed=seed,
+                     pictures=0)
+    stored = {key: value for key, value in asdict(result).items() if key not in ('shown', 'meaning')}
+    (folder / 'run.json').write_text(json.dumps({**stored, 'kind': kind, 'budget': str(budget)}))
+    print(f'row ({letter}), seed {seed}, {budget}: AP {result.ap:.3f}, AP50 {result.ap50:.3f}, {result.iterations} '
+          f'iterations in {result.seconds:.0f} s', flush=True)
+
+
+def summarise(args: argparse.Namespace) -> dict:
+    """Mean and deviation per row, and the verdict on every pair, from the runs that are there."""
+    report: dict = {'minutes': args.minutes, 'iterations': args.iterations, 'rows': [], 'comparisons': [], 'runs': []}
+    for kind in KINDS:
+        folder = Path(args.work_dir, str(budget_of(kind, args)).replace(' ', '-'))
+        found = {}
+        for row in ROWS:
+            runs = [json.loads(path.read_text()) for path in sorted(folder.glob(f'{row.letter}-seed*/run.json'))]
+            report['runs'] += runs
+            if runs:
+                found[row.letter] = [entry['ap'] for entry in runs]
+                report['rows'].append({
+                    'kind': kind, 'row': row.letter, 'meaning': row.meaning, 'seeds': len(runs),
+                    'ap': statistics.mean(found[row.letter]), 'ap_sd': deviation(found[row.letter]),
+                    'ap50': statistics.mean(entry['ap50'] for entry in runs),
+                    'iterations': statistics.mean(entry['iterations'] for entry in runs),
+                    'seconds': statistics.mean(entry['seconds'] for entry in runs)})
+        report['comparisons'] += [compare(kind, better, base, found) for better, base in PAIRS
+                                  if better in found and base in found]
+    return report
+
+
+def deviation(values: list[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def compare(kind: str, better: str, base: str, found: dict[str, list[float]]) -> dict:
+    gain = statistics.mean(found[better]) - statistics.mean(found[base])
+    deviations = [deviation(found[letter]) for letter in (better, base)]
+    pooled = None
+    if None not in deviations:
+        weights = [len(found[letter]) - 1 for letter in (better, base)]
+        pooled = math.sqrt(sum(weight * sd**2 for weight, sd in zip(weights, deviations)) / sum(weights))
+    return {'kind': kind, 'row': better, 'against': base, 'gain': gain,
+            'ratio': statistics.mean(found[better]) / max(statistics.mean(found[base]), 1e-9), 'pooled_sd': pooled,
+            'shown': None if pooled is None else gain > 2 * pooled}
+
+
+def print_report(report: dict) -> None:
+    print(f'\n{"at equal":<12}{"row":<5}{"seeds":>5}{"AP":>8}{"sd":>8}{"AP50":>8}{"iterations":>12}{"seconds":>9}')
+    for row in report['rows']:
+        sd = '-' if row['ap_sd'] is None else f'{row["ap_sd"]:.3f}'
+        print(f'{row["kind"]:<12}({row["row"]})  {row["seeds"]:>5}{row["ap"]:>8.3f}{sd:>8}{row["ap50"]:>8.3f}'
+              f'{row["iterations"]:>12.0f}{row["seconds"]:>9.0f}')
+    for entry in report['comparisons']:
+        verdict = {True: 'more than', False: 'NOT more than', None: 'one seed, no comparison with'}[entry['shown']]
+        pooled = '' if entry['pooled_sd'] is None else f' of {entry["pooled_sd"]:.3f}'
+        print(f'equal {entry["kind"]}: ({entry["row"]}) against ({entry["against"]}): {entry["gain"]:+.3f} AP '
+              f'({entry["ratio"]:.2f} times), {verdict} twice the pooled sd{pooled}')
+
+
+def machine() -> dict[str, str]:
+    import torch
+    model = next((line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
+                  if line.startswith('model name')), platform.processor()) if Path('/proc/cpuinfo').is_file() else ''
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    return {'cpu': model, 'cores': str(os.cpu_count()), 'threads': str(torch.get_num_threads()),
+            'torch': torch.__version__, 'python': platform.python_version(), 'commit': commit.stdout.strip()}
+
+
+def main() -> None:
+    args = parse_args()
+    write_scenes(args.data_root)
+    if args.only:
+        run(args.only[0], int(args.only[1]), args.only[2], args)
+        return
+    if not args.report:
+        # seeds outermost, so that an early stop leaves whole comparisons; rows alternate against drift of the machine
+        for seed in args.seeds:
+            for kind in KINDS:
+                for row in ROWS:
+                    run(row.letter, seed, kind, args)
+    report = {**summarise(args), 'machine': machine()}
+    print_report(report)
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_suffix('.part')
+    temporary.write_text(json.dumps(report, indent=1) + '\n')
+    temporary.replace(out)
+    print(f'\nwritten to {out}')
+
+
+if __name__ == '__main__':
+    main()

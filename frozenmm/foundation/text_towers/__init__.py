@@ -1,0 +1,1 @@
+"""Families of frozen text encoders, one module each."""

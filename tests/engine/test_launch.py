@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from frozenmm.engine.launch import evaluate, load_config, train, use_amp
+from frozenmm.registry import OPTIM_WRAPPERS
+
+CONFIG = 'configs/quickstart/dino_scratch_scenes.py'
+
+
+def _tiny(repo_root, tiny_scenes, folder, *options):
+    root, settings = tiny_scenes
+    cfg = load_config(repo_root / CONFIG, [
+        'model.backbone.base_channels=8', 'model.neck.in_channels=[16,32,64]', 'model.encoder.num_layers=1',
+        'model.decoder.num_layers=2', 'train_dataloader.batch_size=2', 'env_cfg.dist_cfg.backend=gloo',
+        'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1', 'log_level=ERROR',
+        'custom_hooks=[]', *options], work_dir=folder)
+    for loader in 'train_dataloader', 'val_dataloader', 'test_dataloader':
+        cfg[loader].dataset.update(data_root=root, settings=settings)
+    for evaluator in 'val_evaluator', 'test_evaluator':
+        cfg[evaluator].ann_file = f'{root}/annotations/instances_val.json'
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def trained(repo_root, tiny_scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('trained')
+    train(_tiny(repo_root, tiny_scenes, folder))
+    return folder
+
+
+def test_training_validates_and_leaves_a_checkpoint(trained):
+    assert (trained / 'iter_2.pth').is_file()
+    scalars = [json.loads(line) for line in next(trained.rglob('scalars.json')).read_text().splitlines()]
+    assert any('coco/bbox_mAP' in entry for entry in scalars)
+
+
+def test_a_resumed_training_goes_on_where_it_was(repo_root, tiny_scenes, trained, tmp_path):
+    shutil.copy(trained / 'iter_2.pth', tmp_path)
+    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'train_cfg.max_iters=3', 'train_cfg.val_interval=9')
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'iter_2.pth')
+    runner = train(cfg)
+    scalars = next(tmp_path.rglob('scalars.json')).read_text()
+    assert runner.iter == 3 and (tmp_path / 'iter_3.pth').is_file() and '"step": 1' not in scalars
+
+
+def test_a_checkpoint_is_tested_drawn_and_its_metrics_written(repo_root, tiny_scenes, trained, tmp_path):
+    cfg = _tiny(repo_root, tiny_scenes, tmp_path)
+    metrics = evaluate(cfg, trained / 'iter_2.pth', show_dir=tmp_path / 'pictures', show_count=1,
+                       out=tmp_path / 'm.json')
+    assert json.loads((tmp_path / 'm.json').read_text()) == metrics
+    assert 0 <= metrics['coco/bbox_mAP'] <= 1
+    assert [path.name for path in (tmp_path / 'pictures').iterdir()] == ['val_00000.png']
+
+
+def test_a_missing_checkpoint_lists_those_that_exist(repo_root, tiny_scenes, trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no checkpoint .*iter_7.pth.*that folder holds .*iter_2.pth'):
+        evaluate(_tiny(repo_root, tiny_scenes, tmp_path), trained / 'iter_7.pth')
+    with pytest.raises(FileNotFoundError, match='train first'):
+        evaluate(_tiny(repo_root, tiny_scenes, tmp_path), tmp_path / 'nowhere/iter_7.pth')
+
+
+def test_a_missing_config_lists_the_nearest(repo_root):
+    with pytest.raises(FileNotFoundError, match='no config .*scratch_scene.py.*did you mean .*dino_scratch_scenes.py'):
+        load_config(repo_root / 'configs/quickstart/dino_scratch_scene.py')
+
+
+def test_a_data_set_emptied_by_its_filter_is_refused(repo_root, tiny_scenes, tmp_path):
+    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'train_dataloader.dataset.filter_cfg={"min_size": 999}')
+    with pytest.raises(ValueError, match='no image left after filtering with filter_cfg=.*999'):
+        train(cfg)
+
+
+def test_a_batch_larger_than_the_data_set_is_refused_where_it_would_be_dropped(repo_root, tiny_scenes, tmp_path):
+    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'train_dataloader.batch_size=9', '+train_dataloader.drop_last=True',
+                'train_dataloader.sampler.type=DefaultSampler')
+    with pytest.raises(ValueError, match='4 images make no batch of 9'):
+        train(cfg)
+
+
+def test_an_unregistered_model_is_explained(repo_root, tiny_scenes, tmp_path):
+    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'model.backbone.type=ResNett')
+    with pytest.raises(KeyError, match='no model is registered as \'ResNett\' \\(nearest: mmdet.ResNet'):
+        train(cfg)
+
+
+def test_the_work_folder_is_named_after_the_config(repo_root):
+    assert load_config(repo_root / CONFIG).work_dir == 'work_dirs/dino_scratch_scenes'
+
+
+def test_amp_is_bfloat16_where_the_config_does_not_say_otherwise():
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1))))
+    use_amp(cfg)
+    assert cfg.optim_wrapper.type == 'frozenmm.AutocastOptimWrapper'
+    half = dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+    cfg = Config(dict(optim_wrapper=half))
+    use_amp(cfg)
+    assert cfg.optim_wrapper == half
+    with pytest.raises(ValueError, match='uses \'DeepSpeedOptimWrapper\''):
+        use_amp(Config(dict(optim_wrapper=dict(type='DeepSpeedOptimWrapper'))))
+
+
+def test_the_wrapper_computes_in_bfloat16_and_steps_in_float32():
+    model = torch.nn.Linear(4, 4)
+    wrapper = OPTIM_WRAPPERS.build(dict(type='frozenmm.AutocastOptimWrapper',
+                                        optimizer=torch.optim.SGD(model.parameters(), lr=0.1)))
+    before = model.weight.detach().clone()
+    with wrapper.optim_context(model):
+        outputs = model(torch.ones(2, 4))
+    assert outputs.dtype == torch.bfloat16
+    wrapper.update_params(outputs.float().sum())
+    assert model.weight.dtype == torch.float32 and not torch.equal(before, model.weight)
