@@ -10,13 +10,16 @@ from torch import Tensor
 from frozenmm.compat.checkpoint import load_checkpoint_file, save_checkpoint_file
 from frozenmm.convert.clip import convert_clip
 from frozenmm.convert.dinov2 import convert_dinov2
+from frozenmm.convert.fc_clip import convert_fc_clip
 from frozenmm.convert.frozen_detr import convert_frozen_detr
+from frozenmm.convert.frozen_seg import convert_frozen_seg
 from frozenmm.convert.identify import weights_of
 from frozenmm.convert.rename import Report
 from frozenmm.version import __version__
 
 Converter = Callable[..., tuple[dict[str, Tensor], Report]]
-CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, clip=convert_clip, dinov2=convert_dinov2)
+CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, fc_clip=convert_fc_clip,
+                                        frozen_seg=convert_frozen_seg, clip=convert_clip, dinov2=convert_dinov2)
 
 
 def convert_file(system: str, source: str | Path, target: str | Path, **options: object) -> Report:

@@ -56,7 +56,7 @@ class MaskRecallMetric(BaseMetric):
     """Recall of class-agnostic mask proposals, split into seen and unseen classes.
 
     Reads `pred_proposals.masks` (N, H, W) bool of a data sample (models write it when their `tasks` contain
-    `'proposals'`) and `gt_sem_seg.sem_seg` (1, H, W).
+    `'proposals'`) and `gt_sem_seg.sem_seg` (1, H, W), in mmseg `gt_sem_seg.data`.
 
     Args:
         vocabulary: the data set's classes; by default its `METAINFO`.
@@ -95,7 +95,8 @@ class MaskRecallMetric(BaseMetric):
                 raise ValueError('MaskRecallMetric found no `pred_proposals` in a prediction; add \'proposals\' to the '
                                  'tasks of the model\'s post-processing')
             masks = sample['pred_proposals']['masks']
-            annotation = sample['gt_sem_seg']['sem_seg'].squeeze(0).to(masks.device)
+            maps = sample['gt_sem_seg']
+            annotation = (maps['sem_seg'] if 'sem_seg' in maps else maps['data']).squeeze(0).to(masks.device)
             present, found = mask_recall(annotation, masks, count, ignore_index=self.ignore_index,
                                          thresholds=self.thresholds)
             self.results.append((present.cpu().numpy(), found.cpu().numpy()))

@@ -374,4 +374,5 @@ ADAPTERS: dict[str, Callable[[Case], dict[str, Tensor]]] = dict(
     ms_deform_attn=deformable_attention, ms_deform_attn_module=deformable_attention_module, mask_pooling=mask_pooling,
     pixel_decoder=pixel_decoder, transformer_decoder=transformer_decoder, losses=losses,
     text_classifier=text_classifier, clip_visual_prediction=clip_visual_prediction, ensemble_logits=ensemble_logits,
-    semantic_inference=inference, panoptic_inference=inference, instance_inference=inference, eval_end_to_end=eval_end_to_end)
+    semantic_inference=inference, panoptic_inference=inference, instance_inference=inference,
+    eval_end_to_end=eval_end_to_end)

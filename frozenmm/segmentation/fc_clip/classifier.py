@@ -47,14 +47,15 @@ class MaskClassifier(nn.Module):
         ensemble_on_valid_mask: with `compat` only: give queries without any mask pixel no frozen share. Without
             `compat` they never get one.
         compat: the official arithmetic of the ensemble, see `geometric_ensemble`.
-        frozen_log_scale: logarithm of the frozen branch's temperature.
+        frozen_log_scale: logarithm of the frozen branch's temperature; None takes the text tower's `logit_scale` (that
+            of published CLIP models if it has none).
     """
 
     def __init__(self, embed_channels: int, *, text_tower: TextTower | Mapping[str, object] | None = None,
                  train_vocabulary: VocabularySource | None = None, vocabulary: VocabularySource | None = None,
                  channels: int = 256, templates: str | Sequence[str] = 'vild14', alpha: float = 0.4, beta: float = 0.8,
                  ensemble: bool = True, ensemble_on_valid_mask: bool = False, compat: bool = False,
-                 frozen_log_scale: float = CLIP_LOG_SCALE) -> None:
+                 frozen_log_scale: float | None = None) -> None:
         super().__init__()
         for name, share in (('alpha', alpha), ('beta', beta)):
             if not 0 <= share <= 1:
@@ -62,7 +63,7 @@ class MaskClassifier(nn.Module):
         self.class_embed = mlp(channels, channels, embed_channels)
         self.void_embedding = nn.Embedding(1, embed_channels)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.register_buffer('frozen_log_scale', torch.tensor(float(frozen_log_scale)), persistent=False)
+        self.frozen_log_scale = frozen_log_scale
         self.templates = resolve_templates(templates)
         self.alpha, self.beta, self.ensemble = alpha, beta, ensemble
         self.ensemble_on_valid_mask = ensemble_on_valid_mask
@@ -193,8 +194,15 @@ class MaskClassifier(nn.Module):
     def frozen_logits(self, embeddings: Tensor, *, void: bool = False) -> Tensor:
         """Logits (B, Q, K) of the frozen branch for embeddings (B, Q, D) in text space; (B, Q, K+1) with void last."""
         rows = self.rows
-        return text_logits(embeddings, rows.text, rows.class_index, rows.num_classes, self.frozen_log_scale,
+        return text_logits(embeddings, rows.text, rows.class_index, rows.num_classes, self._frozen_scale(),
                            void=self.void_embedding.weight if void else None)
+
+    def _frozen_scale(self) -> Tensor:
+        """Logarithm of the frozen branch's temperature, () on the classifier's device."""
+        scale = self.frozen_log_scale
+        if scale is None:
+            scale = getattr(self.__dict__['_text_tower'], 'logit_scale', CLIP_LOG_SCALE)
+        return self.logit_scale.new_tensor(float(scale))
 
     def log_probs(self, class_logits: Tensor, frozen_embeddings: Tensor | None, valid: Tensor | None = None) -> Tensor:
         """Log probabilities (B, Q, K+1), void last.

@@ -19,6 +19,7 @@ from frozenmm.segmentation.fc_clip.visual_head import mask_embeddings
 from frozenmm.segmentation.mask2former.criterion import SetCriterion
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
 from frozenmm.segmentation.mask2former.generator import MaskGenerator
+from frozenmm.segmentation.mask2former.padding import Padding
 from frozenmm.segmentation.mask2former.targets import targets_of
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -40,6 +41,7 @@ class FCCLIP(BaseDetector):
         mask_generator: options of `MaskGenerator` but `in_channels`, or a module with its signature.
         criterion: options of `SetCriterion`.
         postprocess: options of `MaskPostprocessor`.
+        mask_padding: leave padding out of attention and pooling, for new training; officially it takes part.
         data_preprocessor: see mmdet; its normalisation is undone and redone for the tower, so any will do.
         init_cfg: see mmengine.
     """
@@ -48,6 +50,7 @@ class FCCLIP(BaseDetector):
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
+                 mask_padding: bool = False,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -60,6 +63,7 @@ class FCCLIP(BaseDetector):
         self.classifier = classifier if isinstance(classifier, nn.Module) else MaskClassifier(**classifier)
         self.criterion = SetCriterion(**(criterion or {}))
         self.postprocessor = MaskPostprocessor(**(postprocess or {}))
+        self.mask_padding = mask_padding
 
     def build_generator(self, generator: nn.Module | Mapping[str, object] | None) -> nn.Module:
         """The first part, from its options."""
@@ -108,7 +112,14 @@ class FCCLIP(BaseDetector):
         """Mask proposals, and the frozen features that the classifier looks at."""
         features = self.extract_feat(batch_inputs, batch_data_samples)
         maps = [features.map(name) for name in PYRAMID]
-        return self.mask_generator(maps, all_layers=all_layers), features
+        padding = self.padding(batch_inputs, batch_data_samples)
+        return self.mask_generator(maps, all_layers=all_layers, padding=padding), features
+
+    def padding(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None) -> Padding | None:
+        """The padding to leave out; None where it takes part."""
+        if not self.mask_padding:
+            return None
+        return Padding(valid_sizes(batch_inputs, batch_data_samples), self.canvas(batch_inputs), batch_inputs.device)
 
     def classify(self, proposals: MaskProposals, features: TowerFeatures) -> Tensor:
         """Log probabilities (B, Q, K+1) of both branches together, void last."""
@@ -125,16 +136,22 @@ class FCCLIP(BaseDetector):
             (B, Q, D) in text space; (B, Q) bool, masks that have a pixel on the frozen map.
         """
         embed = getattr(self.image_tower, 'mask_embeddings', None)
-        dense = self.dense_map(features)
+        dense = features.map(self.dense_name)
         masks = resize_masks(mask_logits.float(), dense.shape[-2:])
+        if self.mask_padding:
+            stride = self.image_tower.strides[self.dense_name]
+            canvas = (dense.shape[-2] * stride, dense.shape[-1] * stride)
+            masks = Padding(features.valid, canvas, masks.device).cut(masks)
         valid = (masks > 0).flatten(2).any(-1)
         if embed is not None:
             return embed(features, masks), valid
         return self.image_tower.run(mask_embeddings, dense, masks), valid
 
-    def dense_map(self, features: TowerFeatures) -> Tensor:
-        """The map (B, C, h, w) that the frozen branch pools."""
-        return features.map(DENSE if DENSE in features.maps else None)
+    @property
+    def dense_name(self) -> str:
+        """Name of the map that the frozen branch pools."""
+        channels = self.image_tower.channels
+        return DENSE if DENSE in channels else next(reversed(channels))
 
     def results(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], *,
                 rescale: bool = True) -> list[MaskResults]:

@@ -60,8 +60,8 @@ def check_seen(seen: Tensor, vocabulary: Vocabulary, train_vocabulary: Vocabular
             marked, found = ('seen', 'no word') if seen[index] else ('unseen', 'a word')
             raise ValueError(
                 f'the seen mask marks class {index} {vocabulary[index].name!r} as {marked}, but {found} of it is '
-                f'in the training vocabulary {train_vocabulary.name} ({len(wrong)} classes contradict); is the vocabulary '
-                'in another order than the mask?')
+                f'in the training vocabulary {train_vocabulary.name} ({len(wrong)} classes contradict); is the '
+                'vocabulary in another order than the mask?')
     return seen
 
 

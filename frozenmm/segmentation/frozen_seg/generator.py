@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from frozenmm.segmentation.frozen_seg.injectors import InjectedDecoder
 from frozenmm.segmentation.frozen_seg.sam_branch import SAMBranch
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
+from frozenmm.segmentation.mask2former.padding import Padding
 from frozenmm.segmentation.mask2former.pixel_decoder import PixelDecoder
 
 
@@ -34,8 +35,9 @@ class InjectedMaskGenerator(nn.Module):
         options = {} if decoder is None else decoder
         self.decoder = options if isinstance(options, nn.Module) else InjectedDecoder(**options)
 
-    def forward(self, maps: Sequence[Tensor], sam_embedding: Tensor, *,
-                all_layers: bool | None = None) -> list[MaskProposals]:
+    def forward(self, maps: Sequence[Tensor], sam_embedding: Tensor, *, all_layers: bool | None = None,
+                padding: Padding | None = None) -> list[MaskProposals]:
         """Proposals from res2..res5 and SAM's embedding (B, C, h, w); see `InjectedDecoder`."""
         mask_features, levels = self.pixel_decoder(maps)
-        return self.decoder(levels, mask_features, self.sam_branch(sam_embedding), sam_embedding, all_layers=all_layers)
+        return self.decoder(levels, mask_features, self.sam_branch(sam_embedding), sam_embedding, all_layers=all_layers,
+                            padding=padding)

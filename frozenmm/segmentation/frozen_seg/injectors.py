@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from frozenmm.ops.mask_pool import mask_pool
 from frozenmm.segmentation.mask2former.decoder import MaskedAttentionDecoder, MaskProposals, Memory, Size, attend
+from frozenmm.segmentation.mask2former.padding import Padding
 
 
 class FeatureInjector(nn.Module):
@@ -72,7 +73,7 @@ class InjectedDecoder(MaskedAttentionDecoder):
             caffe2_xavier_init(self.sam_input_proj, bias=0)
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, sam_map: Tensor, sam_embedding: Tensor, *,
-                all_layers: bool | None = None) -> list[MaskProposals]:
+                all_layers: bool | None = None, padding: Padding | None = None) -> list[MaskProposals]:
         """Mask proposals.
 
         Args:
@@ -81,6 +82,7 @@ class InjectedDecoder(MaskedAttentionDecoder):
             sam_map: (B, in_channels, h', w') from the SAM branch; in eval mode resized to the first level.
             sam_embedding: (B, mask_channels, h'', w''), SAM's own image embedding, covering the same padded image.
             all_layers: as in `MaskedAttentionDecoder`.
+            padding: likewise.
         """
         if sam_embedding.shape[1] != mask_features.shape[1]:
             raise ValueError(f'SAM\'s embedding has {sam_embedding.shape[1]} channels and the mask features '
@@ -88,7 +90,7 @@ class InjectedDecoder(MaskedAttentionDecoder):
         memories = self.memories(levels)
         injected = self.inject_features(memories[0], self.sam_memory(sam_map, memories[0].size))
         per_layer = [injected[i // 3] if i % 3 == 0 else memories[i % 3] for i in range(self.num_layers)]
-        return self.decode(per_layer, mask_features, all_layers, self.query_injector(sam_embedding))
+        return self.decode(per_layer, mask_features, all_layers, self.query_injector(sam_embedding), padding)
 
     def sam_memory(self, sam_map: Tensor, size: Size) -> Memory:
         """SAM's map as tokens; resized to `size` at test time only, as in the official code."""

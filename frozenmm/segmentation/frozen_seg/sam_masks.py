@@ -38,8 +38,10 @@ class SAMMasks:
 
     def full(self) -> Tensor:
         """(M, H, W) float32 logits at image size, resized bilinearly."""
-        if len(self.logits) == 0 or tuple(self.logits.shape[-2:]) == self.size:
-            return self.logits.float().expand(len(self.logits), *self.size)
+        if len(self.logits) == 0:
+            return self.logits.new_zeros(0, *self.size, dtype=torch.float32)
+        if tuple(self.logits.shape[-2:]) == self.size:
+            return self.logits.float()
         return F.interpolate(self.logits[:, None].float(), size=self.size, mode='bilinear', align_corners=False)[:, 0]
 
     def largest(self, count: int = LARGEST) -> SAMMasks:

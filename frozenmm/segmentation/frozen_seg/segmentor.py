@@ -51,7 +51,7 @@ class FrozenSeg(FCCLIP):
     Args:
         image_tower: see `FCCLIP`.
         sam_tower: a `SAMTower` or `MobileSAMTower`, or its config; kept at the resolution that this model stretches to.
-        classifier: see `FCCLIP`; likewise criterion, postprocess, data_preprocessor, init_cfg.
+        classifier: see `FCCLIP`; likewise criterion, postprocess, mask_padding, data_preprocessor, init_cfg.
         mask_generator: options of `InjectedMaskGenerator` but the widths, or a module with its signature.
         sam_masks: options of `SAMMaskFolder` (`folder`, `choice`, `count`); None: no folder.
         proposals: options of `ProposalOptions`.
@@ -61,14 +61,16 @@ class FrozenSeg(FCCLIP):
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
-                 sam_masks: Mapping[str, object] | None = None, proposals: Mapping[str, object] | None = None,
+                 mask_padding: bool = False, sam_masks: Mapping[str, object] | None = None,
+                 proposals: Mapping[str, object] | None = None,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         sam_tower = build_tower(sam_tower)
         # `build_generator` asks for SAM's width before nn.Module can hold submodules
         self.__dict__['_sam_channels'] = sam_tower.channels[next(reversed(sam_tower.channels))]
         super().__init__(image_tower, classifier, mask_generator=mask_generator, criterion=criterion,
-                         postprocess=postprocess, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+                         postprocess=postprocess, mask_padding=mask_padding, data_preprocessor=data_preprocessor,
+                         init_cfg=init_cfg)
         self.sam_tower = sam_tower
         self.sam_masks = None if sam_masks is None else SAMMaskFolder(**sam_masks)
         self.proposals = ProposalOptions(**(proposals or {}))
@@ -86,7 +88,8 @@ class FrozenSeg(FCCLIP):
         features = self.extract_feat(batch_inputs, batch_data_samples)
         embedding = self.sam_embedding(batch_inputs, batch_data_samples)
         maps = [features.map(name) for name in PYRAMID]
-        return self.mask_generator(maps, embedding, all_layers=all_layers), features
+        padding = self.padding(batch_inputs, batch_data_samples)
+        return self.mask_generator(maps, embedding, all_layers=all_layers, padding=padding), features
 
     def sam_embedding(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None) -> Tensor:
         """SAM's embedding (B, C, h, w) of the padded batch, stretched to SAM's square input."""
@@ -134,7 +137,7 @@ class FrozenSeg(FCCLIP):
 
     def sam_probabilities(self, sam_logits: Tensor, geometry: MaskGeometry, features: TowerFeatures) -> Tensor:
         """Class probabilities (M, K) of SAM's masks (M, H, W) by the frozen branch; void takes part in the softmax."""
-        size = tuple(self.dense_map(features).shape[-2:])
+        size = tuple(features.map(self.dense_name).shape[-2:])
         pad = self.classifier.compat if self.proposals.pad_before_pool is None else self.proposals.pad_before_pool
         if pad:
             on_map = masks_on_map_compat(sam_logits, size, self.image_tower.input.patch)

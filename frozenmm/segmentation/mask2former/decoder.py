@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from frozenmm.ops.mask_pool import mask_pool
+from frozenmm.segmentation.mask2former.padding import Padding
 
 Size = tuple[int, int]
 
@@ -140,22 +141,25 @@ class MaskedAttentionDecoder(nn.Module):
                 for projection, level, embedding in zip(self.input_projs, levels, self.level_embed.weight)]
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, *,
-                all_layers: bool | None = None) -> list[MaskProposals]:
+                all_layers: bool | None = None, padding: Padding | None = None) -> list[MaskProposals]:
         """Mask proposals.
 
         Args:
             levels: maps (B, in_channels, h, w) of strides 32, 16, 8.
             mask_features: (B, mask_channels, H/4, W/4).
             all_layers: return the proposals of every layer, the bare queries first; by default in training only.
+            padding: cells to leave out of attention and pooling; None: padding takes part, as officially.
 
         Returns:
             The proposals of all layers, or of the last one only.
         """
         memories = self.memories(levels)
-        return self.decode([memories[i % len(memories)] for i in range(self.num_layers)], mask_features, all_layers)
+        per_layer = [memories[i % len(memories)] for i in range(self.num_layers)]
+        return self.decode(per_layer, mask_features, all_layers, padding=padding)
 
     def decode(self, memories: Sequence[Memory], mask_features: Tensor, all_layers: bool | None = None,
-               inject: Callable[[int, Callable[[Size], Tensor]], Tensor | None] | None = None) -> list[MaskProposals]:
+               inject: Callable[[int, Callable[[Size], Tensor]], Tensor | None] | None = None,
+               padding: Padding | None = None) -> list[MaskProposals]:
         """Run the layers.
 
         Args:
@@ -164,9 +168,10 @@ class MaskedAttentionDecoder(nn.Module):
             all_layers: see `forward`.
             inject: called with a layer's index and a function that gives its mask logits (B, Q, h, w) at a size (h, w);
                 what it returns (B, Q, C) is added to the queries before the next layer.
+            padding: see `forward`.
         """
         all_layers = self.training if all_layers is None else all_layers
-        maker = MaskMaker(self.mask_embed, mask_features, keep=all_layers)
+        maker = MaskMaker(self.mask_embed, mask_features, keep=all_layers, padding=padding)
         count = len(mask_features)
         query = self.query_feat.weight.expand(count, -1, -1)
         query_position = self.query_embed.weight.expand(count, -1, -1)
@@ -191,7 +196,8 @@ class MaskedAttentionDecoder(nn.Module):
     def propose(self, normed: Tensor, maker: MaskMaker) -> MaskProposals:
         """Masks and embeddings (B, Q, C) of normalised queries."""
         mask_logits = maker.full(normed)
-        return MaskProposals(mask_logits, self.pool_proj(mask_pool(maker.features, mask_logits)) + normed)
+        inside = mask_logits if maker.padding is None else maker.padding.cut(mask_logits)
+        return MaskProposals(mask_logits, self.pool_proj(mask_pool(maker.features, inside)) + normed)
 
 
 def run_layer(layer: nn.Module, query: Tensor, query_position: Tensor, tokens: Tensor, token_position: Tensor,
@@ -220,10 +226,11 @@ class MaskMaker:
     mask features are resized once per level instead of every layer's masks, which saves most of the products.
     """
 
-    def __init__(self, mask_embed: nn.Module, features: Tensor, *, keep: bool) -> None:
+    def __init__(self, mask_embed: nn.Module, features: Tensor, *, keep: bool, padding: Padding | None = None) -> None:
         self.mask_embed = mask_embed
         self.features = features
         self.keep = keep
+        self.padding = padding
         self._resized: dict[Size, Tensor] = {}
         self._latest: tuple[Tensor, Tensor] | None = None
 
@@ -234,7 +241,11 @@ class MaskMaker:
         return logits
 
     def at(self, normed: Tensor, size: Size) -> Tensor:
-        """(B, Q, *size), the full logits resized bilinearly."""
+        """(B, Q, *size), the full logits resized bilinearly; cut at the padding if that is left out."""
+        logits = self._resized_logits(normed, size)
+        return logits if self.padding is None else self.padding.cut(logits)
+
+    def _resized_logits(self, normed: Tensor, size: Size) -> Tensor:
         if self.keep and self._latest is not None and self._latest[0] is normed:
             return F.interpolate(self._latest[1], size=size, mode='bilinear', align_corners=False)
         if size not in self._resized:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from frozenmm.segmentation.mask2former.decoder import MaskedAttentionDecoder, MaskProposals
+from frozenmm.segmentation.mask2former.padding import Padding
 from frozenmm.segmentation.mask2former.pixel_decoder import PixelDecoder
 
 
@@ -26,7 +27,8 @@ class MaskGenerator(nn.Module):
         options = {} if decoder is None else decoder
         self.decoder = options if isinstance(options, nn.Module) else MaskedAttentionDecoder(**options)
 
-    def forward(self, maps: Sequence[Tensor], *, all_layers: bool | None = None) -> list[MaskProposals]:
+    def forward(self, maps: Sequence[Tensor], *, all_layers: bool | None = None,
+                padding: Padding | None = None) -> list[MaskProposals]:
         """Proposals from res2..res5, each (B, C_i, h, w); of every layer in train mode, else of the last one."""
         mask_features, levels = self.pixel_decoder(maps)
-        return self.decoder(levels, mask_features, all_layers=all_layers)
+        return self.decoder(levels, mask_features, all_layers=all_layers, padding=padding)
