@@ -58,7 +58,7 @@ def test_all_rows_share_data_schedule_and_detector(repo_root):
 
 
 @pytest.mark.parametrize('name', ['dino_enhanced_coco.py', 'dino_enhanced_overfit20.py'])
-def test_a_config_of_real_images_trains_two_iterations_on_a_folder_in_coco_layout(repo_root, shared_dir, tmp_path, name):
+def test_a_config_of_real_images_trains_two_iterations_on_coco_layout(repo_root, shared_dir, tmp_path, name):
     cfg = load_config(repo_root / 'configs/quickstart' / name, [
         *TINY, f'data_root={shared_dir / "data/coco_mini"}', '+val_dataloader.dataset.indices=4',
         '+train_dataloader.dataset.indices=4'], work_dir=tmp_path)
