@@ -104,7 +104,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4, fused=True),
     clip_grad=dict(max_norm=0.1, norm_type=2))
 custom_hooks = [
     dict(type='frozenmm.AccelerateHook'),

@@ -16,7 +16,8 @@ def use_data_root(cfg: Config, root: str | Path) -> None:
 
     The folder holds `annotations/instances_{train,val}.json` and `images/{train,val}/`, or COCO's own names
     (`instances_{train,val}2017.json`, `{train,val}2017/`). Every `num_classes` of the model is set to its number of
-    categories.
+    categories. A loader takes the split that its data set names (`split`, or a `train` in its `ann_file`), else that of
+    the loader's own name.
 
     Args:
         cfg: a config with mmdet data loaders.
@@ -32,10 +33,10 @@ def use_data_root(cfg: Config, root: str | Path) -> None:
     for loader, split in _LOADERS.items():
         if cfg.get(loader) is None:
             continue
-        annotations, images = _find(root, split)
+        dataset = _innermost(cfg[loader].dataset)
+        annotations, images = _find(root, _split_of(dataset, split))
         if not names:
             names = _category_names(root / annotations)
-        dataset = _innermost(cfg[loader].dataset)
         for key in ('split', 'settings'):
             dataset.pop(key, None)
         dataset.update(type='mmdet.CocoDataset', data_root=str(root), ann_file=annotations,
@@ -65,6 +66,13 @@ def _find(root: Path, split: str) -> tuple[str, str]:
     raise FileNotFoundError(
         f'{root.resolve()} is not in COCO layout: neither annotations/instances_{split}.json with images/{split}/ nor '
         f'annotations/instances_{split}2017.json with {split}2017/ is there')
+
+
+def _split_of(dataset: Config, default: str) -> str:
+    """`'train'` or `'val'`: a validation loader may read training images on purpose."""
+    if 'split' in dataset:
+        return dataset['split']
+    return 'train' if 'train' in Path(dataset.get('ann_file') or '').name else default
 
 
 def _category_names(path: Path) -> list[str]:

@@ -76,6 +76,8 @@ class RememberingTower(ImageTower):
             outputs depend on the graph.
     """
 
+    inner: ImageTower
+
     def __init__(self, tower: dict | ImageTower, *, megabytes: float = 1024, **options: object) -> None:
         if options and not isinstance(tower, dict):
             raise ValueError(f'{list(options)} must be given to the tower itself when RememberingTower gets a built '
@@ -99,11 +101,11 @@ class RememberingTower(ImageTower):
             self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
             image_stats: ImageStats | None = None, *, num_tokens: int = 0) -> TowerFeatures:
         """Features of a padded batch; see `ImageTower.forward`."""
-        if not self.training or images.dim() != 4:
-            return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
-        sizes = [tuple(images.shape[-2:])] * len(images) if valid_sizes is None else [
+        sizes = [(images.shape[-2], images.shape[-1])] * len(images) if valid_sizes is None else [
             (int(size[0]), int(size[1])) for size in valid_sizes]
-        keys = [self._key(image, size, image_stats, num_tokens) for image, size in zip(images, sizes, strict=True)]
+        if not self.training or images.dim() != 4 or len(sizes) != len(images):  # the tower says what is wrong
+            return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
+        keys = [self._key(image, size, image_stats, num_tokens) for image, size in zip(images, sizes)]
         found = [self.memory.get(key) for key in keys]
         missing = [index for index, entry in enumerate(found) if entry is None]
         if missing:
@@ -115,8 +117,8 @@ class RememberingTower(ImageTower):
 
     @staticmethod
     def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int) -> bytes:
-        """What decides the features of one image of the batch: pixels, padding, normalisation, tokens."""
-        context = repr((tuple(image.shape), size, stats, num_tokens, image.dtype))
+        """What decides the features of one image of the batch: pixels, padding, normalisation, tokens; and where."""
+        context = repr((tuple(image.shape), size, stats, num_tokens, image.dtype, image.device))
         digest = hashlib.blake2b(context.encode(), digest_size=16)
         digest.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().data)
         return digest.digest()

@@ -55,3 +55,18 @@ def test_all_rows_share_data_schedule_and_detector(repo_root):
             assert other[key] == base[key], key
         for key in ('encoder', 'decoder', 'bbox_head', 'dn_cfg', 'train_cfg', 'test_cfg', 'num_queries'):
             assert other.model[key] == base.model[key], key
+
+
+@pytest.mark.parametrize('name', ['dino_enhanced_coco.py', 'dino_enhanced_overfit20.py'])
+def test_a_config_of_real_images_trains_two_iterations_on_coco_layout(repo_root, shared_dir, tmp_path, name):
+    cfg = load_config(repo_root / 'configs/quickstart' / name, [
+        *TINY, f'data_root={shared_dir / "data/coco_mini"}', '+val_dataloader.dataset.indices=4',
+        '+train_dataloader.dataset.indices=4'], work_dir=tmp_path)
+    cfg.custom_hooks = [dict(type='frozenmm.AccelerateHook')]
+    if name == 'dino_enhanced_coco.py':  # the file's truth holds all images
+        cfg.val_evaluator.ann_file = None
+        cfg.val_dataloader.dataset.pipeline[-1].meta_keys += ('instances', )
+    runner = train(cfg)
+    assert runner.iter == 2 and len(runner.train_dataloader.dataset) == 4
+    assert runner.model.bbox_head.num_classes == len(runner.train_dataloader.dataset.metainfo['classes']) == 80
+    assert 0 <= runner.message_hub.get_scalar('val/coco/bbox_mAP').current() <= 1

@@ -26,6 +26,15 @@ def _layout(root, annotations='instances_{}.json', images='images/{}'):
         (root / images.format(split)).mkdir(parents=True)
 
 
+def test_a_test_loader_may_read_training_images_on_purpose(tmp_path):
+    _layout(tmp_path)
+    cfg = _config()
+    cfg.val_dataloader.dataset = dict(type='CocoDataset', ann_file='annotations/instances_train2017.json')
+    use_data_root(cfg, tmp_path)
+    assert cfg.val_dataloader.dataset.ann_file == 'annotations/instances_train.json'
+    assert cfg.val_dataloader.dataset.data_prefix.img == 'images/train/'
+
+
 @pytest.mark.parametrize(('annotations', 'images'), [('instances_{}.json', 'images/{}'),
                                                      ('instances_{}2017.json', '{}2017')])
 def test_loaders_metric_and_class_counts_follow_the_folder(tmp_path, annotations, images):

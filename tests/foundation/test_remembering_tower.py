@@ -74,6 +74,15 @@ def test_whatever_decides_the_features_decides_the_lookup(images, change):
     assert sizes == [1 if change in ('pixel', 'valid size') else 3]
 
 
+def test_bad_batches_get_the_error_of_the_tower(images):
+    tower = RememberingTower(RandomTower(resize_mode='none'))
+    with pytest.raises(ValueError, match='2 valid sizes for 3 images'):
+        tower(images, [(32, 48)] * 2)
+    with pytest.raises(ValueError, match='expects float images'):
+        tower(images[0])
+    assert len(tower.memory) == 0
+
+
 def test_nothing_is_kept_in_eval_mode(images):
     tower = RememberingTower(RandomTower(resize_mode='none')).eval()
     tower(images)
