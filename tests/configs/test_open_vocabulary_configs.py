@@ -18,7 +18,8 @@ from frozenmm.registry import MODELS
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for system in ('fc_clip', 'frozen_seg') for path in (ROOT / 'configs' / system).glob('*.py'))
 CONVNEXT = dict(embed_dim=16, vision_cfg=dict(timm_model_name='convnext_atto', timm_model_pretrained=False,
-                                              timm_pool='', timm_proj='mlp', timm_drop=0.0, timm_drop_path=0.0, image_size=64))
+                                              timm_pool='', timm_proj='mlp', timm_drop=0.0, timm_drop_path=0.0,
+                                              image_size=64))
 RESNET = dict(input_resolution=64, width=8, layers=(1, 1, 1, 1), heads=4, output_dim=16)
 SAM = dict(img_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, global_attn_indexes=(0,), window_size=2,
            out_chans=32)
