@@ -138,7 +138,8 @@ void semantic(const SemanticJob& job, int64_t first, int64_t end) {
 
 }  // namespace
 
-const MaskKernels mask_kernels_amx{true, N, 12, semantic, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_amx{true, N, 12, semantic, panoptic_rows, instance_rows, pool_codes,
+                                   pool_means};
 
 bool mask_amx_permitted() {
 #if defined(__linux__)

@@ -56,7 +56,8 @@ inline V sigmoid(V x) {
 
 }  // namespace
 
-const MaskKernels mask_kernels_avx2{false, N, 6, semantic_rows<pruned_tile>, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_avx2{false, N, 6, semantic_rows<pruned_tile>, panoptic_rows, instance_rows, pool_codes,
+                                    pool_means};
 
 }  // namespace frozenmm
 #endif

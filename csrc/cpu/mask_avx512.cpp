@@ -15,7 +15,8 @@ namespace {
 
 }  // namespace
 
-const MaskKernels mask_kernels_avx512{false, N, 12, semantic_rows<pruned_tile>, panoptic_rows, instance_rows};
+const MaskKernels mask_kernels_avx512{false, N, 12, semantic_rows<pruned_tile>, panoptic_rows, instance_rows, pool_codes,
+                                      pool_means};
 
 }  // namespace frozenmm
 #endif

@@ -7,3 +7,4 @@
 #include "mask_body_sampling.h"
 #include "mask_body_semantic.h"
 #include "mask_body_regions.h"
+#include "mask_body_pool.h"

@@ -69,6 +69,24 @@ struct InstanceJob {
   int32_t* out_of_memory;
 };
 
+constexpr int64_t POOL_VECTORS = 2;  // a block of channels is this many vectors of `lanes`
+
+struct PoolJob {
+  const float* features;      // [B][C][height * width]
+  const float* logits;        // [B][Q][source_height][source_width]
+  int64_t images, queries, channels, height, width, source_height, source_width;
+  const int64_t *row_low, *row_high;  // [height]
+  const float *row_low_weight, *row_high_weight;
+  const int32_t *column_low, *column_high;  // [width rounded up to lanes]
+  const float *column_low_weight, *column_high_weight;
+  float threshold, eps;
+  int64_t groups;             // of four cells, rounded up to eight
+  uint8_t* codes;             // [B][Q][groups]
+  float* areas;               // [B][Q]
+  float* means;               // [B][Q][C]
+  int32_t* out_of_memory;
+};
+
 struct MaskKernels {
   bool matrix_unit;
   int32_t lanes;
@@ -76,7 +94,12 @@ struct MaskKernels {
   void (*semantic)(const SemanticJob&, int64_t first_row, int64_t end_row);
   void (*panoptic)(const PanopticJob&, int64_t first_row, int64_t end_row);
   void (*instance)(const InstanceJob&, int64_t first, int64_t end);  // of N * height rows
+  void (*pool_codes)(const PoolJob&, int64_t first, int64_t end);    // of B * Q masks
+  void (*pool_means)(const PoolJob&, int64_t first, int64_t end);    // of B * blocks of channels
 };
+
+// The widest kernels of this machine, or narrower ones when FROZENMM_CPU asks for them.
+const MaskKernels& choose_mask_kernels();
 
 extern const MaskKernels mask_kernels_base;
 #if defined(__x86_64__)

@@ -1,5 +1,4 @@
 // Mask ensembling on the CPU: checks, plans, choice of the instruction set, registration.
-#include "cpu_features.h"
 #include "mask_kernels.h"
 #include "mask_axis.h"
 
@@ -8,8 +7,6 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <tuple>
@@ -21,31 +18,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Sizes = std::vector<int64_t>;
-
-#if defined(__x86_64__)
-bool has_matrix_unit() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
-         __builtin_cpu_supports("amx-bf16") && mask_amx_permitted();
-}
-#endif
-
-// The widest kernels of this machine, or narrower ones when FROZENMM_CPU asks for them. Read at every call, so that one
-// process can compare them.
-const MaskKernels& choose_kernels() {
-  const char* value = std::getenv("FROZENMM_CPU");
-  const std::string wanted = value ? value : "";
-  STD_TORCH_CHECK(wanted.empty() || wanted == "base" || wanted == "avx2" || wanted == "avx512" || wanted == "amx",
-                  "FROZENMM_CPU must be base, avx2, avx512 or amx, got ", wanted);
-#if defined(__x86_64__)
-  static const cpu::Level found = cpu::detect();
-  static const bool matrix_unit = found == cpu::Level::avx512 && has_matrix_unit();
-  if (matrix_unit && (wanted.empty() || wanted == "amx")) return mask_kernels_amx;
-  if (found == cpu::Level::avx512 && wanted != "avx2" && wanted != "base") return mask_kernels_avx512;
-  if (found != cpu::Level::base && wanted != "base") return mask_kernels_avx2;
-#endif
-  return mask_kernels_base;
-}
 
 // A grid with the memory that its plans point to.
 struct OwnedGrid {
@@ -203,7 +175,7 @@ std::tuple<Tensor, Tensor, Tensor> semantic(Tensor probabilities, Tensor mask_lo
   check_sizes(op, padded, image, output);
   const Tensor weights = torch::stable::contiguous(probabilities), logits = torch::stable::contiguous(mask_logits);
   const int64_t queries = weights.size(0), classes = weights.size(1);
-  const MaskKernels& kernels = choose_kernels();
+  const MaskKernels& kernels = choose_mask_kernels();
   const OwnedGrid owned = make_grid(logits, padded, image, output, kernels.lanes);
   const PackedWeights packed = pack_weights(weights.const_data_ptr<float>(), queries, classes, kernels);
   Tensor labels = new_like(logits, output, ScalarType::Long), scores = new_like(logits, output, ScalarType::Float);
@@ -237,7 +209,7 @@ std::tuple<Tensor, Tensor, Tensor> panoptic(Tensor scores, Tensor mask_logits, S
   STD_TORCH_CHECK(scores.size(0) < (1 << 24), op, ": scores must have fewer than 2^24 queries");
   check_sizes(op, padded, image, output);
   const Tensor weights = torch::stable::contiguous(scores), logits = torch::stable::contiguous(mask_logits);
-  const MaskKernels& kernels = choose_kernels();
+  const MaskKernels& kernels = choose_mask_kernels();
   const OwnedGrid owned = make_grid(logits, padded, image, output, kernels.lanes);
   const float* weight = weights.const_data_ptr<float>();
   std::vector<int32_t> taking_part;
@@ -294,7 +266,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> instance(Tensor mask_logits, Tensor q
     STD_TORCH_CHECK(query[i] >= 0 && query[i] < logits.size(0), op, ": queries must lie in 0..", logits.size(0) - 1,
                     ", got ", query[i]);
   }
-  const MaskKernels& kernels = choose_kernels();
+  const MaskKernels& kernels = choose_mask_kernels();
   const OwnedGrid owned = make_grid(logits, padded, image, output, kernels.lanes);
   Tensor bits = new_like(logits, {count, height, row_bytes}, ScalarType::Byte);
   Tensor areas = new_like(logits, {count}, ScalarType::Long), sums = new_like(logits, {count}, ScalarType::Float);

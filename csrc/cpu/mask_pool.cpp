@@ -1,5 +1,7 @@
-// Mask pooling on the CPU: logits are resized only at the cells that the features have, then one matrix product.
+// Mask pooling on the CPU: logits are resized only at the cells that the features have. float32 means come from the
+// kernels in mask_body_pool.h; float64 and the backward pass are one matrix product.
 #include "../mask_taps.h"
+#include "mask_kernels.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -78,16 +80,58 @@ void normalise(Tensor& values, const Tensor& areas, double eps) {
   }
 }
 
-template <typename T>
-Tensor pool(const Tensor& features, const Tensor& mask_logits, double threshold, double eps) {
+Tensor pool_double(const Tensor& features, const Tensor& mask_logits, double threshold, double eps) {
   const int64_t images = features.size(0), channels = features.size(1), height = features.size(2),
                 width = features.size(3);
-  const Cells cells = all_cells<T>(mask_logits, height, width, threshold);
+  const Cells cells = all_cells<double>(mask_logits, height, width, threshold);
   const Tensor maps = torch::stable::view(torch::stable::contiguous(features), {images, channels, height * width});
   Tensor pooled = torch::stable::matmul(cells.inside, torch::stable::transpose(maps, 1, 2));
   pooled = torch::stable::contiguous(pooled);
-  normalise<T>(pooled, cells.areas, eps);
+  normalise<double>(pooled, cells.areas, eps);
   return pooled;
+}
+
+// Taps of an axis as separate arrays of at least `size` entries; those past the axis have weight 0.
+template <typename Index>
+struct AxisArrays {
+  std::vector<Index> low, high;
+  std::vector<float> low_weight, high_weight;
+
+  AxisArrays(const std::vector<TwoTaps>& taps, size_t size)
+      : low(size), high(size), low_weight(size, 0.0f), high_weight(size, 0.0f) {
+    for (size_t i = 0; i < taps.size(); ++i) {
+      low[i] = static_cast<Index>(taps[i].low);
+      high[i] = static_cast<Index>(taps[i].high);
+      low_weight[i] = static_cast<float>(taps[i].low_weight);
+      high_weight[i] = static_cast<float>(taps[i].high_weight);
+    }
+  }
+};
+
+Tensor pool_float(const Tensor& features, const Tensor& mask_logits, double threshold, double eps) {
+  const Tensor maps = torch::stable::contiguous(features), logits = torch::stable::contiguous(mask_logits);
+  const int64_t images = maps.size(0), channels = maps.size(1), height = maps.size(2), width = maps.size(3);
+  const int64_t queries = logits.size(1), groups = (height * width + 31) / 32 * 8;
+  const MaskKernels& kernels = choose_mask_kernels();
+  const AxisArrays<int64_t> rows(all_taps(logits.size(2), height), height);
+  const AxisArrays<int32_t> columns(all_taps(logits.size(3), width), (width + kernels.lanes - 1) / kernels.lanes *
+                                                                         kernels.lanes);
+  std::vector<uint8_t> codes(images * queries * groups);
+  std::vector<float> areas(images * queries);
+  Tensor means = torch::stable::new_empty(maps, {images, queries, channels});
+  int32_t out_of_memory = 0;
+  const PoolJob job{maps.const_data_ptr<float>(), logits.const_data_ptr<float>(), images, queries, channels, height,
+                    width, logits.size(2), logits.size(3), rows.low.data(), rows.high.data(), rows.low_weight.data(),
+                    rows.high_weight.data(), columns.low.data(), columns.high.data(), columns.low_weight.data(),
+                    columns.high_weight.data(), static_cast<float>(threshold), static_cast<float>(eps), groups,
+                    codes.data(), areas.data(), means.mutable_data_ptr<float>(), &out_of_memory};
+  torch::stable::parallel_for(0, images * queries, 1,
+                              [&](int64_t first, int64_t end) { kernels.pool_codes(job, first, end); });
+  const int64_t block = POOL_VECTORS * kernels.lanes;
+  torch::stable::parallel_for(0, images * ((channels + block - 1) / block), 1,
+                              [&](int64_t first, int64_t end) { kernels.pool_means(job, first, end); });
+  STD_TORCH_CHECK(!out_of_memory, "mask_pool: no memory for the tables");
+  return means;
 }
 
 template <typename T>
@@ -115,8 +159,8 @@ void check(const char* op, const char* name, const Tensor& tensor, int64_t rank,
 Tensor mask_pool(Tensor features, Tensor mask_logits, double threshold, double eps) {
   check("mask_pool", "features", features, 4, mask_logits);
   STD_TORCH_CHECK(features.size(2) >= 1 && features.size(3) >= 1, "mask_pool: features must have a height and width");
-  return features.scalar_type() == ScalarType::Float ? pool<float>(features, mask_logits, threshold, eps)
-                                                     : pool<double>(features, mask_logits, threshold, eps);
+  return features.scalar_type() == ScalarType::Float ? pool_float(features, mask_logits, threshold, eps)
+                                                     : pool_double(features, mask_logits, threshold, eps);
 }
 
 Tensor mask_pool_backward(Tensor grad, Tensor mask_logits, int64_t height, int64_t width, double threshold, double eps) {

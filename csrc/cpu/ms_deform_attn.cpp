@@ -3,20 +3,19 @@
 #include "ms_deform_attn.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <atomic>
-#include <string>
 #include <tuple>
 #include <vector>
 
+#include "../ms_deform_attn_inputs.h"
 #include "cpu_features.h"
+#include "workspace.h"
 
 namespace {
 
+using frozenmm::deform::Inputs;
 using frozenmm::deform::Kernels;
 using frozenmm::deform::Problem;
 using frozenmm::deform::Slice;
@@ -25,58 +24,23 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 const Kernels& kernels() {
-  static const Kernels& chosen = frozenmm::cpu::level() == frozenmm::cpu::Level::avx512 ? frozenmm::deform::kernels_avx512
-                                 : frozenmm::cpu::level() == frozenmm::cpu::Level::avx2 ? frozenmm::deform::kernels_avx2
-                                                                                       : frozenmm::deform::kernels_base;
-  return chosen;
-}
-
-std::string text(const std::vector<int64_t>& sizes) {
-  std::string out = "[";
-  for (size_t i = 0; i < sizes.size(); ++i) out += (i ? ", " : "") + std::to_string(sizes[i]);
-  return out + "]";
-}
-
-std::vector<int64_t> sizes_of(const Tensor& t) {
-  const auto s = t.sizes();
-  return std::vector<int64_t>(s.begin(), s.end());
-}
-
-void expect_sizes(const char* op, const char* argument, const Tensor& t, const std::vector<int64_t>& wanted) {
-  STD_TORCH_CHECK(sizes_of(t) == wanted, op, ": ", argument, " must have shape ", text(wanted), ", got ",
-                  text(sizes_of(t)));
-}
-
-const char* dtype_name(ScalarType type) {
-  switch (type) {
-    case ScalarType::Float: return "float32";
-    case ScalarType::Double: return "float64";
-    case ScalarType::Half: return "float16";
-    case ScalarType::BFloat16: return "bfloat16";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Int: return "int32";
-    case ScalarType::Bool: return "bool";
-    default: return "another type";
+#if defined(__x86_64__)  // elsewhere the build leaves the units of x86 out
+  switch (frozenmm::cpu::level()) {
+    case frozenmm::cpu::Level::avx512: return frozenmm::deform::kernels_avx512;
+    case frozenmm::cpu::Level::avx2: return frozenmm::deform::kernels_avx2;
+    default: break;
   }
+#endif
+  return frozenmm::deform::kernels_base;
 }
 
-void expect_dtype(const char* op, const char* argument, const Tensor& t, ScalarType wanted) {
-  STD_TORCH_CHECK(t.scalar_type() == wanted, op, ": ", argument, " must be ", dtype_name(wanted), ", got ",
-                  dtype_name(t.scalar_type()));
-  STD_TORCH_CHECK(t.is_cpu(), op, ": ", argument, " must be on the CPU as value is");
-}
-
-Storage storage_of(const char* op, const Tensor& value) {
-  switch (value.scalar_type()) {
-    case ScalarType::Float: return Storage::f32;
+Storage storage_of(ScalarType type) {
+  switch (type) {
     case ScalarType::Double: return Storage::f64;
     case ScalarType::Half: return Storage::f16;
     case ScalarType::BFloat16: return Storage::bf16;
-    default:
-      STD_TORCH_CHECK(false, op, ": value must be float32, float64, float16 or bfloat16, got ",
-                      dtype_name(value.scalar_type()));
+    default: return Storage::f32;
   }
-  return Storage::f32;
 }
 
 void check_maps(const char* op, const Problem& p) {
@@ -92,51 +56,22 @@ void check_maps(const char* op, const Problem& p) {
   STD_TORCH_CHECK(total == p.keys, op, ": value has ", p.keys, " rows but spatial_shapes add up to ", total);
 }
 
-// The tensors of one call, contiguous, and what the kernels need to know of them.
-struct Call {
-  const char* op;
-  Tensor value, shapes, starts, locations, weights, reference;
+// The checked tensors of one call and what the kernels need to know of them.
+struct Call : Inputs {
   Problem p{};
 
   Call(const char* name, const Tensor& v, const Tensor& s, const Tensor& st, const Tensor& loc, const Tensor& w,
        const Tensor* ref)
-      : op(name), value(torch::stable::contiguous(v)), shapes(torch::stable::contiguous(s)),
-        starts(torch::stable::contiguous(st)), locations(torch::stable::contiguous(loc)),
-        weights(torch::stable::contiguous(w)), reference(ref ? torch::stable::contiguous(*ref) : loc) {
-    const char* loc_name = ref ? "sampling_offsets" : "sampling_locations";
-    STD_TORCH_CHECK(v.dim() == 4, op, ": value must have 4 axes [B, S, H, D], got ", text(sizes_of(v)));
-    STD_TORCH_CHECK(loc.dim() == 6, op, ": ", loc_name, " must have 6 axes [B, Q, H, L, P, 2], got ",
-                    text(sizes_of(loc)));
-    p.batch = v.size(0), p.keys = v.size(1), p.heads = v.size(2), p.channels = v.size(3);
-    p.queries = loc.size(1), p.levels = loc.size(3), p.points = loc.size(4);
-    STD_TORCH_CHECK(p.heads >= 1 && p.channels >= 1 && p.levels >= 1 && p.points >= 1, op,
-                    ": heads, channels, levels and points must be at least 1, value is ", text(sizes_of(v)), ", ",
-                    loc_name, " is ", text(sizes_of(loc)));
-    p.storage = storage_of(op, v);
-    const auto real = p.storage == Storage::f64 ? ScalarType::Double : ScalarType::Float;
-    expect_dtype(op, "value", v, v.scalar_type());
-    expect_dtype(op, "spatial_shapes", s, ScalarType::Long);
-    expect_dtype(op, "level_start_index", st, ScalarType::Long);
-    expect_dtype(op, loc_name, loc, real);
-    expect_sizes(op, "spatial_shapes", s, {p.levels, 2});
-    expect_sizes(op, "level_start_index", st, {p.levels});
-    expect_sizes(op, loc_name, loc, {p.batch, p.queries, p.heads, p.levels, p.points, 2});
-    const char* weight_name = ref ? "attention_logits" : "attention_weights";
-    expect_dtype(op, weight_name, w, real);
-    if (ref) {
-      expect_sizes(op, weight_name, w, {p.batch, p.queries, p.heads, p.levels * p.points});
-      expect_dtype(op, "reference_points", *ref, real);
-      STD_TORCH_CHECK(ref->dim() == 4 && (ref->size(3) == 2 || ref->size(3) == 4), op,
-                      ": reference_points must have shape [B, Q, L, 2] or [B, Q, L, 4], got ", text(sizes_of(*ref)));
-      expect_sizes(op, "reference_points", *ref, {p.batch, p.queries, p.levels, ref->size(3)});
-      p.reference_size = static_cast<int32_t>(ref->size(3));
-      p.reference = reference.const_data_ptr();
-    } else {
-      expect_sizes(op, weight_name, w, {p.batch, p.queries, p.heads, p.levels, p.points});
-    }
+      : Inputs(name, v, s, st, loc, w, ref) {
+    p.batch = batch, p.keys = keys, p.heads = heads, p.channels = channels;
+    p.queries = queries, p.levels = levels, p.points = points;
+    p.storage = storage_of(value.scalar_type());
     p.value = value.const_data_ptr(), p.locations = locations.const_data_ptr(), p.weights = weights.const_data_ptr();
     p.shapes = static_cast<const int64_t*>(shapes.const_data_ptr());
     p.starts = static_cast<const int64_t*>(starts.const_data_ptr());
+    p.reference_size = reference_size;
+    p.reference = ref ? reference.const_data_ptr() : nullptr;
+    p.workspace = frozenmm::cpu::workspace;
     check_maps(op, p);
     constexpr int64_t kLimit = int64_t{1} << 31;
     STD_TORCH_CHECK((p.keys + 1) * (p.channels + 15) < kLimit, op, ": value has more than 2^31 numbers in one head");
@@ -170,9 +105,9 @@ Tensor forward(Call& call) {
   const int64_t units = p.batch * p.heads, threads = threads_for(p);
   const int64_t pieces = std::min(p.queries, units >= threads ? 1 : divide_up(threads, units));
   const int64_t length = divide_up(p.queries, pieces);
-  // Packing reads every row once; it pays when the samples read them more often than that.
+  // Packing reads and writes every row once, a sample reads four of them: measured, packing pays from here on.
   const bool too_far = p.keys * p.heads * p.channels >= (int64_t{1} << 31);
-  const bool packed = too_far || length * p.levels * p.points * 2 >= p.keys;
+  const bool packed = too_far || length * p.levels * p.points >= 3 * p.keys / 2;
   std::vector<Slice> slices;
   for (int64_t u = 0; u < units; ++u)
     for (int64_t q = 0; q < p.queries; q += length)
@@ -189,9 +124,7 @@ Tensor forward(Call& call) {
 // Gradients of value, locations and weights; p.grad_reference may be set by the caller.
 std::tuple<Tensor, Tensor, Tensor> backward(Call& call, const Tensor& grad_in) {
   Problem& p = call.p;
-  expect_dtype(call.op, "grad", grad_in, call.value.scalar_type());
-  expect_sizes(call.op, "grad", grad_in, {p.batch, p.queries, p.heads * p.channels});
-  const Tensor grad = torch::stable::contiguous(grad_in);
+  const Tensor grad = call.expect_grad(grad_in);
   Tensor grad_value = torch::stable::empty_like(call.value), grad_locations = torch::stable::empty_like(call.locations),
          grad_weights = torch::stable::empty_like(call.weights);
   if (grad.numel() == 0) {

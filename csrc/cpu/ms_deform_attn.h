@@ -25,6 +25,7 @@ struct Problem {
   void* grad_value;            // as value
   void* grad_locations;        // as locations
   void* grad_weights;          // as weights
+  void* (*workspace)(int64_t bytes);  // memory of the calling thread, 64-byte aligned; null when there is none
   void* grad_reference;        // [batch, queries, heads, levels, reference_size] or null: shares of the heads
 };
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from frozenmm.convert.identify import require_layout
 from frozenmm.convert.rename import Rename, Report, rename_keys
+from frozenmm.detection.frozen_detr import numerics
 
 LAYOUTS = ('Frozen-DETR, DINO-coco', 'official DINO')
-NUMERICS_KEY = 'bbox_head.numerics_record'
 COCO_IDS = (*range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83),
             *range(84, 91))
 """The 80 category ids of COCO in order; official class layers have a row for every id below 91."""
@@ -117,6 +117,5 @@ def finish(state: dict[str, Tensor], class_rows: tuple[int, ...] | None = None) 
                 raise ValueError(f'{key} has {len(state[key])} rows, so it is not made for the 91 ids of COCO; '
                                  'convert with classes=91 to keep all rows')
             state[key] = state[key][list(class_rows)]
-    from frozenmm.detection.frozen_detr.head import OFFICIAL_NUMERICS, numerics_record
-    state[NUMERICS_KEY] = numerics_record(OFFICIAL_NUMERICS)
+    state[numerics.RECORD] = numerics.encode(numerics.OFFICIAL)
     return state

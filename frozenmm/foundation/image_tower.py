@@ -136,7 +136,8 @@ class ImageTower(FrozenModule):
         if num_tokens not in TOKEN_COUNTS:
             raise ValueError(f'num_tokens must be one of {list(TOKEN_COUNTS)}, got {num_tokens}')
         sizes = self._check(images, valid_sizes)
-        pixels, valid, region = self.prepare(images, sizes, image_stats or ImageStats())
+        with torch.autocast(images.device.type, enabled=False):  # resampling is matrix products
+            pixels, valid, region = self.prepare(images, sizes, image_stats or ImageStats())
         raw = self.run(lambda network, x: self.extract(network, x, num_tokens).__dict__, pixels)
         maps = {key: raw['maps'][key] for key in self.channels}
         tokens = raw['tokens']

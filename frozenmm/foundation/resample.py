@@ -73,7 +73,9 @@ def resample(images: Tensor, region: Tensor, size: tuple[int, int], valid_sizes:
         interpolation: `'bicubic'` or `'bilinear'`, antialiased.
         source: normalisation of `images`.
         target: normalisation of the result.
-        quantise: round to 8 bit before, between and after the two passes, as Pillow does with 8-bit images.
+        quantise: round to 8 bit before, between and after the two passes, as Pillow does with 8-bit images. Rows first,
+            then columns: what Pillow always did up to version 12; Pillow 13 swaps the passes for some shapes (tall
+            images that shrink), which changes single pixels.
 
     Returns:
         (B, 3, *size), dtype of `images`; zeros (the target's mean) where the region leaves the valid area.

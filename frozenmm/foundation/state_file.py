@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict', 'module', 'teacher', 'model_ema')
 _PREFIXES = ('module.', '_orig_mod.')
+_FOREIGN = re.compile(r'(?:Unsupported global: GLOBAL|unsupported class|Unsupported class) (\S+)')
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -64,11 +66,12 @@ def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        if 'weights_only' not in str(error).lower() and 'unsupported' not in str(error).lower():
-            raise _damaged(path, error) from None
+        found = _FOREIGN.search(str(error))
+        if found is None:
+            raise _damaged(path, ValueError('it is no readable pickle')) from None
         raise ValueError(
-            f'{path} holds Python objects besides tensors, and loading those can run code ({_first_line(error)}). If '
-            "you trust its source, save its tensors alone: state = torch.load(path, weights_only=False); "
+            f'{path} holds Python objects besides tensors ({found[1]}), and loading those can run code. If you trust '
+            'its source, save its tensors alone: state = torch.load(path, weights_only=False); '
             "torch.save(state['state_dict'], new_path)") from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from None

@@ -93,8 +93,7 @@ def class_scores(similarities: Tensor, vocabulary: Vocabulary) -> Tensor:
     """
     if similarities.shape[-1] != len(vocabulary.words):
         raise ValueError(f'{similarities.shape[-1]} word scores for {vocabulary.name}, which has '
-                         f'{len(vocabulary.words)} words in {len(vocabulary)} classes; compute the text embeddings with '
-                         'this vocabulary')
+                         f'{len(vocabulary.words)} words in {len(vocabulary)} classes; embed this vocabulary')
     table = vocabulary.word_table.to(similarities.device)
     return similarities[..., table].max(-1).values
 

@@ -4,6 +4,9 @@ Rooms that need mmdet or mmseg are listed only where that package is installed.
 """
 from frozenmm.compat import explained
 
+# image vectors in text space
+from frozenmm.foundation.conse import ConSE
+
 # frozen parts for any model
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck

@@ -21,7 +21,7 @@ def mask_pool(features: Tensor, mask_logits: Tensor, *, threshold: float = 0.0, 
     does not vanish and an empty mask always pools to zeros.
 
     Args:
-        features: (B, C, Hf, Wf), floating point.
+        features: (B, C, Hf, Wf), floating point, finite.
         mask_logits: (B, Q, h, w), floating point.
         threshold: `'hard'` only; a cell belongs to the mask where the resized logit exceeds it. NaN does not.
         eps: added to the area.

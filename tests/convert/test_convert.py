@@ -51,14 +51,15 @@ def test_an_official_file_loads_and_selects_the_official_numerics(tmp_path, offi
         type='mmdet.FocalLoss', use_sigmoid=True), train_cfg=None, test_cfg=dict(max_per_img=3))
     case = recorded('dino_eval__clip_dinov2_b1')
     model = adapters_of('frozen_detr')._detector(case.params, bbox_head=head)
-    assert model.bbox_head.numerics == dict(reference_eps=1e-5, clip_boxes=True)
+    assert model.bbox_head.reference_eps == 1e-5 and model.bbox_head.clip_boxes
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert [key for key in missing if not key.endswith('frozen_record')] == []
     assert unexpected == ['backbone.conv1.weight']  # the case has no backbone of its own
-    assert model.bbox_head.numerics == dict(reference_eps=1e-3, clip_boxes=False)
     again = adapters_of('frozen_detr')._detector(case.params, bbox_head=head)
     again.load_state_dict(model.state_dict())
-    assert again.bbox_head.numerics == model.bbox_head.numerics
+    for loaded in model, again:
+        assert loaded.bbox_head.reference_eps == 1e-3 and not loaded.bbox_head.clip_boxes
+        assert all(enhancer.tower.legacy_border for enhancer in loaded.enhancers)
 
 
 def test_plain_official_dino_converts_and_the_additions_are_reported(official):

@@ -8,6 +8,7 @@ import tiny_dino as tiny
 import torch
 from torch import nn
 
+from frozenmm.detection.frozen_detr import numerics
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
 from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_query_boxes
 from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
@@ -90,6 +91,14 @@ def test_an_official_checkpoint_names_the_converter():
     model = tiny.build(tiny.enhanced())
     with pytest.raises(ValueError, match=r'tools/convert.py frozen_detr'):
         model.load_state_dict({'transformer.level_embed': torch.zeros(4, 32)})
+
+
+def test_official_weights_without_a_place_for_the_neck_bias_are_refused():
+    model = tiny.build(tiny.enhanced())
+    state = model.state_dict() | {numerics.RECORD: numerics.encode(numerics.OFFICIAL)}
+    model.load_state_dict(state)
+    with pytest.raises(ValueError, match=r'neck.convs.0.conv.bias, .* need neck=dict\(bias=True\)'):
+        model.load_state_dict(state | {'neck.convs.0.conv.bias': torch.zeros(32)})
 
 
 @pytest.mark.parametrize('count', [0, 2])

@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
@@ -214,6 +214,7 @@ def test_unusable_input_is_named():
         class_scores(torch.zeros(3), Vocabulary.read(['cat, puss']))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 99))
 def test_a_class_scores_as_its_best_word(counts, seed):
     words = iter(range(99))

@@ -38,6 +38,7 @@ def test_lists_text_and_json_give_the_same_classes(tmp_path_factory, classes):
     assert sorted(path.name for path in folder.iterdir()) == ['saved.json', 'words.json', 'words.txt']
 
 
+@settings(deadline=None)
 @given(CLASSES)
 def test_words_and_their_classes_belong_together(classes):
     vocabulary = Vocabulary.read(classes)
@@ -46,6 +47,7 @@ def test_words_and_their_classes_belong_together(classes):
         assert word in vocabulary[index].words
 
 
+@settings(deadline=None)
 @given(CLASSES, st.randoms())
 def test_reordering_changes_the_fingerprint_and_permutes_the_seen_mask(classes, random):
     vocabulary = Vocabulary.read(classes)

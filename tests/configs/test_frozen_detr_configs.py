@@ -1,0 +1,126 @@
+"""The configs of configs/frozen_detr: the base equals stock mmdet DINO, the others are short, build and train."""
+from __future__ import annotations
+
+import ast
+import copy
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+import frozenmm  # noqa: F401  (before mmdet, so that the holes of the installation are filled)
+from frozenmm.registry import MODELS
+
+FOLDER = Path(__file__).resolve().parents[2] / 'configs' / 'frozen_detr'
+CONFIGS = sorted(FOLDER.glob('*.py'))
+TINY = dict(CLIPTower=dict(model=dict(input_resolution=48, patch_size=8, width=32, layers=1, heads=2, output_dim=24)),
+            DINOv2Tower=dict(model=dict(img_size=48, patch_size=8, embed_dim=40, depth=1, num_heads=2), size=48))
+
+
+@pytest.fixture(autouse=True)
+def _mmdet_scope():
+    """What a Runner sets from `default_scope`; mmengine's list of initial values stays quiet."""
+    logging.disable(logging.INFO)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+    logging.disable(logging.NOTSET)
+
+
+def stock_config(name: str) -> Config:
+    import mmdet
+    folder = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    if not folder.is_dir():
+        pytest.skip('this installation of mmdet brings no config files')
+    return Config.fromfile(folder / 'dino' / name)
+
+
+def shrunk(model: dict) -> dict:
+    """The model with one layer, few queries, a thin ResNet-18 and random tiny towers; the parts stay what they are."""
+    model = copy.deepcopy(model.to_dict() if hasattr(model, 'to_dict') else model)
+    model.update(num_queries=20)
+    model['backbone'].update(depth=18, base_channels=8, stem_channels=8, init_cfg=None)
+    model['neck']['in_channels'] = [16, 32, 64]
+    for part in 'encoder', 'decoder':
+        model[part]['num_layers'] = 1
+    for enhancer in model.get('enhancers', ()):
+        kind = enhancer['tower']['type'].removeprefix('frozenmm.')
+        enhancer['tower'].update(TINY[kind], weights='random')
+    return model
+
+
+def batch() -> dict:
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 80), ori_shape=(64, 80), scale_factor=(1.0, 1.0)))
+    sample.gt_instances = InstanceData(bboxes=torch.tensor([[4.0, 5, 40, 50], [20, 8, 70, 60]]),
+                                       labels=torch.tensor([3, 70]))
+    return dict(inputs=[torch.randint(0, 256, (3, 64, 80), generator=torch.Generator().manual_seed(0),
+                                      dtype=torch.uint8)], data_samples=[sample])
+
+
+def loss_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model(**model.data_preprocessor(batch(), True), mode='loss')
+
+
+@pytest.mark.parametrize('ours,stock', [('dino_4scale_r50_1x_coco', 'dino-4scale_r50_8xb2-12e_coco'),
+                                        ('dino_4scale_r50_2x_coco', 'dino-4scale_r50_8xb2-24e_coco')])
+def test_plain_dino_says_what_mmdets_own_config_says(ours, stock):
+    ours, stock = Config.fromfile(FOLDER / f'{ours}.py'), stock_config(f'{stock}.py')
+
+    def without_backend(value):
+        if isinstance(value, dict):
+            return {key: without_backend(item) for key, item in value.items() if key != 'backend_args'}
+        return [without_backend(item) for item in value] if isinstance(value, list | tuple) else value
+    for key in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader', 'val_dataloader',
+                'test_dataloader', 'val_evaluator', 'auto_scale_lr', 'default_scope'):
+        assert without_backend(ours.to_dict()[key]) == without_backend(stock.to_dict()[key]), key
+
+
+def test_plain_dino_has_the_architecture_and_losses_of_stock_dino():
+    stock = MODELS.build(dict(shrunk(stock_config('dino-4scale_r50_8xb2-12e_coco.py').model), type='mmdet.DINO'))
+    stock.init_weights()
+    ours = shrunk(Config.fromfile(FOLDER / 'dino_4scale_r50_1x_coco.py').model)
+    models = [MODELS.build(dict(copy.deepcopy(ours), type=kind)) for kind in ('mmdet.DINO', 'frozenmm.EnhancedDINO')]
+    expected = loss_of(stock)
+    for model in models:
+        model.load_state_dict(stock.state_dict(), strict=True)
+        assert {key: value.shape for key, value in model.state_dict().items()} == {
+            key: value.shape for key, value in stock.state_dict().items()}
+        losses = loss_of(model)
+        assert losses.keys() == expected.keys()
+        assert all(torch.equal(losses[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_every_config_trains_two_iterations(path):
+    config = Config.fromfile(path)
+    assert config.default_scope == 'mmdet' and config.custom_imports.imports == ['frozenmm']
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MODELS.build(shrunk(config.model))
+        model.init_weights()
+    from mmengine.optim import build_optim_wrapper
+    optimizer = build_optim_wrapper(model, copy.deepcopy(config.optim_wrapper))
+    before = model.level_embed.detach().clone()
+    for _ in range(2):
+        total, _ = model.parse_losses(loss_of(model))
+        assert torch.isfinite(total)
+        optimizer.update_params(total)
+    assert not torch.equal(before, model.level_embed)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_every_config_is_a_short_difference_with_a_full_docstring(path):
+    source = path.read_text()
+    tree = ast.parse(source)
+    text = ast.get_docstring(tree)
+    assert 'Published:' in text and 'Command: bash tools/dist_train.sh' in text and 'Source:' in text
+    assert f'configs/frozen_detr/{path.name}' in text
+    lines = source.splitlines()[tree.body[0].end_lineno:]
+    assert sum(bool(line.strip()) for line in lines) <= 15
