@@ -41,8 +41,8 @@ class FCCLIP(BaseDetector):
         mask_generator: options of `MaskGenerator` but `in_channels`, or a module with its signature.
         criterion: options of `SetCriterion`.
         postprocess: options of `MaskPostprocessor`.
-        frozen_head: config of what embeds pooled features of a tower without CLIP's head, e.g. `dict(type='ConSE')` with
-            an `EfficientNetLiteTower`; it gets this model's image tower.
+        frozen_head: config of what embeds pooled features of a tower without CLIP's head, e.g. `dict(type='ConSE')`
+            with an `EfficientNetLiteTower`; it gets this model's image tower.
         mask_padding: leave padding out of attention and pooling, for new training; officially it takes part.
         data_preprocessor: see mmdet; its normalisation is undone and redone for the tower, so any will do.
         init_cfg: see mmengine.
