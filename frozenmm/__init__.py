@@ -7,6 +7,7 @@ compiled operators, torchvision's wheel beside a CPU torch; see `frozenmm.compat
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from frozenmm import compat
@@ -23,13 +24,13 @@ __all__ = ['__version__', 'compat', 'registry']
 
 
 def __getattr__(name: str) -> object:
-    """Registered classes by name, e.g. `frozenmm.EnhancedDINO`, imported on first use (PEP 562)."""
+    """Rooms (`frozenmm.ops`) and registered classes (`frozenmm.EnhancedDINO`), imported on first use (PEP 562)."""
     if name.startswith('_'):
         raise AttributeError(name)
-    # not `from frozenmm import models`, which asks this function for `models` first
-    models = import_module('frozenmm.models')
+    if find_spec(f'frozenmm.{name}') is not None:
+        return import_module(f'frozenmm.{name}')
     try:
-        return getattr(models, name)
+        return getattr(import_module('frozenmm.models'), name)
     except AttributeError:
         raise AttributeError(f'frozenmm has no attribute {name!r}; the registered classes are listed in '
                              '`frozenmm.models`') from None

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import frozenmm  # noqa: F401  (fills the holes of the installation before any test imports mmcv)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

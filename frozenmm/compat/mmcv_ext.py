@@ -2,7 +2,8 @@
 
 `mmcv.ops` asks the compiled module for its functions when it is imported; mmcv-lite has the Python files but no
 compiled module. The stand-in answers every name: with a plain torch function for the operators that the models of our
-scope call (NMS, RoIAlign), else with a function that raises when it is called. A real `mmcv._ext` is never replaced.
+scope call (NMS, RoIAlign, focal loss), else with a function that raises when it is called. A real `mmcv._ext` is never
+replaced.
 """
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+import torch.nn.functional as functional
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -113,12 +115,53 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
         grad_input[image] += torch.einsum('nih,ncij,njw->chw', rows, grad_output[index], columns)
 
 
+def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
+                               alpha: float) -> None:
+    """Fill `output` (N, K) with the focal loss of every logit; mmdet asks for it on CUDA only.
+
+    Args:
+        input: (N, K) logits.
+        target: (N,) int64 class index, K for background.
+        weight: (K,) factor by target class, or empty.
+        output: (N, K).
+        gamma: focusing exponent.
+        alpha: weight of positives.
+    """
+    positive, log_p, log_n = _focal_terms(input, target)
+    loss = torch.where(positive, -alpha * (log_n.exp())**gamma * log_p, -(1 - alpha) * (log_p.exp())**gamma * log_n)
+    output.copy_(loss * _focal_weight(weight, target))
+
+
+def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
+                                alpha: float) -> None:
+    """Fill `grad_input` (N, K) with the derivative of `sigmoid_focal_loss_forward` by its logits."""
+    positive, log_p, log_n = _focal_terms(input, target)
+    p, n = log_p.exp(), log_n.exp()
+    grad = torch.where(positive, alpha * n**gamma * (gamma * p * log_p - n),
+                       -(1 - alpha) * p**gamma * (gamma * n * log_n - p))
+    grad_input.copy_(grad * _focal_weight(weight, target))
+
+
+def _focal_terms(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which logits are positives, log p and log (1 - p)."""
+    positive = target[:, None] == torch.arange(logits.shape[1], device=logits.device)
+    return positive, functional.logsigmoid(logits), functional.logsigmoid(-logits)
+
+
+def _focal_weight(weight: Tensor, target: Tensor) -> Tensor | float:
+    if weight.numel() == 0:
+        return 1.0
+    return torch.cat([weight, weight.new_ones(1)])[target][:, None]
+
+
 class StandIn(ModuleType):
     """The module object: known operators in torch, every other name a function that raises when called."""
 
     nms = staticmethod(nms)
     roi_align_forward = staticmethod(roi_align_forward)
     roi_align_backward = staticmethod(roi_align_backward)
+    sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)
+    sigmoid_focal_loss_backward = staticmethod(sigmoid_focal_loss_backward)
 
     def __getattr__(self, name: str) -> Callable:
         if name.startswith('__'):

@@ -6,8 +6,6 @@ are what they would be without them.
 """
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,12 +13,13 @@ from torch import Tensor
 from frozenmm.foundation.image_tower import TOKEN_COUNTS
 
 
-def pyramid_cells(grid: tuple[int, int], num_tokens: int) -> Tensor:
+def pyramid_cells(grid: tuple[int, int], num_tokens: int, device: torch.device | None = None) -> Tensor:
     """Which patches the image tokens stand for.
 
     Args:
         grid: rows and columns of patches.
         num_tokens: 1, 5, 14 or 30.
+        device: of the result.
 
     Returns:
         (T, rows * columns) bool, whole image first. Cells are those of adaptive pooling: equal and disjoint where
@@ -33,14 +32,14 @@ def pyramid_cells(grid: tuple[int, int], num_tokens: int) -> Tensor:
         raise ValueError(f'num_tokens must be one of {[count for count in TOKEN_COUNTS if count]}, got {num_tokens}')
     cells = []
     for k in range(1, TOKEN_COUNTS[num_tokens] + 1):
-        rows, columns = (_spans(side, k) for side in grid)
+        rows, columns = (_spans(side, k, device) for side in grid)
         cells.append((rows[:, None, :, None] & columns[None, :, None, :]).reshape(k * k, -1))
     return torch.cat(cells)
 
 
-def _spans(side: int, k: int) -> Tensor:
+def _spans(side: int, k: int, device: torch.device | None) -> Tensor:
     """(k, side) bool: cell i spans floor(i * side / k) up to ceil((i + 1) * side / k)."""
-    index, cell = torch.arange(side), torch.arange(k)[:, None]
+    index, cell = torch.arange(side, device=device), torch.arange(k, device=device)[:, None]
     return (index >= cell * side // k) & (index < ((cell + 1) * side + k - 1) // k)
 
 
@@ -66,34 +65,41 @@ def multi_token_mask(grid: int | tuple[int, int], num_tokens: int) -> Tensor:
     return mask
 
 
-@lru_cache(maxsize=32)
-def _cell_rows(grid: tuple[int, int], num_tokens: int, prefix: int, device: torch.device) -> Tensor:
-    """(T-1, T-1 + prefix + N) bool, True where a cell token may attend, with `prefix` tokens before the patches."""
-    cells = pyramid_cells(grid, num_tokens)[1:]
-    extra = num_tokens - 1
-    rows = torch.cat([torch.eye(extra, dtype=torch.bool), torch.zeros(extra, prefix, dtype=torch.bool), cells], 1)
-    return rows.to(device)
+def cell_rows(grid: tuple[int, int], num_tokens: int, prefix: int = 1,
+              device: torch.device | None = None) -> Tensor | None:
+    """What the cell tokens may attend to; None if there are none (one image token).
+
+    Args:
+        grid: rows and columns of patches.
+        num_tokens: T: 1, 5, 14 or 30.
+        prefix: number of tokens between cell tokens and patches (class token, registers).
+        device: of the result, which is built there.
+
+    Returns:
+        (T-1, T-1 + prefix + N) bool, True where a cell token may attend.
+    """
+    if num_tokens == 1:
+        return None
+    cells = pyramid_cells(grid, num_tokens, device)[1:]
+    own = torch.eye(len(cells), dtype=torch.bool, device=device)
+    return torch.cat([own, own.new_zeros(len(cells), prefix), cells], 1)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, int], num_tokens: int,
-           prefix: int = 1) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, cells: Tensor | None = None) -> Tensor:
     """Attention under `multi_token_mask`, in two parts, so that the large one needs no mask (and runs as flash).
 
     Args:
-        query: (B, heads, T-1 + prefix + N, channels): cell tokens, `prefix` tokens (class token, registers), patches.
+        query: (B, heads, L, channels): cell tokens, class token, registers, patches.
         key: likewise.
         value: likewise.
-        grid: rows and columns of patches.
-        num_tokens: T.
-        prefix: number of tokens between cell tokens and patches.
+        cells: (T-1, L) of `cell_rows`.
 
     Returns:
         The shape of `query`.
     """
-    extra = num_tokens - 1
+    if cells is None:
+        return F.scaled_dot_product_attention(query, key, value)
+    extra = len(cells)
     main = F.scaled_dot_product_attention(query[:, :, extra:], key[:, :, extra:], value[:, :, extra:])
-    if not extra:
-        return main
-    rows = _cell_rows(grid, num_tokens, prefix, query.device)
-    cells = F.scaled_dot_product_attention(query[:, :, :extra], key, value, attn_mask=rows)
-    return torch.cat([cells, main], 2)
+    few = F.scaled_dot_product_attention(query[:, :, :extra], key, value, attn_mask=cells)
+    return torch.cat([few, main], 2)

@@ -32,7 +32,7 @@ _KERNELS = {'bicubic': (_bicubic, 2.0), 'bilinear': (_bilinear, 1.0)}
 
 
 def axis_weights(start: Tensor, stop: Tensor, out: int, valid: Tensor, size: int, *,
-                 interpolation: str = 'bicubic') -> Tensor:
+                 interpolation: str = 'bicubic', dtype: torch.dtype = torch.float64) -> Tensor:
     """Resampling matrices of one axis.
 
     Args:
@@ -42,9 +42,10 @@ def axis_weights(start: Tensor, stop: Tensor, out: int, valid: Tensor, size: int
         valid: (B,) number of input pixels that show the image; others get no weight.
         size: number of input pixels, padding included.
         interpolation: `'bicubic'` or `'bilinear'`.
+        dtype: of the result; the weights are computed in float64.
 
     Returns:
-        (B, out, size) float64; rows sum to 1, or to 0 where an output pixel sees no valid input at all.
+        (B, out, size); rows sum to 1, or to 0 where an output pixel sees no valid input at all.
     """
     kernel, support = _KERNELS[interpolation]
     start, stop, valid = (value.to(torch.float64)[:, None, None] for value in (start, stop, valid))
@@ -52,13 +53,18 @@ def axis_weights(start: Tensor, stop: Tensor, out: int, valid: Tensor, size: int
     widen = scale.clamp(min=1.0)
     index = torch.arange(out, device=start.device, dtype=torch.float64)[None, :, None] + 0.5
     centre = start + index * scale
-    pixel = torch.arange(size, device=start.device, dtype=torch.float64)[None, None]
     low = (centre - support * widen + 0.5).floor().clamp(min=0)
     high = torch.minimum((centre + support * widen + 0.5).floor(), valid)
+    # Only pixels under the filter are looked at; on other devices than the CPU, asking for its width would wait.
+    taps = min(size, int(2 * support * float(widen.max())) + 2) if start.device.type == 'cpu' else size
+    first = low.clamp(max=size - taps)
+    pixel = first + torch.arange(taps, device=start.device, dtype=torch.float64)
     weights = kernel((pixel + 0.5 - centre) / widen)
     weights = torch.where((pixel >= low) & (pixel < high), weights, torch.zeros_like(weights))
     total = weights.sum(-1, keepdim=True)
-    return weights / torch.where(total.abs() < 1e-12, torch.ones_like(total), total)
+    weights = weights / torch.where(total.abs() < 1e-12, torch.ones_like(total), total)
+    matrix = torch.zeros(*weights.shape[:2], size, dtype=dtype, device=start.device)
+    return matrix.scatter_(2, pixel.long(), weights.to(dtype))
 
 
 def resample(images: Tensor, region: Tensor, size: tuple[int, int], valid_sizes: Tensor, *,
@@ -81,19 +87,25 @@ def resample(images: Tensor, region: Tensor, size: tuple[int, int], valid_sizes:
         (B, 3, *size), dtype of `images`; zeros (the target's mean) where the region leaves the valid area.
     """
     height, width = images.shape[-2:]
-    rows = axis_weights(region[:, 1], region[:, 3], size[0], valid_sizes[:, 0], height, interpolation=interpolation)
-    columns = axis_weights(region[:, 0], region[:, 2], size[1], valid_sizes[:, 1], width, interpolation=interpolation)
+    dtype = torch.float64 if quantise else images.dtype
+    rows = axis_weights(region[:, 1], region[:, 3], size[0], valid_sizes[:, 0], height, interpolation=interpolation,
+                        dtype=dtype)
+    columns = axis_weights(region[:, 0], region[:, 2], size[1], valid_sizes[:, 1], width, interpolation=interpolation,
+                           dtype=dtype)
     inside = _inside(region, size, valid_sizes)
     source_mean, source_std = source.tensors(images)
+    target_mean, target_std = target.tensors(images)
     if quantise:
         pixels = _pillow_passes((images * source_std + source_mean).round(), rows, columns).to(images.dtype)
+        source_mean, source_std = torch.zeros_like(source_mean), torch.ones_like(source_std)
     else:
-        rows, columns = rows.to(images.dtype)[:, None], columns.to(images.dtype)[:, None]
-        pixels = rows @ (images @ columns.transpose(-1, -2)) * source_std + source_mean
+        # the channels of an image share its columns: one product of (3 H, W) and (W, w)
+        narrow = images.flatten(1, 2) @ columns.transpose(-1, -2)
+        pixels = rows[:, None] @ narrow.unflatten(1, (3, height))
     if source.channel_order != target.channel_order:
-        pixels = pixels.flip(1)
-    target_mean, target_std = target.tensors(images)
-    return (pixels - target_mean) / target_std * inside[:, None].to(images.dtype)
+        pixels, source_mean, source_std = pixels.flip(1), source_mean.flip(0), source_std.flip(0)
+    pixels = pixels * (source_std / target_std) + (source_mean - target_mean) / target_std
+    return pixels * inside[:, None].to(images.dtype)
 
 
 def _pillow_passes(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -169,3 +169,21 @@ def test_a_real_extension_is_left_alone(tmp_path):
     code = ('import sys; sys.path.insert(0, sys.argv[1])\nimport frozenmm\nfrom frozenmm.compat import mmcv_ext\n'
             'assert mmcv_ext.compiled_extension().name.startswith("_ext")\nassert "mmcv._ext" not in sys.modules')
     subprocess.run([sys.executable, '-c', code, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+def test_focal_loss_and_its_gradient_equal_the_definition(weighted, generator):
+    logits = (4 * torch.randn(7, 3, generator=generator, dtype=torch.float64)).requires_grad_()
+    target = torch.tensor([0, 1, 2, 3, 3, 0, 2])  # 3 is background
+    weight = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64) if weighted else torch.empty(0)
+    positive = torch.nn.functional.one_hot(target, 4)[:, :3].bool()
+    p = logits.sigmoid()
+    expected = torch.where(positive, -0.25 * (1 - p)**2 * p.log(), -0.75 * p**2 * (1 - p).log())
+    if weighted:
+        expected = expected * torch.tensor([0.5, 2.0, 3.0, 1.0], dtype=torch.float64)[target][:, None]
+    wanted, = torch.autograd.grad(expected.sum(), logits)
+    loss, grad = torch.empty(7, 3, dtype=torch.float64), torch.empty(7, 3, dtype=torch.float64)
+    mmcv_ext.sigmoid_focal_loss_forward(logits.detach(), target, weight, loss, 2.0, 0.25)
+    mmcv_ext.sigmoid_focal_loss_backward(logits.detach(), target, weight, grad, 2.0, 0.25)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(grad, wanted)

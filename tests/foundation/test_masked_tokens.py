@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frozenmm.foundation.masked_tokens import attend, multi_token_mask, pyramid_cells
+from frozenmm.foundation.masked_tokens import attend, cell_rows, multi_token_mask, pyramid_cells
 
 
 @pytest.mark.parity
@@ -45,15 +45,16 @@ def test_attention_in_two_parts_equals_attention_under_the_whole_mask(count: int
     shape = (2, 3, count + grid[0] * grid[1], 8)
     query, key, value = (torch.randn(shape, generator=generator) for _ in range(3))
     expected = F.scaled_dot_product_attention(query, key, value, attn_mask=~multi_token_mask(grid, count))
-    torch.testing.assert_close(attend(query, key, value, grid, count), expected)
+    torch.testing.assert_close(attend(query, key, value, cell_rows(grid, count)), expected)
 
 
 def test_registers_are_not_seen_by_cell_tokens(generator: torch.Generator) -> None:
     shape = (1, 2, 4 + 3 + 4, 8)
     query, key, value = (torch.randn(shape, generator=generator) for _ in range(3))
-    before = attend(query, key, value, (2, 2), 5, prefix=3)
+    cells = cell_rows((2, 2), 5, prefix=3)
+    before = attend(query, key, value, cells)
     value[:, :, 5:7] += 1
-    after = attend(query, key, value, (2, 2), 5, prefix=3)
+    after = attend(query, key, value, cells)
     assert torch.equal(before[:, :, :4], after[:, :, :4]) and not torch.equal(before[:, :, 4:], after[:, :, 4:])
 
 

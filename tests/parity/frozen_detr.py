@@ -73,9 +73,10 @@ def _detector(params: dict, **changes: object) -> EnhancedDINO:
     decoder_attention = dict(embed_dims=dim, num_heads=heads, num_points=params.get('dec_n_points', 4), dropout=0.0)
     config = dict(
         num_queries=params.get('num_queries', 1), num_feature_levels=levels, enhancers=_towers(params),
-        patch_groups=params.get('gn_groups', dim), backbone=dict(type='RecordedMaps'),
-        neck=dict(type='ChannelMapper', in_channels=channels, kernel_size=1, out_channels=dim, act_cfg=None, bias=True,
-                  norm_cfg=dict(type='GN', num_groups=params.get('input_proj_gn_groups', dim)), num_outs=levels),
+        patch_groups=params.get('gn_groups', dim), backbone=dict(type='mmdet.RecordedMaps'),
+        neck=dict(type='mmdet.ChannelMapper', in_channels=channels, kernel_size=1, out_channels=dim, act_cfg=None,
+                  bias=True, num_outs=levels,
+                  norm_cfg=dict(type='GN', num_groups=params.get('input_proj_gn_groups', dim))),
         encoder=dict(num_layers=params.get('enc_layers', 1),
                      layer_cfg=dict(self_attn_cfg=encoder_attention, ffn_cfg=dict(ffn))),
         decoder=dict(num_layers=params.get('dec_layers', 1), return_intermediate=True, post_norm_cfg=None,
@@ -85,14 +86,14 @@ def _detector(params: dict, **changes: object) -> EnhancedDINO:
                                  temperature=params.get('pe_temperature', 20)),
         bbox_head=dict(type='frozenmm.EnhancedDINOHead', num_classes=params.get('num_classes', 1), embed_dims=dim,
                        sync_cls_avg_factor=True, tie_branches=True,
-                       loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=alpha,
+                       loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=alpha,
                                      loss_weight=float(weight['cls'])),
-                       loss_bbox=dict(type='L1Loss', loss_weight=float(weight['bbox'])),
-                       loss_iou=dict(type='GIoULoss', loss_weight=float(weight['giou']))),
-        train_cfg=dict(assigner=dict(type='HungarianAssigner', match_costs=[
-            dict(type='FocalLossCost', weight=cost['cls'], alpha=alpha, eps=1e-8),
-            dict(type='BBoxL1Cost', weight=cost['bbox'], box_format='xywh'),
-            dict(type='IoUCost', iou_mode='giou', weight=cost['giou'])])),
+                       loss_bbox=dict(type='mmdet.L1Loss', loss_weight=float(weight['bbox'])),
+                       loss_iou=dict(type='mmdet.GIoULoss', loss_weight=float(weight['giou']))),
+        train_cfg=dict(assigner=dict(type='mmdet.HungarianAssigner', match_costs=[
+            dict(type='mmdet.FocalLossCost', weight=cost['cls'], alpha=alpha, eps=1e-8),
+            dict(type='mmdet.BBoxL1Cost', weight=cost['bbox'], box_format='xywh'),
+            dict(type='mmdet.IoUCost', iou_mode='giou', weight=cost['giou'])])),
         test_cfg=dict(max_per_img=params.get('num_select', 300)), dn_cfg=_denoising(params))
     return EnhancedDINO(**dict(config, **changes))
 

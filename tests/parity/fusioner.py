@@ -9,6 +9,9 @@ from frozenmm.convert.rename import rename_keys
 from frozenmm.engine.warmup_cosine import FusionOptimWrapperConstructor, set_schedule, warmup_cosine
 from frozenmm.evaluation.episodic_iou import EpisodicCounts, decide
 from frozenmm.foundation.image_towers.clip_vit import CLIPVisionTransformer
+from frozenmm.foundation.templates import fill, resolve_templates
+from frozenmm.foundation.text_embeddings import ensemble
+from frozenmm.foundation.text_towers.clip import clip_tokenizer
 from frozenmm.segmentation.fusioner.decoder import FusionerDecoder
 from frozenmm.segmentation.fusioner.fusion import FusionTransformer
 from frozenmm.segmentation.fusioner.losses import FusionerBCELoss
@@ -66,6 +69,15 @@ def clip_visual_tokens(case: Case) -> dict[str, Tensor]:
     maps, image = tower(case.inputs['image'], patch_output='projected')
     tokens = maps['patch'].flatten(2).transpose(1, 2)
     return {'tokens': tokens, 'unit_tokens': nn.functional.normalize(tokens, dim=-1), 'cls': image[:, 0]}
+
+
+def text_prompt_ensemble(case: Case) -> dict[str, Tensor]:
+    templates = resolve_templates('fusioner32')
+    ids = torch.zeros(len(case.params['class_names']), len(templates), case.params['context_length'], dtype=torch.int64)
+    for row, name in zip(ids, case.params['class_names']):
+        for target, tokens in zip(row, clip_tokenizer().rows(fill(name, templates))):
+            target[:len(tokens)] = torch.tensor(tokens)
+    return {'token_ids': ids, 'embedding': nn.functional.normalize(ensemble(case.inputs['raw']), dim=-1)}
 
 
 def fusion_transformer(case: Case) -> dict[str, Tensor]:
@@ -164,6 +176,7 @@ def _without_key_bias(case: Case, name: str, value: Tensor) -> Tensor:
 
 ADAPTERS = {
     'clip_visual_tokens': clip_visual_tokens,
+    'text_prompt_ensemble': text_prompt_ensemble,
     'fusion_transformer': fusion_transformer,
     'decoder': decoder,
     'head_end_to_end': head_end_to_end,

@@ -108,7 +108,7 @@ class AttentionPool(nn.Module):
     def forward(self, feature_map: Tensor, num_tokens: int = 1) -> Tensor:
         """Image tokens (B, T, output_dim) of (B, width, h, w): T = 1 is CLIP's own, others pool a pyramid cell each."""
         batch, width, *grid = feature_map.shape
-        cells = pyramid_cells((grid[0], grid[1]), num_tokens).to(feature_map.device)
+        cells = pyramid_cells((grid[0], grid[1]), num_tokens, feature_map.device)
         x = feature_map.flatten(2).transpose(1, 2)
         share = cells / cells.sum(1, keepdim=True)
         means = share.to(x.dtype) @ x

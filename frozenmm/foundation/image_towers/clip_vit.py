@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenmm.foundation.masked_tokens import attend
+from frozenmm.foundation.masked_tokens import attend, cell_rows
 
 PATCH_OUTPUTS = ('raw', 'normed', 'projected')
 
@@ -39,12 +39,12 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
-        """Attend within (B, T + N, width) under the mask of T class tokens."""
+    def forward(self, x: Tensor, cells: Tensor | None) -> Tensor:
+        """Attend within (B, T + N, width) under the mask of T class tokens (`cell_rows`)."""
         batch, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(batch, length, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = attend(query, key, value, grid, num_tokens)
+        x = attend(query, key, value, cells)
         return self.out_proj(x.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -67,9 +67,9 @@ class ResidualBlock(nn.Module):
             c_proj=nn.Linear(hidden, width)))
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
+    def forward(self, x: Tensor, cells: Tensor | None) -> Tensor:
         """(B, T + N, width) to the same shape."""
-        x = x + self.attn(self.ln_1(x), grid, num_tokens)
+        x = x + self.attn(self.ln_1(x), cells)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -88,10 +88,10 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList([ResidualBlock(width, heads, hidden, activation) for _ in range(layers)])
 
-    def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
+    def forward(self, x: Tensor, cells: Tensor | None) -> Tensor:
         """(B, T + N, width) to the same shape."""
         for block in self.resblocks:
-            x = block(x, grid, num_tokens)
+            x = block(x, cells)
         return x
 
 
@@ -169,7 +169,7 @@ class CLIPVisionTransformer(nn.Module):
         x = self.ln_pre(x + self.positions(grid))
         extra = num_tokens - 1
         x = torch.cat([x[:, :1].expand(-1, extra, -1), x], 1)
-        x = self.transformer(x, grid, num_tokens)
+        x = self.transformer(x, cell_rows(grid, num_tokens, device=x.device))
         tokens = self.project(torch.cat([x[:, extra:num_tokens], x[:, :extra]], 1))
         patches = x[:, num_tokens:]
         if patch_output != 'raw':

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenmm.foundation.masked_tokens import attend
+from frozenmm.foundation.masked_tokens import attend, cell_rows
 
 
 class Attention(nn.Module):
@@ -22,11 +22,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int, prefix: int) -> Tensor:
-        """Attend within (B, T - 1 + prefix + N, width) under the mask of T class tokens."""
+    def forward(self, x: Tensor, cells: Tensor | None) -> Tensor:
+        """Attend within (B, T - 1 + prefix + N, width) under the mask of T class tokens (`cell_rows`)."""
         batch, length, width = x.shape
         query, key, value = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        x = attend(query, key, value, grid, num_tokens, prefix)
+        x = attend(query, key, value, cells)
         return self.proj(x.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -82,9 +82,9 @@ class Block(nn.Module):
         self.mlp = (SwiGLU if swiglu else Mlp)(width, hidden)
         self.ls2 = LayerScale(width)
 
-    def forward(self, x: Tensor, grid: tuple[int, int], num_tokens: int, prefix: int) -> Tensor:
+    def forward(self, x: Tensor, cells: Tensor | None) -> Tensor:
         """(B, T - 1 + prefix + N, width) to the same shape."""
-        x = x + self.ls1(self.attn(self.norm1(x), grid, num_tokens, prefix))
+        x = x + self.ls1(self.attn(self.norm1(x), cells))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -173,8 +173,9 @@ class DinoVisionTransformer(nn.Module):
         if self.num_register_tokens:
             parts.append(self.register_tokens.expand(len(x), -1, -1))
         x = torch.cat([*parts, x[:, 1:]], 1)
+        cells = cell_rows(grid, num_tokens, 1 + self.num_register_tokens, x.device)
         for block in self.blocks:
-            x = block(x, grid, num_tokens, 1 + self.num_register_tokens)
+            x = block(x, cells)
         x = self.norm(x)
         patches = x[:, num_tokens + self.num_register_tokens:]
         tokens = torch.cat([x[:, extra:num_tokens], x[:, :extra]], 1)
