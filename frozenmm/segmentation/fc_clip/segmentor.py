@@ -89,11 +89,12 @@ class FCCLIP(BaseDetector):
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         """Losses of all prediction layers against the annotations; see `SetCriterion` and `targets_of`."""
         proposals, _ = self.generate(batch_inputs, batch_data_samples, all_layers=True)
-        rows = self.classifier.rows
+        # those of training in eval mode too: annotations know no other classes
+        rows = self.classifier.rows_of(training=True)
         canvas = self.canvas(batch_inputs)
         targets = [targets_of(sample, rows.num_classes, rows.things, canvas, batch_inputs.device)
                    for sample in batch_data_samples]
-        return self.criterion([self.classifier(layer.embeddings) for layer in proposals],
+        return self.criterion([self.classifier(layer.embeddings, rows) for layer in proposals],
                               [layer.mask_logits for layer in proposals], targets)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample],

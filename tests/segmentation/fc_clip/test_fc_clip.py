@@ -101,6 +101,14 @@ def test_a_training_step_changes_the_decoder_and_leaves_the_tower():
     assert fingerprint(model.image_tower.network) == frozen
 
 
+def test_losses_use_the_training_classes_in_eval_mode_too():
+    model = fc_clip()
+    model.set_vocabulary(['zebra'])
+    data = model.data_preprocessor(batch((64, 64), annotated=True), True)
+    with torch.no_grad():
+        assert model(**data, mode='loss')['loss_ce'] > 0
+
+
 def test_training_lowers_the_loss():
     model = fc_clip(criterion=dict(num_points=256)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
