@@ -108,8 +108,6 @@ def finish(state: dict[str, Tensor], report: Report, layout: str, train_vocabula
     """Check that every key is accounted for, and add the record of words and numerics."""
     from frozenmm.segmentation.fc_clip.classifier import RECORD, vocabulary_record
     report.require_all_matched(layout)
-    if isinstance(train_vocabulary, str) and not train_vocabulary.endswith(('.json', '.txt')):
-        train_vocabulary = Vocabulary.named(train_vocabulary)
     record = vocabulary_record(Vocabulary.read(train_vocabulary), compat=compat)
     return {**state, f'classifier.{RECORD}': record}, report
 

@@ -344,6 +344,7 @@ def end_to_end_classifier(case: Case) -> MaskClassifier:
     return classifier_of(params, inputs['text_embeddings'], inputs['num_templates'], inputs['category_overlap'],
                          tuple(params['thing_classes']), alpha=params['geometric_ensemble_alpha'],
                          beta=params['geometric_ensemble_beta'], compat=True,
+                         ensemble_on_valid_mask=params.get('ensemble_on_valid_mask', False),
                          frozen_log_scale=float(case.weights['backbone.clip_model.logit_scale']))
 
 

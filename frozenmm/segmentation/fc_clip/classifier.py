@@ -149,13 +149,16 @@ class MaskClassifier(nn.Module):
         Raises:
             ValueError: there is no vocabulary.
         """
+        return self.rows_of(self.training)
+
+    def rows_of(self, training: bool) -> TextRows:
+        """The classes of training, or those to predict, whatever the mode; errors as `rows`."""
         device = self.void_embedding.weight.device
-        key = self.training
-        if key not in self._rows:
-            self._rows[key] = self._make_rows(key)
-        if self._rows[key].text.device != device:
-            self._rows[key] = self._rows[key].to(device)
-        return self._rows[key]
+        if training not in self._rows:
+            self._rows[training] = self._make_rows(training)
+        if self._rows[training].text.device != device:
+            self._rows[training] = self._rows[training].to(device)
+        return self._rows[training]
 
     def _make_rows(self, training: bool) -> TextRows:
         vocabulary = self.train_vocabulary if training or self.vocabulary is None else self.vocabulary
@@ -178,16 +181,17 @@ class MaskClassifier(nn.Module):
         return TextRows(self._vectors[vocabulary.fingerprint], vocabulary.class_of_word, seen, things_of(vocabulary))
 
     # ------------------------------------------------------------------------------------------------ logits
-    def forward(self, embeddings: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, rows: TextRows | None = None) -> Tensor:
         """Logits of the trained branch.
 
         Args:
             embeddings: (B, Q, C) of the mask generator.
+            rows: the classes; those in use by default.
 
         Returns:
             (B, Q, K+1) float32, void last.
         """
-        rows = self.rows
+        rows = self.rows if rows is None else rows
         return text_logits(self.class_embed(embeddings), rows.text, rows.class_index, rows.num_classes,
                            self.logit_scale, void=self.void_embedding.weight)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from frozenmm.foundation import ImageTower
 from frozenmm.foundation.vocabulary import VocabularySource
 from frozenmm.ops.mask_ensemble import MaskGeometry
-from frozenmm.ops.mask_pool import resize_masks
+from frozenmm.ops.mask_pool import mask_pool, resize_masks
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor, MaskResults
@@ -41,6 +41,8 @@ class FCCLIP(BaseDetector):
         mask_generator: options of `MaskGenerator` but `in_channels`, or a module with its signature.
         criterion: options of `SetCriterion`.
         postprocess: options of `MaskPostprocessor`.
+        frozen_head: config of what embeds pooled features of a tower without CLIP's head, e.g. `dict(type='ConSE')`
+            with an `EfficientNetLiteTower`; it gets this model's image tower.
         mask_padding: leave padding out of attention and pooling, for new training; officially it takes part.
         data_preprocessor: see mmdet; its normalisation is undone and redone for the tower, so any will do.
         init_cfg: see mmengine.
@@ -50,7 +52,7 @@ class FCCLIP(BaseDetector):
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
-                 mask_padding: bool = False,
+                 frozen_head: Mapping[str, object] | None = None, mask_padding: bool = False,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -63,6 +65,8 @@ class FCCLIP(BaseDetector):
         self.classifier = classifier if isinstance(classifier, nn.Module) else MaskClassifier(**classifier)
         self.criterion = SetCriterion(**(criterion or {}))
         self.postprocessor = MaskPostprocessor(**(postprocess or {}))
+        self.frozen_head = None if frozen_head is None else MODELS.build(
+            {**frozen_head, 'image_tower': self.image_tower})
         self.mask_padding = mask_padding
 
     def build_generator(self, generator: nn.Module | Mapping[str, object] | None) -> nn.Module:
@@ -85,11 +89,12 @@ class FCCLIP(BaseDetector):
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         """Losses of all prediction layers against the annotations; see `SetCriterion` and `targets_of`."""
         proposals, _ = self.generate(batch_inputs, batch_data_samples, all_layers=True)
-        rows = self.classifier.rows
+        # those of training in eval mode too: annotations know no other classes
+        rows = self.classifier.rows_of(training=True)
         canvas = self.canvas(batch_inputs)
         targets = [targets_of(sample, rows.num_classes, rows.things, canvas, batch_inputs.device)
                    for sample in batch_data_samples]
-        return self.criterion([self.classifier(layer.embeddings) for layer in proposals],
+        return self.criterion([self.classifier(layer.embeddings, rows) for layer in proposals],
                               [layer.mask_logits for layer in proposals], targets)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample],
@@ -135,7 +140,6 @@ class FCCLIP(BaseDetector):
         Returns:
             (B, Q, D) in text space; (B, Q) bool, masks that have a pixel on the frozen map.
         """
-        embed = getattr(self.image_tower, 'mask_embeddings', None)
         dense = features.map(self.dense_name)
         masks = resize_masks(mask_logits.float(), dense.shape[-2:])
         if self.mask_padding:
@@ -143,8 +147,9 @@ class FCCLIP(BaseDetector):
             canvas = (dense.shape[-2] * stride, dense.shape[-1] * stride)
             masks = Padding(features.valid, canvas, masks.device).cut(masks)
         valid = (masks > 0).flatten(2).any(-1)
-        if embed is not None:
-            return embed(features, masks), valid
+        if self.frozen_head is not None:
+            pooled = mask_pool(self.frozen_head.class_features(dense), masks)
+            return self.frozen_head.visual_prediction(pooled), valid
         return self.image_tower.run(mask_embeddings, dense, masks), valid
 
     @property

@@ -30,5 +30,5 @@ def mask_embeddings(network: nn.Module, dense: Tensor, mask_logits: Tensor) -> T
     if project is not None:
         return project(mask_pool(dense, mask_logits))
     raise TypeError(f'{type(network).__name__} has neither an attention pool nor a projection of pooled features; the '
-                    'frozen branch needs a convolutional CLIP (an open_clip ConvNeXt or a CLIP ResNet), or a tower '
-                    'with `mask_embeddings`; or switch it off with ensemble=False')
+                    'frozen branch needs a convolutional CLIP (an open_clip ConvNeXt or a CLIP ResNet) or a '
+                    '`frozen_head` such as ConSE; or switch it off with ensemble=False')

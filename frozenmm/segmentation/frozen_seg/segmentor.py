@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from frozenmm.foundation import ImageTower
 from frozenmm.ops.mask_ensemble import MaskGeometry
+from frozenmm.ops.mask_pool import resize_masks
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.postprocess import MaskResults, all_masks
@@ -32,12 +33,15 @@ class ProposalOptions:
         scale_always: scale the queries' share of unseen classes down even where no SAM mask votes (official).
         pad_before_pool: the official mapping of SAM masks to CLIP's map, which squeezes them; None: as the classifier's
             `compat`.
+        postprocess_twice: the official second post-processing of the proposals for recall, which shows the top left
+            part only where the output is larger than the network's input; None: as the classifier's `compat`.
     """
 
     epsilon: float = 0.2
     threshold: float = 0.5
     scale_always: bool = True
     pad_before_pool: bool | None = None
+    postprocess_twice: bool | None = None
 
 
 @MODELS.register_module()
@@ -51,7 +55,8 @@ class FrozenSeg(FCCLIP):
     Args:
         image_tower: see `FCCLIP`.
         sam_tower: a `SAMTower` or `MobileSAMTower`, or its config; kept at the resolution that this model stretches to.
-        classifier: see `FCCLIP`; likewise criterion, postprocess, mask_padding, data_preprocessor, init_cfg.
+        classifier: see `FCCLIP`; likewise criterion, postprocess, frozen_head, mask_padding, data_preprocessor and
+            init_cfg.
         mask_generator: options of `InjectedMaskGenerator` but the widths, or a module with its signature.
         sam_masks: options of `SAMMaskFolder` (`folder`, `choice`, `count`); None: no folder.
         proposals: options of `ProposalOptions`.
@@ -61,16 +66,16 @@ class FrozenSeg(FCCLIP):
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
-                 mask_padding: bool = False, sam_masks: Mapping[str, object] | None = None,
-                 proposals: Mapping[str, object] | None = None,
+                 frozen_head: Mapping[str, object] | None = None, mask_padding: bool = False,
+                 sam_masks: Mapping[str, object] | None = None, proposals: Mapping[str, object] | None = None,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         sam_tower = build_tower(sam_tower)
         # `build_generator` asks for SAM's width before nn.Module can hold submodules
         self.__dict__['_sam_channels'] = sam_tower.channels[next(reversed(sam_tower.channels))]
         super().__init__(image_tower, classifier, mask_generator=mask_generator, criterion=criterion,
-                         postprocess=postprocess, mask_padding=mask_padding, data_preprocessor=data_preprocessor,
-                         init_cfg=init_cfg)
+                         postprocess=postprocess, frozen_head=frozen_head, mask_padding=mask_padding,
+                         data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.sam_tower = sam_tower
         self.sam_masks = None if sam_masks is None else SAMMaskFolder(**sam_masks)
         self.proposals = ProposalOptions(**(proposals or {}))
@@ -117,9 +122,23 @@ class FrozenSeg(FCCLIP):
                 threshold=options.threshold, scale_always=options.scale_always, order=process.semantic_order,
                 return_scores=process.class_scores)
         if 'proposals' in process.tasks:
-            own = all_masks(mask_logits, geometry)
-            results.proposals = torch.cat([own, all_masks(logits, MaskGeometry.resize_to(geometry.output))])
+            results.proposals = self.all_proposals(mask_logits, logits, geometry)
         return results
+
+    def all_proposals(self, mask_logits: Tensor, sam_logits: Tensor, geometry: MaskGeometry) -> Tensor:
+        """(Q + M, H, W) bool at output size: masks of the queries (Q, h, w), then SAM's (M, H0, W0)."""
+        whole = MaskGeometry.resize_to(geometry.output)
+        if not self.official(self.proposals.postprocess_twice) or geometry.output == geometry.image:
+            return torch.cat([all_masks(mask_logits, geometry), all_masks(sam_logits, whole)])
+        # Parity: the official code cuts and resizes masks that have output size already once more
+        padded = resize_masks(mask_logits[None], geometry.padded)[..., :geometry.image[0], :geometry.image[1]]
+        both = [resize_masks(masks, geometry.output)[0] for masks in (padded, sam_logits[None])]
+        again = torch.cat(both)[:, :geometry.image[0], :geometry.image[1]]
+        return all_masks(again, whole)
+
+    def official(self, choice: bool | None) -> bool:
+        """An option that follows the classifier's `compat` where it is not set."""
+        return self.classifier.compat if choice is None else choice
 
     def masks_of(self, sample: DetDataSample) -> SAMMasks | None:
         """SAM's masks of an image: those of the data sample, else those of the folder, else None.
@@ -138,8 +157,7 @@ class FrozenSeg(FCCLIP):
     def sam_probabilities(self, sam_logits: Tensor, geometry: MaskGeometry, features: TowerFeatures) -> Tensor:
         """Class probabilities (M, K) of SAM's masks (M, H, W) by the frozen branch; void takes part in the softmax."""
         size = tuple(features.map(self.dense_name).shape[-2:])
-        pad = self.classifier.compat if self.proposals.pad_before_pool is None else self.proposals.pad_before_pool
-        if pad:
+        if self.official(self.proposals.pad_before_pool):
             on_map = masks_on_map_compat(sam_logits, size, self.image_tower.input.patch)
         else:
             on_map = masks_on_map(sam_logits, size, image=geometry.image, padded=geometry.padded)

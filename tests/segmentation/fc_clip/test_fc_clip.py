@@ -5,7 +5,16 @@ import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import ConfigDict
-from tiny_segmentors import CONVNEXT, RESNET, TESTING, batch, classifier_options, fc_clip, generator_options
+from tiny_segmentors import (
+    CONVNEXT,
+    RESNET,
+    TESTING,
+    CountingTower,
+    batch,
+    classifier_options,
+    fc_clip,
+    generator_options,
+)
 
 from frozenmm.foundation import fingerprint
 from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor
@@ -90,6 +99,14 @@ def test_a_training_step_changes_the_decoder_and_leaves_the_tower():
     optimizer.step()
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters()))
     assert fingerprint(model.image_tower.network) == frozen
+
+
+def test_losses_use_the_training_classes_in_eval_mode_too():
+    model = fc_clip()
+    model.set_vocabulary(['zebra'])
+    data = model.data_preprocessor(batch((64, 64), annotated=True), True)
+    with torch.no_grad():
+        assert model(**data, mode='loss')['loss_ce'] > 0
 
 
 def test_training_lowers_the_loss():
@@ -194,3 +211,20 @@ def test_a_gray_picture_of_one_colour_gives_finite_results(model):
 def test_a_picture_smaller_than_a_patch_is_an_error(model):
     with pytest.raises(ValueError, match='image 0 is 1x64 pixels, smaller than one patch'):
         predict(model, batch((1, 64)))
+
+
+def test_conse_stands_in_for_the_head_of_clip():
+    pytest.importorskip('timm')
+    from frozenmm.foundation.conse import ConSE
+    from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
+    tower = EfficientNetLiteTower('random', resize_mode='none')
+    model = fc_clip(image_tower=tower, frozen_head=dict(type='ConSE', text_tower=CountingTower()))
+    data = model.data_preprocessor(batch((64, 96)))
+    with torch.no_grad():
+        features = model.extract_feat(data['inputs'], data['data_samples'])
+        masks = torch.ones(1, 1, 16, 24)
+        embeddings, valid = model.frozen_embeddings(features, masks)
+        whole = ConSE(tower, model.frozen_head.text_tower).combine(tower.posteriors(features))
+    assert valid.all()
+    torch.testing.assert_close(embeddings[0], whole, atol=1e-4, rtol=1e-3)
+    assert predict(model, batch((64, 96)))[0].pred_sem_seg.sem_seg.shape == (1, 64, 96)

@@ -107,3 +107,16 @@ def test_the_official_mapping_of_masks_is_an_option(model):
         features = model.extract_feat(data['inputs'], data['data_samples'])
         ours, theirs = (net.sam_probabilities(logits, geometry, features) for net in (model, official))
     assert (ours - theirs).abs().max() > 1e-4
+
+
+def test_the_official_second_postprocessing_of_proposals_is_an_option(model):
+    official = frozen_seg(postprocess=TASKS, proposals=dict(postprocess_twice=True))
+    official.load_state_dict(model.state_dict())
+    found = []
+    for net in (model, official):
+        data = batch((64, 96), output=(128, 192))
+        data['data_samples'][0].sam_masks = quadrants(128, 192)
+        found.append(predict(net, data).pred_proposals.masks)
+    assert torch.equal(found[0][8:], quadrants(128, 192).logits > 0)
+    # the cut shows the top left quarter, which the first mask fills
+    assert found[1][8].all() and not found[1][9].any()
