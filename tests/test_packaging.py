@@ -82,7 +82,8 @@ def test_source_archive_can_build_the_same_wheel(source, wheel, tmp_path):
     (archive, ) = tmp_path.glob('*.tar.gz')
     shutil.unpack_archive(archive, tmp_path)
     (unpacked, ) = (path for path in tmp_path.iterdir() if path.is_dir())
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', NO_TORCH, 'setup.py', '-q', 'bdist_wheel', '-d', str(tmp_path)],
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', NO_TORCH, 'setup.py', '-q', 'bdist_wheel', '-d',
+                    str(tmp_path)],
                    cwd=unpacked, check=True, capture_output=True)
     (path, ) = tmp_path.glob('*.whl')
     again = {name for name in zipfile.ZipFile(path).namelist() if '.dist-info' not in name}
