@@ -12,6 +12,7 @@ from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 
 # image and text towers
+from frozenmm.foundation.feature_cache.cached_tower import CachedTower
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
