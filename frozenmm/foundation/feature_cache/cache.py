@@ -258,8 +258,8 @@ class FeatureCache:
     def _no_room(self, size: int, reason: str) -> str:
         free = shutil.disk_usage(self.folder).free
         return (f'the feature cache {self.folder.absolute()} has no room for a shard of {size / 2**20:,.1f} MB '
-                f'({reason}; the disk has {free / 2**20:,.1f} MB free). {len(self._places)} images are stored and stay; '
-                'make room (--prune), raise the quota, or move the folder, and run the same command again')
+                f'({reason}; the disk has {free / 2**20:,.1f} MB free). {len(self._places)} images are stored and '
+                'stay; make room (--prune), raise the quota, or move the folder, and run the same command again')
 
     def _append(self, line: str) -> None:
         """One line at the end of this process's index, on disk when this returns."""

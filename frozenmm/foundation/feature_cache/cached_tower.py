@@ -63,6 +63,12 @@ class CachedTower(WrappingTower):
         shard_mb: megabytes (2**20 bytes) of a shard; a killed process loses at most one.
         **options: arguments of the tower where its config does not name them.
 
+    Attributes:
+        hits: images whose features were read.
+        misses: images whose features were computed.
+        full_is_error: raise when there is no room, instead of going on without storing.
+        seen: collects the keys of all images, when it is a set.
+
     Raises:
         TypeError: `tower` is no image tower.
         ValueError: unknown mode or type; a folder with features of another tower or other options, with every
@@ -80,6 +86,7 @@ class CachedTower(WrappingTower):
         self.store = store
         self.hits = self.misses = 0
         self.full_is_error = False
+        self.seen: set[str] | None = None
         self.cache: FeatureCache | None = None
         if mode != 'off':
             self.cache = FeatureCache(folder, recipe_of(self.inner, store), quota=int(quota_gb * 2**30),
@@ -100,6 +107,8 @@ class CachedTower(WrappingTower):
             return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
         sizes = self._check(images, valid_sizes)
         keys = self.keys(images, sizes, image_stats, num_tokens)
+        if self.seen is not None:
+            self.seen.update(keys)
         found = [self.cache.get(key) for key in keys]
         missing = [index for index, entry in enumerate(found) if entry is None]
         self.hits += len(keys) - len(missing)
@@ -135,8 +144,9 @@ class CachedTower(WrappingTower):
 
     def _not_there(self, missing: int, count: int) -> str:
         folder = '' if self.cache is None else self.cache.folder.absolute()
-        return (f'{missing} of {count} images of a batch are not in the feature cache {folder} ({len(self.cache or ())} '
-                'entries), and mode=\'read\' computes none; fill it with tools/cache_features.py CONFIG or set '
+        entries = 0 if self.cache is None else len(self.cache)
+        return (f'{missing} of {count} images of a batch are not in the feature cache {folder} ({entries} entries), '
+                'and mode=\'read\' computes none; fill it with tools/cache_features.py CONFIG or set '
                 'mode=\'fill\'. Are the random transforms of the pipeline inside StoredVariants?')
 
 

@@ -84,7 +84,8 @@ def claim_folder(folder: Path, recipe: Mapping[str, object]) -> None:
     try:
         found = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f'{path.absolute()} is damaged ({error}); delete the folder and fill the cache again') from None
+        raise ValueError(f'{path.absolute()} is damaged ({error}); delete the folder and fill the cache '
+                         'again') from None
     lines = differences(found, recipe)
     if lines:
         raise ValueError(f'the feature cache {folder.absolute()} does not fit this config:\n  ' + '\n  '.join(lines)

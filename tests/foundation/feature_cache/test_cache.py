@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_no_half_file_and_keeps_what_is_stored(tmp_path):
 
 def test_another_recipe_is_refused(tmp_path):
     filled(tmp_path)
-    with pytest.raises(ValueError, match=r"(?s)does not fit.*fingerprint: '0' in the cache, '1' in the config.*another"):
+    with pytest.raises(ValueError, match=r"(?s)does not fit.*fingerprint: '0' in the cache, '1' in the config"):
         FeatureCache(tmp_path, dict(RECIPE, fingerprint='1'))
 
 
