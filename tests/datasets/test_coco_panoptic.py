@@ -6,13 +6,13 @@ import pytest
 import frozenmm  # noqa: F401
 from frozenmm.registry import DATASETS
 
-PIPELINE = [dict(type='LoadImageFromFile'), dict(type='frozenmm.LoadPanopticMaps'), dict(type='PackDetInputs')]
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='frozenmm.LoadPanopticMaps'), dict(type='mmdet.PackDetInputs')]
 
 
 @pytest.fixture(autouse=True)
 def _scope():
     from mmdet.utils import register_all_modules
-    register_all_modules(init_default_scope=True)
+    register_all_modules(init_default_scope=False)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def mini(shared_dir):
 
 
 def test_all_classes_give_what_mmdets_data_set_gives(mini):
-    ours = DATASETS.build(dict(type='CocoPanoptic', pipeline=PIPELINE, **mini))
+    ours = DATASETS.build(dict(type='frozenmm.CocoPanoptic', pipeline=PIPELINE, **mini))
     theirs = DATASETS.build(dict(type='mmdet.CocoPanopticDataset', **mini))
     assert len(ours) == len(theirs) == 68
     assert ours.metainfo['classes'] == tuple(theirs.metainfo['classes'])
@@ -38,7 +38,7 @@ def test_all_classes_give_what_mmdets_data_set_gives(mini):
 
 
 def test_part_of_the_classes_leaves_the_others_void(mini):
-    part = DATASETS.build(dict(type='CocoPanoptic', pipeline=PIPELINE, **mini,
+    part = DATASETS.build(dict(type='frozenmm.CocoPanoptic', pipeline=PIPELINE, **mini,
                                vocabulary=dict(of='coco_panoptic_133', only=['wall', 'person'])))
     assert part.metainfo['classes'] == ('person', 'wall-other-merged')
     assert part.metainfo['thing_classes'] == ('person', ) and part.metainfo['category_ids'] == (1, 199)
@@ -47,7 +47,7 @@ def test_part_of_the_classes_leaves_the_others_void(mini):
 
 
 def test_images_without_any_segment_of_the_classes_are_dropped_on_request(mini):
-    make = dict(type='CocoPanoptic', vocabulary=dict(of='coco_panoptic_133', only=['zebra']), **mini)
+    make = dict(type='frozenmm.CocoPanoptic', vocabulary=dict(of='coco_panoptic_133', only=['zebra']), **mini)
     assert len(DATASETS.build(dict(make))) == 68
     kept = DATASETS.build(make | dict(filter_cfg=dict(filter_empty_gt=True)))
     assert 0 < len(kept) < 5
@@ -56,4 +56,4 @@ def test_images_without_any_segment_of_the_classes_are_dropped_on_request(mini):
 
 def test_a_missing_file_is_named(mini):
     with pytest.raises(FileNotFoundError, match='no panoptic annotation file .*nothing.json'):
-        DATASETS.build(dict(type='CocoPanoptic', **{**mini, 'ann_file': 'nothing.json'}))
+        DATASETS.build(dict(type='frozenmm.CocoPanoptic', **{**mini, 'ann_file': 'nothing.json'}))
