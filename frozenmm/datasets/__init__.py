@@ -11,6 +11,7 @@ if installed('mmcv'):
     __all__ += ['COCO20iDataset', 'EpisodicSegDataset', 'FSS1000Dataset', 'LoadEpisodeMap', 'Mosaic4Dataset',
                 'PASCAL5iDataset', 'StoredVariants']
 if installed('mmdet'):
+    from frozenmm.datasets.coco_panoptic import CocoPanoptic
     from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic
     from frozenmm.datasets.panoptic_maps import LoadPanopticMaps
-    __all__ += ['GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']
+    __all__ += ['CocoPanoptic', 'GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']
