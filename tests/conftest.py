@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 import frozenmm  # noqa: F401  (fills the holes of the installation before any test imports mmcv)
 
@@ -56,3 +58,12 @@ def _threads_per_worker() -> None:
     """One thread per parallel worker, so that a small machine is not oversubscribed."""
     if 'PYTEST_XDIST_WORKER' in os.environ:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _default_scope_ends_with_the_test() -> Iterator[None]:
+    """Runners and mmdet's set-up change a process-wide default scope, in which other tests would look names up."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)

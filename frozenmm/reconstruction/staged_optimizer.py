@@ -1,0 +1,231 @@
+"""The official first-order loop: three stages of Adam on photometric, geometric and anchor terms (spec section 5)."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from frozenmm.reconstruction.cameras import focal_intrinsics, invert_intrinsics
+from frozenmm.reconstruction.lwlr import ANCHORS, BANDWIDTH_PX, LWLR, corrected_depth
+from frozenmm.reconstruction.motions import MOTIONS, chain, relative_angles
+from frozenmm.reconstruction.pair_sampling import PairDraw, PairSampler
+from frozenmm.reconstruction.warp import anchor_norm, geometric_residuals, photometric_residuals, trimmed_mean, warp
+
+FIRST_FOCAL_RATIO = 1.2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Settings of one stage.
+
+    Attributes:
+        iterations: evaluations of the loss.
+        photometric: weight of the colour term.
+        geometric: weight of the depth term.
+        anchors: weight of the anchor term.
+        lr_translation: learning rate of the translations.
+        lr_rotation: of the rotations.
+        lr_focal: of the focal ratio.
+        lr_depth: of scale and shift.
+        lr_anchors: of the anchors.
+        trim: values from this quantile on are left out; None keeps all.
+        by_angle: references drawn by angle, not from the neighbours only.
+    """
+
+    iterations: int
+    photometric: float
+    geometric: float
+    anchors: float
+    lr_translation: float
+    lr_rotation: float
+    lr_focal: float
+    lr_depth: float
+    lr_anchors: float
+    trim: float | None
+    by_angle: bool
+
+
+OFFICIAL_STAGES = (
+    Stage(2000, 2.0, 0.5, 0.01, 1e-2, 1e-3, 1e-2, 1e-1, 1e-1, 0.9, False),
+    Stage(2000, 2.0, 1.0, 0.1, 1e-3, 1e-4, 1e-2, 1e-2, 1e-2, 0.9, True),
+    Stage(2000, 2.0, 0.1, 0.1, 1e-3, 1e-4, 1e-2, 1e-2, 1e-2, None, True),
+)
+
+
+@dataclass
+class StagedParameters:
+    """The unknowns of F frames.
+
+    Attributes:
+        translations: (F - 1, 3) float64, first half of the motion from every frame to the next.
+        rotations: (F - 1, 3) float64, second half.
+        focal_ratio: (1, ) float64, focal length over the mean of height and width.
+        scale: (F, ) of the affine depth.
+        shift: (F, ) of the affine depth.
+        anchors: (F, 5, 5) multipliers.
+    """
+
+    translations: Tensor
+    rotations: Tensor
+    focal_ratio: Tensor
+    scale: Tensor
+    shift: Tensor
+    anchors: Tensor
+
+    @classmethod
+    def start(cls, frames: int, *, device: torch.device | str | None = None) -> StagedParameters:
+        """All cameras equal, unit scale, no shift."""
+        zeros = torch.zeros(frames - 1, 3, dtype=torch.float64, device=device)
+        focal = torch.full((1, ), FIRST_FOCAL_RATIO, dtype=torch.float64, device=device)
+        return cls(zeros, zeros.clone(), focal, torch.ones(frames, device=device), torch.zeros(frames, device=device),
+                   torch.ones(frames, ANCHORS, ANCHORS, device=device))
+
+    def as_leaves(self) -> StagedParameters:
+        """Copies that collect gradients."""
+        return StagedParameters(*(getattr(self, f.name).detach().clone().requires_grad_() for f in fields(self)))
+
+
+@dataclass
+class StagedLosses:
+    """Terms of one evaluation, unweighted, and their weighted total."""
+
+    photometric: Tensor
+    geometric: Tensor
+    anchors: Tensor
+    total: Tensor
+
+
+@dataclass
+class StagedResult:
+    """What the loop ends with.
+
+    Attributes:
+        parameters: the unknowns.
+        poses_w2c: (F, 4, 4) float64.
+        intrinsics_px: (3, 3) at the size of the optimisation.
+        depth: (F, H, W) at that size; negative values are left as they are.
+        losses: (iterations, 3) float64: photometric, geometric, anchors.
+    """
+
+    parameters: StagedParameters
+    poses_w2c: Tensor
+    intrinsics_px: Tensor
+    depth: Tensor
+    losses: Tensor
+
+
+class StagedOptimizer:
+    """Scale, shift, anchors, motions and focal length of a clip, by Adam.
+
+    Args:
+        images: (F, 3, H, W) in 0..1.
+        affine_depth: (F, H, W).
+        original_size: (height, width) of the images before their resize; default: the size given.
+        parameters: where to start; default: `StagedParameters.start`.
+        stages: what is run.
+        motion: parametrisation of the motions: 'se3', 'euler' or 'quaternion'.
+        bandwidth_px: of the correction.
+        invalid: (F, H, W) bool, pixels left out.
+        compat: the official sampling positions, node positions, self pairs and arccosine.
+        seed: of pairs and pixels.
+
+    Raises:
+        ValueError: fewer than 2 frames, shapes that do not fit, or an unknown motion.
+    """
+
+    def __init__(self, images: Tensor, affine_depth: Tensor, *, original_size: tuple[int, int] | None = None,
+                 parameters: StagedParameters | None = None, stages: tuple[Stage, ...] = OFFICIAL_STAGES,
+                 motion: str = 'se3', bandwidth_px: float = BANDWIDTH_PX, invalid: Tensor | None = None,
+                 compat: bool = False, seed: int = 0) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[:1] + images.shape[2:] != affine_depth.shape:
+            raise ValueError(f'images must be (F, 3, H, W) and affine_depth (F, H, W) of the same size, got '
+                             f'{tuple(images.shape)} and {tuple(affine_depth.shape)}')
+        if len(images) < 2:
+            raise ValueError('an alignment needs at least 2 frames, got 1')
+        if motion not in MOTIONS:
+            raise ValueError(f'motion must be one of {sorted(MOTIONS)}, got {motion!r}')
+        self.images, self.affine_depth, self.invalid = images.float(), affine_depth.float(), invalid
+        self.size = (int(images.shape[2]), int(images.shape[3]))
+        self.original_size = original_size or self.size
+        self.parameters = (parameters or StagedParameters.start(len(images), device=images.device)).as_leaves()
+        self.stages, self.motion, self.compat = stages, MOTIONS[motion], compat
+        self.lwlr = LWLR(self.size, bandwidth_px=bandwidth_px, compat=compat, device=images.device)
+        self.sampler = PairSampler(len(images), self.size, generator=torch.Generator().manual_seed(seed),
+                                   compat=compat)
+
+    def poses(self) -> Tensor:
+        """World-to-camera poses (F, 4, 4) of the current parameters."""
+        parameters = self.parameters
+        return chain(self.motion(torch.cat((parameters.translations, parameters.rotations), 1)))
+
+    def intrinsics(self) -> Tensor:
+        """Current intrinsics (3, 3) at the size of the optimisation."""
+        return focal_intrinsics(self.parameters.focal_ratio, self.original_size, self.size)
+
+    def depth(self, *, keep_negative: bool = False) -> Tensor:
+        """Current depth (F, H, W)."""
+        parameters = self.parameters
+        return corrected_depth(self.affine_depth, parameters.scale, parameters.shift, parameters.anchors, self.lwlr,
+                               keep_negative=keep_negative)
+
+    def evaluate(self, stage: Stage, draw: PairDraw) -> StagedLosses:
+        """The loss of given pairs and pixels under the current parameters."""
+        intrinsics = self.intrinsics()
+        warped = warp(self.images, self.depth(), self.poses(), intrinsics, invert_intrinsics(intrinsics),
+                      draw.targets, draw.references, draw.pixels, invalid=self.invalid, compat=self.compat)
+        photometric = trimmed_mean(photometric_residuals(warped), stage.trim)
+        geometric = trimmed_mean(geometric_residuals(warped), stage.trim)
+        anchors = anchor_norm(self.parameters.anchors, draw.targets, draw.references)
+        total = stage.photometric * photometric + stage.geometric * geometric + stage.anchors * anchors
+        return StagedLosses(photometric, geometric, anchors, total)
+
+    def run(self, draws: Iterable[PairDraw] | None = None,
+            report: Callable[[int, int, StagedLosses], None] | None = None) -> StagedResult:
+        """All stages; the last evaluation takes no step.
+
+        Args:
+            draws: pairs and pixels of every iteration; default: drawn under the seed.
+            report: called after every evaluation with its index, their total number and the losses.
+        """
+        given = iter(draws) if draws is not None else None
+        optimizer = self._optimizer()
+        total = sum(stage.iterations for stage in self.stages)
+        losses = torch.zeros(total, 3, dtype=torch.float64)
+        for index, stage in enumerate(self._schedule(optimizer)):
+            evaluation = self.evaluate(stage, self._draw(stage, given))
+            losses[index] = torch.stack((evaluation.photometric.detach(), evaluation.geometric.detach(),
+                                         evaluation.anchors.detach().to(evaluation.geometric.dtype)))
+            if index + 1 < total:
+                optimizer.zero_grad()
+                evaluation.total.backward()
+                optimizer.step()
+            if report is not None:
+                report(index, total, evaluation)
+        with torch.no_grad():
+            depth = self.depth(keep_negative=True)
+            return StagedResult(self.parameters, self.poses(), self.intrinsics(), depth, losses)
+
+    def _optimizer(self) -> torch.optim.Adam:
+        p = self.parameters
+        groups = ([p.translations], [p.rotations], [p.focal_ratio], [p.scale, p.shift], [p.anchors])
+        return torch.optim.Adam([{'params': group} for group in groups], betas=(0.9, 0.999), eps=1e-8)
+
+    def _schedule(self, optimizer: torch.optim.Adam) -> Iterator[Stage]:
+        for stage in self.stages:
+            rates = (stage.lr_translation, stage.lr_rotation, stage.lr_focal, stage.lr_depth, stage.lr_anchors)
+            for group, rate in zip(optimizer.param_groups, rates):
+                group['lr'] = rate
+            for _ in range(stage.iterations):
+                yield stage
+
+    def _draw(self, stage: Stage, given: Iterator[PairDraw] | None) -> PairDraw:
+        if given is not None:
+            return next(given)
+        with torch.no_grad():
+            angles = relative_angles(self.poses(), compat=self.compat) if stage.by_angle else None
+        while True:
+            draw = self.sampler.draw(angles)
+            if len(draw.targets):  # the official draw can leave no pair at all on very short clips
+                return draw
