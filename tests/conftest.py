@@ -61,9 +61,8 @@ def _threads_per_worker() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _default_scope_ends_with_the_test() -> Iterator[None]:
+def _no_default_scope_but_the_test_s_own() -> Iterator[None]:
     """Runners and mmdet's set-up change a process-wide default scope, in which other tests would look names up."""
-    before = DefaultScope._instance_dict.copy()
+    DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
