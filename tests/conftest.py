@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from mmengine.registry import DefaultScope
 
 import frozenmm  # noqa: F401  (fills the holes of the installation before any test imports mmcv)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# a timing is never a test: on a busy machine drawing an example can take a minute
+settings.register_profile('busy_machine', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('busy_machine')
 
 
 def _shared_folder() -> Path:
