@@ -29,8 +29,17 @@ class WrappingTower(ImageTower):
         if inner.gradient == 'through':
             raise ValueError(f'{inner.name} has gradient=\'through\', whose features cannot be reused; use '
                              '\'detached\'')
+        # outside the module tree: the state dict holds one record of the network, the one of this tower
+        self.__dict__['inner'] = inner
         super().__init__(inner._frozen, input=inner.input, channels=inner.channels, strides=inner.strides,
                          token_channels=inner.token_channels, resize_mode=inner.resize_mode, size=inner.size,
                          legacy_border=inner.legacy_border, quantise=inner.quantise, compile=inner.compile_network)
-        # outside the module tree: the state dict holds one record of the network, the one of this tower
-        self.__dict__['inner'] = inner
+
+    @property
+    def legacy_border(self) -> bool:  # type: ignore[override]
+        """The border of `inner`, which alone prepares images; converted checkpoints set it after construction."""
+        return self.inner.legacy_border
+
+    @legacy_border.setter
+    def legacy_border(self, value: bool) -> None:
+        self.inner.legacy_border = value
