@@ -7,6 +7,9 @@ from frozenmm.compat import explained
 # image vectors in text space
 from frozenmm.foundation.conse import ConSE
 
+# frozen depth networks
+from frozenmm.foundation.depth_networks import HFDepth, LeReS
+
 # frozen parts for any model
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck

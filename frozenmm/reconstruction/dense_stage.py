@@ -30,6 +30,7 @@ class DenseSettings:
         weight: of a point.
         track_weight: of a track's depth residual.
         steps: of Gauss-Newton.
+        min_tracks: frames with fewer observations take no part.
     """
 
     stride: int = 8
@@ -40,7 +41,8 @@ class DenseSettings:
     width: float = 0.03
     weight: float = 0.15
     track_weight: float = 3.0
-    steps: int = 6
+    steps: int = 3
+    min_tracks: int = 12
 
 
 class DenseStage:
@@ -79,8 +81,11 @@ class DenseStage:
 
     def _pairs(self, log_maps: np.ndarray) -> list[tuple[int, int]]:
         pairs = []
-        for a in range(len(log_maps)):
-            shares = np.array([0.0 if b == a else self._carry(log_maps, a, b)[0].mean() for b in range(len(log_maps))])
+        # frames without tracks have no pose of their own, so their depth would pull the others wrong
+        placed = np.bincount(self.bundle.tracks.frame, minlength=len(log_maps)) >= self.settings.min_tracks
+        for a in np.flatnonzero(placed).tolist():
+            shares = np.array([self._carry(log_maps, a, b)[0].mean() if placed[b] and b != a else 0.0
+                               for b in range(len(log_maps))])
             partners = np.argsort(-shares, kind='stable')[:self.settings.partners]
             pairs += [(a, int(b)) for b in partners if shares[b] > self.settings.overlap]
         return pairs

@@ -19,7 +19,7 @@ from frozenmm.reconstruction.features import (
     match_frames,
     pixel_unit,
 )
-from frozenmm.reconstruction.track_start import FOCAL_RATIOS, SHIFTS, best_start
+from frozenmm.reconstruction.track_start import FOCAL_RATIOS, NOTHING_SHARED, SHIFTS, best_start
 
 Report = Callable[[str, int, int], None]
 PRIOR_RATIO = 1.2
@@ -59,15 +59,17 @@ class TrackSolution:
         state: all unknowns.
         depth: (F, H, W) z-depth in the unit of the poses.
         tracks: the observations that are left.
+        found: (F, ) observations per frame at the start.
         inliers: (F, ) observations per frame that are left.
-        reprojection_px: median over the observations.
+        reprojection: (O, ) distances in pixels of the observations that are left.
     """
 
     state: BundleState
     depth: np.ndarray
     tracks: Tracks
+    found: np.ndarray
     inliers: np.ndarray
-    reprojection_px: float
+    reprojection: np.ndarray
 
 
 def find_tracks(images: np.ndarray, settings: MatchSettings, report: Report | None = None) -> Tracks:
@@ -96,6 +98,8 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     Raises:
         ValueError: no two frames could be joined.
     """
+    if not len(tracks):
+        raise ValueError(NOTHING_SHARED)
     height, width = depth.size
     unit, mean_side = pixel_unit(height, width), (height + width) / 2
     widths = replace(settings.bundle, fixed_focal=focal_px is not None)
@@ -119,8 +123,8 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     state = replace(state, depth=DenseStage(bundle, state, settings.dense).run())
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    inliers = np.bincount(bundle.tracks.frame, minlength=len(depth.maps))
-    return TrackSolution(state, np.exp(depth.log_maps(state.depth)), bundle.tracks, inliers, float(np.median(pixels)))
+    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
+    return TrackSolution(state, np.exp(depth.log_maps(state.depth)), bundle.tracks, found, inliers, pixels)
 
 
 def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[Tracks, BundleState]:
@@ -129,7 +133,7 @@ def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[
     kept = (np.linalg.norm(pixels, axis=1) <= limit_px) & (points[:, 2] > 0)
     tracks, old, _ = bundle.tracks.subset(kept)
     if not len(tracks):
-        raise ValueError('no feature track fits any camera; use mode "direct", or images with more overlap and texture')
+        raise ValueError(NOTHING_SHARED)
     return tracks, replace(state, points=state.points[old])
 
 

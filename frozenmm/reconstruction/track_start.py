@@ -14,6 +14,8 @@ FOCAL_RATIOS = (0.79, 1.2)
 SHIFTS = (0.1, 0.5)
 MIN_KNOWN = 12
 PNP_PX = 6.0
+NOTHING_SHARED = ('no two frames share enough feature tracks to be joined: they show different things, or nothing with '
+                  'texture. Give frames with more overlap (a smaller step of the video) and less blur')
 
 
 class Growth:
@@ -141,6 +143,5 @@ def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float
             if best is None or key < best[0]:
                 best = (key, state, inliers)
     if best is None:
-        raise ValueError('no two frames share enough feature tracks to be joined; use mode "direct", or images with '
-                         'more overlap and texture')
+        raise ValueError(NOTHING_SHARED)
     return best[1], best[2]
