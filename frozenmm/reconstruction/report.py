@@ -42,13 +42,13 @@ def draw_report(path: Path, images: np.ndarray, frozen: np.ndarray, result: Alig
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.05, 0.445, 0.93, 0.012)), orientation='horizontal')
     bar.set_label('aligned depth in the unit of the poses (one scale for all frames)')
     plots = figure.add_gridspec(1, 3, left=0.06, right=0.98, top=0.35, bottom=0.06, wspace=0.28)
-    for place, draw in zip(plots, (lambda axes: _draw_path(axes, result.poses_c2w),
-                                   lambda axes: _draw_residuals(axes, result), lambda axes: _draw_counts(axes, result))):
-        draw(figure.add_subplot(place))
+    for place, draw in zip(plots, (_draw_path, _draw_residuals, _draw_counts)):
+        draw(figure.add_subplot(place), result)
     return write_whole(path, lambda file: figure.savefig(file, format='png', dpi=80))
 
 
-def _draw_path(axes: object, poses: np.ndarray) -> None:
+def _draw_path(axes: object, result: Alignment) -> None:
+    poses = result.poses_c2w
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
     reach = 0.06 * max(float(np.ptp(centres, axis=0).max()), 1e-9)
     axes.plot(centres[:, 0], centres[:, 2], '-', color='0.6')
