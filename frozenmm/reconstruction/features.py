@@ -124,7 +124,7 @@ def mutual_matches(first: torch.Tensor, second: torch.Tensor, *, ratio: float) -
     back = cosine.argmax(0)
     cosine.scatter_(1, index[:, None], -1.0)
     runner_up = cosine.amax(1)
-    near, far = (2 - 2 * best).clamp(min=0), (2 - 2 * runner_up).clamp(min=1e-12)
+    near, far = (2 - 2 * best).clamp(min=0), (2 - 2 * runner_up).clamp(min=0)
     rows = torch.arange(len(first))
     kept = (back[index] == rows) & (near < ratio**2 * far)
     return torch.stack((rows[kept], index[kept]), 1).numpy(), near[kept].numpy()
