@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from frozenmm.compat import Problem, problems
 from frozenmm.ops import build, loader
 from frozenmm.version import __version__
 
@@ -65,6 +66,7 @@ class Report:
     libraries: dict[str, str]
     operators: list[Operator]
     packages: list[Package]
+    problems: list[Problem]
 
 
 def installed_version(distribution: str) -> str | None:
@@ -115,13 +117,14 @@ def collect() -> Report:
                 for name, adds in OPTIONAL.items()]
     versions = {'frozenmm': __version__, 'torch': torch.__version__, **{n: installed_version(n) for n in CORE}}
     libraries = {kind: _library_line(kind) for kind in ('cpu', 'cuda')}
-    return Report(versions, _machine(), libraries, operators, packages)
+    return Report(versions, _machine(), libraries, operators, packages, problems())
 
 
 def render(report: Report) -> str:
     """The report as text."""
     lines = ['versions']
     lines += [f'  {name:<16} {found or "not installed"}' for name, found in report.versions.items()]
+    lines += ['version problems'] + [f'  {problem}' for problem in report.problems or ['none']]
     lines += ['machine'] + [f'  {name:<16} {value}' for name, value in report.machine.items()]
     lines += ['libraries of kernels'] + [f'  {kind:<16} {line}' for kind, line in report.libraries.items()]
     lines += [f'operators (FROZENMM_OPS={loader.mode()})']

@@ -2,14 +2,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+from mmengine.registry import DefaultScope
 
 import frozenmm  # noqa: F401  (fills the holes of the installation before any test imports mmcv)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# a timing is never a test: on a busy machine drawing an example can take a minute
+settings.register_profile('busy_machine', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('busy_machine')
 
 
 def _shared_folder() -> Path:
@@ -56,3 +63,11 @@ def _threads_per_worker() -> None:
     """One thread per parallel worker, so that a small machine is not oversubscribed."""
     if 'PYTEST_XDIST_WORKER' in os.environ:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_default_scope_but_the_test_s_own() -> Iterator[None]:
+    """Runners and mmdet's set-up change a process-wide default scope, in which other tests would look names up."""
+    DefaultScope._instance_dict.clear()
+    yield
+    DefaultScope._instance_dict.clear()

@@ -37,7 +37,7 @@ def wheel(source) -> zipfile.ZipFile:
 
 def tracked(folder: str) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob('*')
-            if path.is_file() and not UNTRACKED & set(path.parts) and path.suffix not in ('.pyc', '.so', '.o')}
+            if path.is_file() and not UNTRACKED & set(path.relative_to(ROOT).parts) and path.suffix not in ('.pyc', '.so', '.o')}
 
 
 def test_wheel_carries_configs_and_tools_where_mim_looks(wheel):

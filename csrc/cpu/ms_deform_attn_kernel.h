@@ -178,11 +178,9 @@ inline void prepare(const Samples<typename F::Scalar>& s, const typename F::Scal
   }
 }
 
-// sum over samples and corners of weight * row, for NV vectors of channels.
-template <class R, int NV, bool DIRECT>
-inline void gather(const Samples<typename R::Scalar>& s, const typename R::Scalar* rows,
-                   const typename R::Scalar* zero_row, typename R::Scalar* out) {
-  using C = typename R::Scalar;
+// sum over samples and corners of weight * row, for NV vectors of channels. Rows are of type T; DIRECT: in the tensor.
+template <class R, int NV, bool DIRECT, class T>
+inline void gather(const Samples<typename R::Scalar>& s, const T* rows, const T* zero_row, typename R::Scalar* out) {
   constexpr int SETS = NV <= 2 ? 4 : NV <= 4 ? 2 : 1;  // independent sums hide the latency of the additions
   typename R::V sum[SETS][NV];
   for (int k = 0; k < SETS; ++k)
@@ -191,10 +189,11 @@ inline void gather(const Samples<typename R::Scalar>& s, const typename R::Scala
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
       const int32_t offset = s.offset[c][i];
-      const C* row = DIRECT && offset == s.outside ? zero_row : rows + offset;
+      const T* row = DIRECT && offset == s.outside ? zero_row : rows + offset;
       const auto weight = R::set(s.weight[c][i]);
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) sum[c % SETS][v] = R::fma(weight, R::load(row + v * R::W), sum[c % SETS][v]);
+      for (int v = 0; v < NV; ++v)
+        sum[c % SETS][v] = R::fma(weight, load_row<R>(row + v * R::W, R::W), sum[c % SETS][v]);
     }
   }
   for (int v = 0; v < NV; ++v) {
@@ -333,6 +332,7 @@ struct Kernel {
   using C = typename F::Scalar;
   static constexpr int MAX = sizeof(typename R::V) == 64 && R::W >= 16 ? 8 : 4;
   static constexpr bool kSameType = same_type<C, T>::value;
+  static constexpr bool kReadable = kSameType || same_type<T, Bf16>::value;  // cheap enough to convert at every read
 
   const Problem& p;
   const Slice& part;
@@ -360,15 +360,15 @@ struct Kernel {
     prepare<F, REF>(samples, at(p.locations, query, 2 * count), at(p.weights, query, count), reference(query), levels);
   }
 
-  template <bool DIRECT>
-  void forward_queries(const C* rows, const C* zero_row, C* buffer, int64_t padded) const {
+  template <bool DIRECT, class Row>
+  void forward_queries(const Row* rows, const Row* zero_row, C* buffer, int64_t padded) const {
     T* out = static_cast<T*>(p.output) + ((part.image * p.queries + part.first_query) * p.heads + part.head) * p.channels;
     for (int64_t q = part.first_query; q < part.end_query; ++q, out += p.heads * p.channels) {
       prepare_query(q);
       const bool in_place = kSameType && padded == p.channels;
       C* target = in_place ? reinterpret_cast<C*>(out) : buffer;
       for_blocks<MAX>(padded, R::W, [&](auto vectors, int64_t channel) {
-        gather<R, decltype(vectors)::value, DIRECT>(samples, rows + channel, zero_row, target + channel);
+        gather<R, decltype(vectors)::value, DIRECT, Row>(samples, rows + channel, zero_row, target + channel);
       });
       if (!in_place) store_row(buffer, out, p.channels);
     }
@@ -376,7 +376,7 @@ struct Kernel {
 
   bool forward() {
     const int64_t padded = round_up(p.channels, R::W);
-    const bool direct = kSameType && padded == p.channels && !part.packed;
+    const bool direct = kReadable && padded == p.channels && !part.packed;
     Arena arena;
     C *block = nullptr, *buffer = nullptr;
     for (int pass = 0; pass < 2; ++pass) {
@@ -389,11 +389,12 @@ struct Kernel {
     if (direct) {
       for (int64_t d = 0; d < padded; ++d) block[d] = 0;
       samples.fill(p, static_cast<int32_t>(p.heads * p.channels), -1);
-      forward_queries<true>(reinterpret_cast<const C*>(head_values()), block, buffer, padded);
+      // zeros are the same bits in every type
+      if constexpr (kReadable) forward_queries<true>(head_values(), reinterpret_cast<const T*>(block), buffer, padded);
     } else {
       pack<R>(head_values(), block, p.keys, p.heads * p.channels, p.channels, padded);
       samples.fill(p, static_cast<int32_t>(padded), static_cast<int32_t>(p.keys * padded));
-      forward_queries<false>(block, nullptr, buffer, padded);
+      forward_queries<false, C>(block, nullptr, buffer, padded);
     }
     return true;
   }

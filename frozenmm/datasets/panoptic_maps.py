@@ -1,23 +1,10 @@
 """Panoptic annotations without the package panopticapi, which no package index carries."""
 from __future__ import annotations
 
-import numpy as np
 from mmdet.datasets.transforms import LoadAnnotations, LoadPanopticAnnotations
 
+from frozenmm.datasets.panoptic_files import segment_ids
 from frozenmm.registry import TRANSFORMS
-
-
-def segment_ids(colours: np.ndarray) -> np.ndarray:
-    """Segment ids of a COCO panoptic map.
-
-    Args:
-        colours: (H, W, 3) uint8 RGB.
-
-    Returns:
-        (H, W) int64, R + 256 G + 65536 B.
-    """
-    red, green, blue = np.moveaxis(colours.astype(np.int64), -1, 0)
-    return red + 256 * green + 65536 * blue
 
 
 @TRANSFORMS.register_module()

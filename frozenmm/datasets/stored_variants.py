@@ -26,6 +26,9 @@ class StoredVariants(BaseTransform):
         seed: another seed gives other variants.
 
     The result gets the key `variant`.
+
+    Attributes:
+        only: the variant to make instead of a random one, for going through all of them.
     """
 
     def __init__(self, transforms: list[dict | Callable], variants: int = 8, seed: int = 0) -> None:
@@ -34,10 +37,11 @@ class StoredVariants(BaseTransform):
         self.inner = Compose(transforms)
         self.variants = variants
         self.seed = seed
+        self.only: int | None = None
 
     def transform(self, results: dict) -> dict | None:
         """The transformed sample; None where an inner transform drops it."""
-        variant = np.random.randint(self.variants)
+        variant = np.random.randint(self.variants) if self.only is None else self.only
         key = zlib.crc32(f'{self.seed}/{results["img_path"]}/{variant}'.encode())
         with _randomness(key):
             results = self.inner(results)

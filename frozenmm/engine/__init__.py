@@ -3,9 +3,11 @@ from frozenmm.engine.accelerate_hook import AccelerateHook
 from frozenmm.engine.autocast import AutocastOptimWrapper
 from frozenmm.engine.progress import ProgressHook
 from frozenmm.engine.time_budget import TimeBudgetHook
+from frozenmm.engine.warmup_cosine import FusionOptimWrapperConstructor, WarmupCosineHook
 from frozenmm.registry import installed
 
-__all__ = ['AccelerateHook', 'AutocastOptimWrapper', 'ProgressHook', 'TimeBudgetHook']
+__all__ = ['AccelerateHook', 'AutocastOptimWrapper', 'FusionOptimWrapperConstructor', 'ProgressHook', 'TimeBudgetHook',
+           'WarmupCosineHook']
 
 if installed('mmcv'):
     from frozenmm.engine.beside_truth import BesideTruthHook

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-USER_ERRORS = (ValueError, TypeError, FileNotFoundError, KeyError, ImportError)
+USER_ERRORS = (ValueError, TypeError, OSError, KeyError, ImportError)
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -36,12 +36,13 @@ def explain_miss(name: str, kind: str) -> str:
     known = {f'{scope_}.{key}': key for scope_, key in _registered(kind)}
     same = sorted(full for full, key in known.items() if key == plain)
     text = f'no {kind} is registered as {name!r}'
-    if same:
-        return f'{text}, but {same[0]!r} is; write type={same[0]!r}'
     scopes = {full.partition('.')[0] for full in known}
     if scope and scope not in scopes:
+        other = f', or take {same[0]!r}' if same else ''
         return (f'{text}: the package {scope!r} has not been imported; add it to the config: '
-                f'custom_imports = dict(imports=[{scope!r}])')
+                f'custom_imports = dict(imports=[{scope!r}]){other}')
+    if same:
+        return f'{text}, but {same[0]!r} is; write type={same[0]!r}'
     close = difflib.get_close_matches(plain, sorted(set(known.values())), n=3, cutoff=0.6)
     nearest = [full for key in close for full, value in known.items() if value == key][:3]
     advice = f'nearest: {", ".join(nearest)}' if nearest else f'no similar name among {len(known)} registered ones'

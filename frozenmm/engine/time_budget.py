@@ -52,7 +52,7 @@ class TimeBudgetHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Take up the time that a resumed checkpoint has spent already."""
         self.seconds = float(runner.message_hub.runtime_info.get(_SPENT, 0.0))
-        self._mark = time.perf_counter()
+        self._mark = None  # a resumed loop first skips the batches that it has seen
         if self.iterations is not None:
             self._end_at(runner, self.iterations)
         elif self.share(runner) >= 1:

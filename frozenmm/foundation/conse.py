@@ -104,8 +104,10 @@ class ConSE(nn.Module):
         super().__init__()
         if not 1 <= top_k <= NUM_CLASSES:
             raise ValueError(f'top_k must be in 1..{NUM_CLASSES}, got {top_k}')
-        image = image_tower if image_tower is not None else dict(type='EfficientNetLiteTower', resize_mode='squash')
-        text = text_tower if text_tower is not None else dict(type='MiniLMTextTower')
+        # with scope, so that they are found from within mmdet's and mmseg's too
+        image = image_tower if image_tower is not None else dict(
+            type='frozenmm.EfficientNetLiteTower', resize_mode='squash')
+        text = text_tower if text_tower is not None else dict(type='frozenmm.MiniLMTextTower')
         self.image_tower = MODELS.build(image) if isinstance(image, Mapping) else image
         self.text_tower = MODELS.build(text) if isinstance(text, Mapping) else text
         if not isinstance(self.image_tower, EfficientNetLiteTower):

@@ -3,14 +3,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from frozenmm.foundation.image_tower import ImageTower
+from frozenmm.foundation.wrapping_tower import WrappingTower
 from frozenmm.registry import MODELS
-from frozenmm.structures import ImageStats, TowerFeatures
+from frozenmm.structures import ImageStats, TowerFeatures, join_features, split_features
 
 
 class FeatureMemory:
@@ -58,7 +59,7 @@ class FeatureMemory:
 
 
 @MODELS.register_module()
-class RememberingTower(ImageTower):
+class RememberingTower(WrappingTower):
     """A tower around another one: an image that it has seen before, pixel for pixel, costs no forward pass.
 
     It pays where the same pixels come back: few images, and augmentation with a finite number of outcomes
@@ -76,25 +77,10 @@ class RememberingTower(ImageTower):
             outputs depend on the graph.
     """
 
-    inner: ImageTower
-
     def __init__(self, tower: dict | ImageTower, *, megabytes: float = 1024, **options: object) -> None:
-        if options and not isinstance(tower, dict):
-            raise ValueError(f'{list(options)} must be given to the tower itself when RememberingTower gets a built '
-                             'one')
-        inner = MODELS.build({**options, **tower}) if isinstance(tower, dict) else tower
-        if not isinstance(inner, ImageTower):
-            raise TypeError(f'RememberingTower needs an image tower, got {type(inner).__name__}')
+        super().__init__(tower, **options)
         if megabytes <= 0:
             raise ValueError(f'megabytes must be positive, got {megabytes}')
-        if inner.gradient == 'through':
-            raise ValueError(f'{inner.name} has gradient=\'through\', whose features cannot be reused; use '
-                             '\'detached\'')
-        super().__init__(inner._frozen, input=inner.input, channels=inner.channels, strides=inner.strides,
-                         token_channels=inner.token_channels, resize_mode=inner.resize_mode, size=inner.size,
-                         legacy_border=inner.legacy_border, quantise=inner.quantise, compile=inner.compile_network)
-        # outside the module tree: the state dict holds one record of the network, the one of this tower
-        self.__dict__['inner'] = inner
         self.memory = FeatureMemory(int(megabytes * 2**20))
 
     def forward(  # type: ignore[override]
@@ -105,44 +91,24 @@ class RememberingTower(ImageTower):
             (int(size[0]), int(size[1])) for size in valid_sizes]
         if not self.training or images.dim() != 4 or len(sizes) != len(images):  # the tower says what is wrong
             return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
-        keys = [self._key(image, size, image_stats, num_tokens) for image, size in zip(images, sizes)]
+        keys = [self._key(image, size, image_stats, num_tokens, self.legacy_border)
+                for image, size in zip(images, sizes)]
         found = [self.memory.get(key) for key in keys]
         missing = [index for index, entry in enumerate(found) if entry is None]
         if missing:
             fresh = self.inner(images[missing], [sizes[index] for index in missing], image_stats, num_tokens=num_tokens)
-            for index, entry in zip(missing, _split(fresh)):
+            for index, entry in zip(missing, split_features(fresh)):
                 found[index] = entry
                 self.memory.put(keys[index], entry)
-        return _join([entry for entry in found if entry is not None])
+        return join_features([entry for entry in found if entry is not None])
 
     @staticmethod
-    def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int) -> bytes:
-        """What decides the features of one image of the batch: pixels, padding, normalisation, tokens; and where."""
-        context = repr((tuple(image.shape), size, stats, num_tokens, image.dtype, image.device))
+    def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int, border: bool) -> bytes:
+        """What decides the features of one image: pixels, padding, normalisation, tokens, border; and where."""
+        context = repr((tuple(image.shape), size, stats, num_tokens, border, image.dtype, image.device))
         digest = hashlib.blake2b(context.encode(), digest_size=16)
         digest.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().data)
         return digest.digest()
-
-
-def _split(features: TowerFeatures) -> Iterator[TowerFeatures]:
-    """The features of each image alone, as copies that do not hold the whole batch alive."""
-    def part(value: Tensor | None, index: int) -> Tensor | None:
-        return None if value is None else value[index:index + 1].clone()
-
-    for i in range(len(features.valid)):
-        yield TowerFeatures({name: value[i:i + 1].clone() for name, value in features.maps.items()},
-                            features.valid[i:i + 1].clone(), features.region[i:i + 1].clone(),
-                            part(features.tokens, i), part(features.class_token, i))
-
-
-def _join(entries: list[TowerFeatures]) -> TowerFeatures:
-    """One batch of features of single images."""
-    first = entries[0]
-    joined: dict = {'maps': {name: torch.cat([entry.maps[name] for entry in entries]) for name in first.maps}}
-    for name in 'valid', 'region', 'tokens', 'class_token':
-        values = [getattr(entry, name) for entry in entries]
-        joined[name] = None if values[0] is None else torch.cat(values)
-    return TowerFeatures(**joined)
 
 
 def _bytes(features: TowerFeatures) -> int:

@@ -213,7 +213,8 @@ class Vocabulary:
 
         Args:
             source: a `Vocabulary`; a packaged name; the path of a `.json` or `.txt` file; a list whose entries are
-                comma-separated words, lists of words or dicts; the `METAINFO` of an mmdet or mmseg data set.
+                comma-separated words, lists of words or dicts; the `METAINFO` of an mmdet or mmseg data set; or part of
+                another one, `dict(of=source, only=names)` or `dict(of=source, without=names)`, in its order.
             allow_duplicates: accept two classes with the same words.
 
         Raises:

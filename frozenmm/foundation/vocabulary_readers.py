@@ -68,7 +68,9 @@ def _read_list(entries: Sequence, name: str, allow_duplicates: bool) -> Vocabula
 
 
 def _read_mapping(content: Mapping, name: str, allow_duplicates: bool) -> Vocabulary:
-    """Our JSON layout or a METAINFO: both keep the classes under `classes`."""
+    """Our JSON layout or a METAINFO, which keep the classes under `classes`; or part of another vocabulary."""
+    if 'of' in content:
+        return _read_part(content, allow_duplicates)
     if 'classes' not in content:
         raise ValueError(f'{name} has no "classes"; it has {sorted(map(str, content))}')
     entries = content['classes']
@@ -82,6 +84,21 @@ def _read_mapping(content: Mapping, name: str, allow_duplicates: bool) -> Vocabu
         isthing = things.get(entry.words, entry.isthing)
         classes.append(VocabularyClass(entry.name, entry.synonyms, entry.id, isthing, colors.get(index, entry.color)))
     return Vocabulary(tuple(classes), vocabulary.name, allow_duplicates)
+
+
+def _read_part(content: Mapping, allow_duplicates: bool) -> Vocabulary:
+    """`dict(of=vocabulary, only=names)` or `dict(of=vocabulary, without=names)`."""
+    chosen = [key for key in ('only', 'without') if key in content]
+    if len(chosen) != 1 or set(content) - {'of', 'only', 'without', 'name'}:
+        raise ValueError('part of a vocabulary is dict(of=vocabulary, only=[names]) or dict(of=vocabulary, '
+                         f'without=[names]), with a name if you like; got the keys {sorted(map(str, content))}')
+    names = content[chosen[0]]
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise ValueError(f'{chosen[0]!r} must be a list of class names, got {names!r}')
+    whole = read(content['of'], allow_duplicates)
+    named = {whole.index(name) for name in names}
+    indices = [index for index in range(len(whole)) if (index in named) == (chosen[0] == 'only')]
+    return whole.subset(indices, content.get('name') or f'part of {whole.name}')
 
 
 def _palette(palette: object, vocabulary: Vocabulary) -> dict[int, tuple[int, int, int]]:

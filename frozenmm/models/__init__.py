@@ -9,12 +9,12 @@ from frozenmm.foundation.conse import ConSE
 
 # frozen depth networks
 from frozenmm.foundation.depth_networks import HFDepth, LeReS
+# image and text towers
+from frozenmm.foundation.feature_cache.cached_tower import CachedTower
 
 # frozen parts for any model
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
-
-# image and text towers
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower

@@ -207,7 +207,7 @@ def _forward(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, l
             total += (samples * weight).sum(-1)
             start += h * w
     out = total.view(batch, heads, channels, queries).permute(0, 3, 1, 2)
-    return out.reshape(batch, queries, heads * channels).to(value.dtype)
+    return out.reshape(batch, queries, heads * channels).to(value.dtype).contiguous()
 
 
 def _backward(grad: Tensor, value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor,
@@ -216,7 +216,7 @@ def _backward(grad: Tensor, value: Tensor, spatial_shapes: Tensor, level_start_i
     batch, _, heads, channels = value.shape
     queries = locations.shape[1]
     real = value.to(locations.dtype)
-    grad_value, grad_locations, grad_weights = map(torch.zeros_like, (real, locations, weights))
+    grad_value, grad_locations, grad_weights = (t.new_zeros(t.shape) for t in (real, locations, weights))
     if not grad.numel():
         return grad_value.to(value.dtype), grad_locations, grad_weights
     locations, weights = _drop_outside(locations, weights, spatial_shapes)
@@ -267,12 +267,12 @@ def _backward_fused(grad: Tensor, value: Tensor, spatial_shapes: Tensor, level_s
     grad_logits = weights * (by_weight - (weights * by_weight).sum(-1, keepdim=True))
     grad_offsets = by_location * _offset_scale(spatial_shapes, reference, offsets.shape[4])
     if not reference_grad:
-        return grad_value, reference.new_empty(0), grad_offsets, grad_logits
+        return grad_value, reference.new_empty(0), grad_offsets.contiguous(), grad_logits.contiguous()
     grad_reference = by_location.sum((2, 4))
     if reference.shape[-1] == 4:
         by_size = (by_location * offsets * (0.5 / offsets.shape[4])).sum((2, 4))
         grad_reference = torch.cat([grad_reference, by_size], -1)
-    return grad_value, grad_reference, grad_offsets, grad_logits
+    return grad_value, grad_reference.contiguous(), grad_offsets.contiguous(), grad_logits.contiguous()
 
 
 # ---------------------------------------------------------------------------------------------- registration

@@ -1,8 +1,10 @@
 """What an image tower returns."""
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -38,3 +40,26 @@ class TowerFeatures:
         if name not in self.maps:
             raise KeyError(f'no feature map {name!r}; this tower gives {list(self.maps)}')
         return self.maps[name]
+
+
+def split_features(features: TowerFeatures) -> Iterator[TowerFeatures]:
+    """The features of each image alone (B = 1), as copies that do not hold the whole batch alive."""
+    def part(value: Tensor | None, index: int) -> Tensor | None:
+        return None if value is None else value[index:index + 1].clone()
+
+    for i in range(len(features.valid)):
+        yield TowerFeatures({name: value[i:i + 1].clone() for name, value in features.maps.items()},
+                            features.valid[i:i + 1].clone(), features.region[i:i + 1].clone(),
+                            part(features.tokens, i), part(features.class_token, i))
+
+
+def join_features(entries: Sequence[TowerFeatures]) -> TowerFeatures:
+    """One batch of several features of the same shapes."""
+    def joined(values: list[Tensor | None]) -> Tensor | None:
+        present = [value for value in values if value is not None]
+        return torch.cat(present) if present else None
+
+    maps = {name: torch.cat([entry.maps[name] for entry in entries]) for name in entries[0].maps}
+    return TowerFeatures(maps, torch.cat([entry.valid for entry in entries]),
+                         torch.cat([entry.region for entry in entries]),
+                         joined([entry.tokens for entry in entries]), joined([entry.class_token for entry in entries]))

@@ -84,12 +84,6 @@ def build(config: Config) -> torch.nn.Module:
     return model
 
 
-@pytest.fixture(autouse=True)
-def _scope_is_reset():
-    yield
-    init_default_scope('mmengine')
-
-
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_trains_two_steps_and_predicts(name, generator):
     config = shrunk(name)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, init_default_scope
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 from small_models import KINDS, batch, build, sample, scope
 from torch.utils.data import Dataset
@@ -24,8 +24,7 @@ ADAM = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_de
 
 @pytest.fixture(params=KINDS)
 def kind(request):
-    yield request.param
-    init_default_scope('mmengine')
+    return request.param
 
 
 def the_tower(model):

@@ -226,3 +226,22 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
         Vocabulary.read(['dog']).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_part_of_a_vocabulary_keeps_its_order_ids_and_synonyms():
+    kept = Vocabulary.read(dict(of='coco_panoptic_133', only=['wall', 'person']))
+    assert kept.names == ['person', 'wall'] and kept.ids == [1, 199] and 'woman' in kept.words
+    rest = Vocabulary.read(dict(of='coco_panoptic_133', without=['wall', 'person'], name='most'))
+    assert len(rest) == 131 and rest.name == 'most' and not set(rest.words) & set(kept.words)
+
+
+@pytest.mark.parametrize(('source', 'message'), [
+    (dict(of='coco_panoptic_133'), r'dict\(of=vocabulary, only=\[names\]\)'),
+    (dict(of='coco_panoptic_133', only=['cat'], without=['dog']), 'got the keys'),
+    (dict(of='coco_panoptic_133', only='cat'), "'only' must be a list"),
+    (dict(of='coco_panoptic_133', only=['kat']), 'did you mean one of'),
+    (dict(of=['cat'], without=['cat']), 'has no classes'),
+])
+def test_unusable_parts_of_a_vocabulary_are_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.read(source)

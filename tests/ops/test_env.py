@@ -66,3 +66,14 @@ def test_a_stale_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip('the CPU kernels are not built')
     monkeypatch.setattr(env.build, 'is_current', lambda target: False)
     assert 'older than its sources; run `python -m frozenmm.ops.build`' in env.collect().libraries['cpu']
+
+
+def test_version_problems_are_listed_with_their_cure(monkeypatch):
+    from frozenmm import env
+    from frozenmm.compat import Problem
+    fault = Problem('mmdet 3.3.0 refuses mmcv 2.2.0', 'pip install mmcv-lite==2.1.0')
+    monkeypatch.setattr(env, 'problems', lambda: [fault])
+    text = env.render(env.collect())
+    assert '  mmdet 3.3.0 refuses mmcv 2.2.0. Mend it with: pip install mmcv-lite==2.1.0\n' in text
+    monkeypatch.setattr(env, 'problems', list)
+    assert 'version problems\n  none\n' in env.render(env.collect())

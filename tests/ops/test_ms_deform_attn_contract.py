@@ -32,6 +32,16 @@ def test_opcheck_finds_nothing(dtype: torch.dtype) -> None:
         torch.library.opcheck(OPS.ms_deform_attn_fused_bwd, (case.grad(), *case.fused, wanted, True), test_utils=checks)
 
 
+@pytest.mark.parametrize('run', [OPS.ms_deform_attn_fused_bwd, definition._backward_fused], ids=['operator', 'torch'])
+def test_outputs_are_contiguous_whatever_the_inputs_are(run) -> None:
+    case = make_case()
+    case.logits = case.logits.transpose(1, 2).contiguous().transpose(1, 2)
+    case.value = case.value.transpose(1, 2).contiguous().transpose(1, 2)
+    case.offsets = case.offsets.transpose(1, 2).contiguous().transpose(1, 2)
+    assert all(t.is_contiguous() for t in run(case.grad(), *case.fused, True, False))
+    assert OPS.ms_deform_attn_fused(*case.fused).is_contiguous()
+
+
 def test_whole_graph_compiles_with_gradients() -> None:
     case = make_case(queries=4, channels=4)
 

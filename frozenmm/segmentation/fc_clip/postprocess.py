@@ -27,6 +27,7 @@ class MaskResults:
 
     Attributes:
         semantic, panoptic, instance: see `frozenmm.ops`.
+        segment_scores: one per panoptic segment, that of its best query.
         proposals: (N, H, W) bool, the masks of all queries whatever their class, for recall.
     """
 
@@ -34,6 +35,7 @@ class MaskResults:
     panoptic: PanopticMap | None = None
     instance: InstanceMasks | None = None
     proposals: Tensor | None = None
+    segment_scores: list[float] | None = None
 
 
 class MaskPostprocessor:
@@ -87,6 +89,7 @@ class MaskPostprocessor:
             results.panoptic = mask_ensemble_panoptic(
                 probabilities, mask_logits, geometry, thing_classes=thing_classes,
                 score_threshold=self.score_threshold, overlap_threshold=self.overlap_threshold)
+            results.segment_scores = segment_scores(results.panoptic, probabilities)
         if 'instance' in tasks:
             results.instance = mask_ensemble_instance(probabilities[:, :-1], mask_logits, geometry, top_k=self.top_k,
                                                       thing_classes=thing_classes)
@@ -105,3 +108,11 @@ def all_masks(mask_logits: Tensor, geometry: MaskGeometry) -> Tensor:
     count = len(mask_logits)
     masks = mask_ensemble_instance(mask_logits.new_ones(count, 1), mask_logits, geometry, top_k=count)
     return unpack_masks(masks.bits, masks.size[1])
+
+
+def segment_scores(panoptic: PanopticMap, probabilities: Tensor) -> list[float]:
+    """Score of each segment: the highest class probability (Q, K+1) among its queries."""
+    scores = probabilities.amax(-1)
+    best = scores.new_zeros(len(panoptic.segments) + 1)
+    best = best.scatter_reduce(0, panoptic.segment_of_query.to(scores.device).long(), scores, 'amax')
+    return best[1:].tolist()

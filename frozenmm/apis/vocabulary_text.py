@@ -1,0 +1,22 @@
+"""A vocabulary as one types it on a command line."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from frozenmm.foundation.vocabulary import Vocabulary, named_vocabularies
+
+
+def parse_vocabulary(text: str) -> Vocabulary:
+    """Classes from text.
+
+    Args:
+        text: classes separated by commas, synonyms by `|` (`'red mug|mug, keyboard'`); the path of a `.txt` or `.json`
+            file; or the name of a packaged vocabulary.
+
+    Raises:
+        ValueError: an empty or double class.
+        FileNotFoundError: no such file.
+    """
+    if text in named_vocabularies() or Path(text).suffix in ('.txt', '.json'):
+        return Vocabulary.read(text)
+    return Vocabulary.read([[' '.join(word.split()) for word in entry.split('|')] for entry in text.split(',')])

@@ -1,0 +1,250 @@
+"""Filling feature caches from a config: every image of its data loaders, in every variant, through its towers."""
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.foundation.feature_cache import CachedTower
+from frozenmm.foundation.feature_cache.shards import num_bytes, to_tensors
+from frozenmm.registry import MODELS
+
+SPLITS = ('train', 'val', 'test')
+_SAMPLED_BATCHES = 3
+
+
+@dataclass
+class Estimate:
+    """What filling would take: images (each variant counts), bytes per image, seconds per image."""
+
+    images: int
+    image_bytes: float
+    image_seconds: float
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of the whole cache."""
+        return self.images * self.image_bytes
+
+
+class _AllTowersRan(Exception):
+    """Every tower has its features: the rest of the training step is not needed."""
+
+
+def cached_towers(model: nn.Module) -> list[CachedTower]:
+    """The cached towers of a model.
+
+    Raises:
+        ValueError: there is none.
+    """
+    towers = [module for module in model.modules() if isinstance(module, CachedTower)]
+    if not towers:
+        raise ValueError('the model of this config has no CachedTower; put one around its tower: '
+                         'dict(type=\'frozenmm.CachedTower\', folder=\'cache/...\', tower=dict(type=..., ...))')
+    return towers
+
+
+def build_cached_model(cfg: Config, mode: str | None = None) -> nn.Module:
+    """The model of a config, on the machine's device; with `mode` for all its cached towers.
+
+    Raises:
+        ValueError: no `CachedTower`; a cache that does not fit.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = copy.deepcopy(cfg.model)
+    if mode is not None:
+        _set_mode(settings, mode)
+    with explained_registry_misses():
+        model = MODELS.build(settings)
+    cached_towers(model)
+    return model.to(get_device())
+
+
+def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train', 'val')) -> dict[str, int]:
+    """Compute and store what is missing; may be interrupted and called again.
+
+    Args:
+        cfg: the config, with `{train,val,test}_dataloader`.
+        model: from `build_cached_model`.
+        splits: which data loaders.
+
+    Returns:
+        `images` gone through (each variant counts), `computed` and `read` features (of all towers).
+
+    Raises:
+        CacheFull: no room; what is stored stays.
+        ValueError: unknown or missing split; a pipeline that draws new pixels every time.
+    """
+    towers = cached_towers(model)
+    for tower in towers:
+        tower.full_is_error = True
+        tower.hits = tower.misses = 0
+    jobs = [(split, variant, loader) for split in splits for variant, loader in _loaders(cfg, split)]
+    progress = Progress(sum(len(loader.sampler) for _, _, loader in jobs))
+    try:
+        for split, variant, loader in jobs:
+            _force_variant(loader.dataset, variant)
+            for data in loader:
+                _run_towers(model, towers, data, training=split == 'train')
+                missed = sum(tower.misses for tower in towers)
+                progress.add(len(data['inputs']), f'{split}, {missed} computed')
+    finally:
+        for tower in towers:
+            if tower.cache is not None:
+                tower.cache.close()
+    return dict(images=progress.done, computed=sum(tower.misses for tower in towers),
+                read=sum(tower.hits for tower in towers))
+
+
+def estimate(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Estimate:
+    """Size and time of a filled cache, from the first batches of every split; nothing is written.
+
+    Raises:
+        ValueError: see `fill_caches`.
+    """
+    model = build_cached_model(cfg, 'off')
+    towers = cached_towers(model)
+    total, sampled, size, seconds = 0, 0, 0.0, 0.0
+
+    def weigh(tower: CachedTower, _: object, features: object) -> None:
+        nonlocal size
+        size += num_bytes(to_tensors(features, tower.store))
+
+    hooks = [tower.register_forward_hook(weigh) for tower in towers]
+    for split in splits:
+        for variant, loader in _loaders(cfg, split):
+            total += len(loader.dataset)
+            if variant:
+                continue
+            for index, data in enumerate(loader):
+                if index == _SAMPLED_BATCHES:
+                    break
+                start = time.perf_counter()
+                _run_towers(model, towers, data, training=split == 'train')
+                seconds += time.perf_counter() - start
+                sampled += len(data['inputs'])
+    for hook in hooks:
+        hook.remove()
+    return Estimate(total, size / max(sampled, 1), seconds / max(sampled, 1))
+
+
+class Progress:
+    """A line with count, speed and time left: refreshed on a terminal, every `every` seconds elsewhere."""
+
+    def __init__(self, total: int, every: float = 10.0) -> None:
+        self.total = total
+        self.done = 0
+        self._start = self._last = time.monotonic()
+        self._every = 0.5 if sys.stderr.isatty() else every
+
+    def add(self, count: int, note: str) -> None:
+        """Count images."""
+        self.done += count
+        now = time.monotonic()
+        if self.done >= self.total or now - self._last >= self._every:
+            self._last = now
+            speed = self.done / max(now - self._start, 1e-9)
+            start, end = ('\r\x1b[K', '') if sys.stderr.isatty() and self.done < self.total else ('', '\n')
+            sys.stderr.write(f'{start}{self.done} of {self.total} images ({note}), {speed:.1f} images/s, '
+                             f'{max(self.total - self.done, 0) / speed:.0f} s left{end}')
+            sys.stderr.flush()
+
+
+def _run_towers(model: nn.Module, towers: list[CachedTower], data: dict, *, training: bool) -> None:
+    """The part of a training step up to the last tower's features; the whole of a test step, which may use windows."""
+    ran: set[int] = set()
+
+    def stop(tower: nn.Module, *_: object) -> None:
+        ran.add(id(tower))
+        if training and len(ran) == len(towers):
+            raise _AllTowersRan
+
+    hooks = [tower.register_forward_hook(stop) for tower in towers]
+    model.train(training)
+    try:
+        with torch.no_grad():
+            batch = model.data_preprocessor(data, training)
+            model(**batch, mode='loss' if training else 'predict')
+    except _AllTowersRan:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(ran) < len(towers):
+        raise ValueError(f'{len(towers) - len(ran)} of {len(towers)} cached towers did not run in a step of the model')
+
+
+def _loaders(cfg: Config, split: str) -> Iterator[tuple[int | None, DataLoader]]:
+    """Loaders that give every image of a split once, one for each stored variant."""
+    if split not in SPLITS:
+        raise ValueError(f'a split is one of {list(SPLITS)}, got {split!r}')
+    settings = cfg.get(f'{split}_dataloader')
+    if settings is None:
+        raise ValueError(f'the config has no {split}_dataloader')
+    settings = copy.deepcopy(settings)
+    settings.update(sampler=dict(type='mmengine.DefaultSampler', shuffle=False), drop_last=False,
+                    persistent_workers=False)
+    settings.pop('batch_sampler', None)
+    loader = Runner.build_dataloader(settings)
+    _require_repeatable(loader.dataset)
+    if not _stored_variants(loader.dataset):
+        yield None, loader
+    else:  # a loader starts its workers when it is gone through, so each of them sees the variant set by then
+        yield from ((variant, loader) for variant in range(_variants(loader.dataset)))
+
+
+def _variants(dataset: Dataset) -> int:
+    found = _stored_variants(dataset)
+    if len(found) > 1:
+        raise ValueError(f'the pipeline has {len(found)} StoredVariants, which draw independently; put their '
+                         'transforms into one')
+    return found[0].variants if found else 1
+
+
+def _stored_variants(dataset: object) -> list:
+    """The `StoredVariants` of a data set's pipeline, also below wrappers."""
+    for name in 'dataset', 'datasets':
+        inner = getattr(dataset, name, None)
+        if inner is not None:
+            parts = inner if isinstance(inner, (list, tuple)) else [inner]
+            return [item for part in parts for item in _stored_variants(part)]
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    return [item for item in transforms if type(item).__name__ == 'StoredVariants']
+
+
+def _force_variant(dataset: Dataset, variant: int | None) -> None:
+    for item in _stored_variants(dataset):
+        item.only = variant
+
+
+def _require_repeatable(dataset: Dataset) -> None:
+    """Refuse a pipeline whose pixels never come back: a cache of them would be of no use."""
+    _force_variant(dataset, 0)
+    for index in range(min(len(dataset), 3)):
+        one, other = dataset[index]['inputs'], dataset[index]['inputs']
+        if one.shape != other.shape or not torch.equal(one, other):
+            raise ValueError('the training pipeline gives other pixels each time it loads the same image, so stored '
+                             'features would never be read again; put its random transforms into StoredVariants')
+    _force_variant(dataset, None)
+
+
+def _set_mode(node: object, mode: str) -> None:
+    if isinstance(node, dict):
+        if str(node.get('type')).rpartition('.')[2] == 'CachedTower':
+            node['mode'] = mode
+        for value in node.values():
+            _set_mode(value, mode)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _set_mode(value, mode)

@@ -1,0 +1,105 @@
+"""Shards: safetensors files that hold the features of many images and say themselves what is in them."""
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from frozenmm.compat import require
+from frozenmm.structures import TowerFeatures
+
+STORED_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def to_tensors(features: TowerFeatures, store: str) -> dict[str, Tensor]:
+    """Named CPU tensors of one image's features (B = 1); floating maps and tokens in the stored type."""
+    def stored(value: Tensor) -> Tensor:
+        return value.detach().to('cpu', STORED_TYPES[store] if value.is_floating_point() else None).contiguous()
+
+    tensors = {f'maps.{name}': stored(value) for name, value in features.maps.items()}
+    tensors['valid'] = features.valid.detach().cpu().contiguous()
+    tensors['region'] = features.region.detach().cpu().contiguous()
+    tensors.update({name: stored(value) for name in ('tokens', 'class_token')
+                    if (value := getattr(features, name)) is not None})
+    return tensors
+
+
+def from_tensors(tensors: Mapping[str, Tensor], maps: Iterable[str]) -> TowerFeatures:
+    """The features of named tensors, with the maps in the order given."""
+    def single(name: str) -> Tensor | None:
+        value = tensors.get(name)
+        return value.float() if value is not None and value.is_floating_point() else value
+
+    return TowerFeatures({name: tensors[f'maps.{name}'].float() for name in maps}, tensors['valid'],
+                         tensors['region'], single('tokens'), single('class_token'))
+
+
+def num_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of the numbers themselves."""
+    return sum(value.nbytes for value in tensors.values())
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 over names, shapes and content."""
+    value = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        value = zlib.crc32(f'{name}{tuple(tensor.shape)}'.encode(), value)
+        value = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data, value)
+    return value
+
+
+def shard_content(entries: Mapping[str, Mapping[str, Tensor]]) -> bytes:
+    """A shard with these entries, as the bytes of its file."""
+    save = require('safetensors.torch', 'the feature cache').save
+    flat = {f'{key}/{name}': value for key, tensors in entries.items() for name, value in tensors.items()}
+    return save(flat, {'entries': json.dumps({key: checksum(tensors) for key, tensors in entries.items()})})
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there complete or not at all, also when the machine stops."""
+    part = path.with_name(f'.{path.name}.part')
+    try:
+        with part.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+class Shard:
+    """An open shard, mapped into memory.
+
+    Raises:
+        ValueError: a truncated or damaged file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        safetensors = require('safetensors', 'the feature cache')
+        try:
+            self._file: Any = safetensors.safe_open(path, 'pt')
+            self.checksums: dict[str, int] = json.loads((self._file.metadata() or {})['entries'])
+        except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f'{path.name} is truncated or damaged ({error})') from None
+        self._names: dict[str, list[str]] = {key: [] for key in self.checksums}
+        for name in self._file.keys():
+            key, _, rest = name.partition('/')
+            self._names.setdefault(key, []).append(rest)
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        """The tensors of an entry, backed by the file."""
+        return {name: self._file.get_tensor(f'{key}/{name}') for name in self._names[key]}

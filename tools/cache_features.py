@@ -1,0 +1,76 @@
+"""Fill the feature cache of a config, so that training reads frozen features instead of computing them.
+
+    python tools/cache_features.py CONFIG             # fill; interrupt and repeat as you like
+    python tools/cache_features.py CONFIG --dry-run   # how large, how long; writes nothing
+    python tools/cache_features.py CONFIG --verify    # read everything, compare checksums; exit code 1 if damaged
+    python tools/cache_features.py CONFIG --prune     # fill, then delete what is damaged or not needed by CONFIG
+
+The config names the folder: tower=dict(type='frozenmm.CachedTower', folder='cache/...', tower=dict(...)).
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from frozenmm.engine.command_line import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--splits', nargs='+', default=['train', 'val'], help='data loaders; default: train val')
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument('--dry-run', action='store_true', help='estimate size and time only')
+    action.add_argument('--verify', action='store_true', help='check what is stored, compute nothing')
+    action.add_argument('--prune', action='store_true', help='also delete what is damaged or not needed')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='change values of the config; a key that it lacks needs the prefix +')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from mmengine.dist import init_dist
+
+    from frozenmm.engine.cache_filling import build_cached_model, cached_towers, estimate, fill_caches
+    from frozenmm.engine.launch import load_config
+    from frozenmm.foundation.feature_cache import prune_cache, verify_cache
+    cfg = load_config(args.config, args.cfg_options, launcher=args.launcher)
+    if args.launcher != 'none':
+        os.environ.setdefault('LOCAL_RANK', '0')
+        init_dist(args.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
+    if args.dry_run:
+        result = estimate(cfg, args.splits)
+        print(f'{result.images} images (every stored variant counts), {result.image_bytes / 1e6:.3f} MB each: '
+              f'{result.bytes / 1e9:.3f} GB; about {result.images * result.image_seconds:.0f} s on this machine, '
+              f'{shutil.disk_usage(".").free / 1e9:.1f} GB free here')
+        return
+    model = build_cached_model(cfg, None if args.verify else 'fill')
+    caches = [tower.cache for tower in cached_towers(model) if tower.cache is not None]
+    if args.verify:
+        problems = [text for cache in caches for text in verify_cache(cache).values()]
+        for cache in caches:
+            print(f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB')
+        print('\n'.join(problems) or 'all checksums match')
+        sys.exit(1 if problems else 0)
+    for tower in cached_towers(model):
+        tower.seen = set() if args.prune else None
+    done = fill_caches(cfg, model, args.splits)
+    print(f'{done["images"]} images: {done["computed"]} features computed, {done["read"]} were there')
+    for tower in cached_towers(model):
+        if tower.seen is not None:
+            pruned = prune_cache(tower.cache, tower.seen)
+            print(f'{tower.cache.folder}: kept {pruned.kept} entries, deleted {pruned.dropped} and {pruned.damaged} '
+                  f'damaged shards, {pruned.before / 1e6:.1f} -> {pruned.after / 1e6:.1f} MB')
+        else:
+            print(f'{tower.cache.folder}: {len(tower.cache)} entries, {tower.cache.size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+    run_tool(main)
