@@ -1,0 +1,20 @@
+"""Poses, focal length, consistent depth and a mesh from a video, with frozen LeReS depth and feature tracks.
+
+Metric: ATE, AbsRel and focal error on the recorded clips (`benchmarks/recon_e2e.py`).
+Command: python tools/recon.py configs/frozen_recon/frozen_recon_tracks.py VIDEO --out DIR
+Source: FrozenRecon, ICCV 2023, with a solver of our own in place of the staged first-order loop.
+"""
+custom_imports = dict(imports=['frozenmm'])
+
+# any registered depth network; `tools/recon.py --depth FOLDER` takes maps from files instead
+depth = dict(type='frozenmm.LeReS', encoder='resnext101', weights=None)
+
+# every n-th frame; None: 1 of a folder of images, 10 of a video
+every = None
+# focal length in pixels at the images' width, where it is known
+focal_px = None
+# edge of a voxel in the unit of the poses; None: the longest side of the scene over 160
+voxel_size = None
+mesh = True
+mode = 'tracks'
+seed = 0

@@ -1,0 +1,106 @@
+"""What `tools/recon.py` does: settings from a config and options, the depth source, progress on the terminal."""
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from mmengine.config import Config
+
+from frozenmm.foundation.depth_networks import DepthNetwork
+from frozenmm.foundation.lookup import lookup
+from frozenmm.reconstruction.align import Alignment, AlignSettings
+from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
+from frozenmm.reconstruction.pipeline import PipelineSettings, reconstruct
+from frozenmm.registry import MODELS
+
+DEFAULTS: dict[str, object] = {
+    'depth': {'type': 'frozenmm.LeReS', 'encoder': 'resnext101', 'weights': None}, 'every': None, 'focal_px': None,
+    'voxel_size': None, 'mesh': True, 'mode': 'tracks', 'seed': 0}
+"""What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
+_ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
+
+
+def read_settings(config: str | Path | None, options: Mapping[str, object] | None = None) -> dict[str, object]:
+    """Settings by name: the defaults, changed by a config file, changed by options.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: an unknown name, with the nearest ones.
+    """
+    settings = dict(DEFAULTS)
+    if config is not None:
+        path = Path(config).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f'there is no config {path.absolute()}; leave it out to use the defaults')
+        settings.update(_known(Config.fromfile(path).to_dict()))
+    settings.update(_known(options or {}))
+    return settings
+
+
+def _known(values: Mapping[str, object]) -> dict[str, object]:
+    return {lookup(key, list(DEFAULTS), 'setting'): value for key, value in values.items()
+            if key not in _ALSO_IN_CONFIGS}
+
+
+class ProgressLine:
+    """Steps, units done and time left: one line that is refreshed on a terminal, a line per step elsewhere."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self._step, self._begin = '', 0.0
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Report `done` of `total` units of a step."""
+        now = time.monotonic()
+        if step != self._step:
+            self._step, self._begin = step, now
+        if self.stream.isatty():
+            spent = now - self._begin
+            left = f', {spent / done * (total - done):.0f} s left' if 0 < done < total else ''
+            self.stream.write(f'\r\x1b[K{step}: {done} of {total}{left}' + ('\n' if done == total else ''))
+        elif done == total:
+            self.stream.write(f'{step}: {total} done\n')
+        self.stream.flush()
+
+
+def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path | None = None,
+                     depth: str | Path | None = None, depth_kind: str = 'affine_depth', device: str = 'cpu',
+                     options: Mapping[str, object] | None = None, report: ProgressLine | None = None) -> Alignment:
+    """Reconstruct a folder of images or a video.
+
+    Args:
+        source: the input.
+        out: folder of the results.
+        config: a config file; None for the defaults.
+        depth: precomputed maps in place of the config's network.
+        depth_kind: of these maps.
+        device: where the network runs.
+        options: settings by name that go before the config's.
+        report: progress; by default on stderr.
+    """
+    values = read_settings(config, options)
+    maps: PrecomputedDepth | NetworkDepth
+    if depth is not None:
+        maps = PrecomputedDepth(depth, kind=depth_kind)
+    else:
+        network = MODELS.build(values['depth'])
+        if not isinstance(network, DepthNetwork):
+            raise TypeError(f'depth must be a depth network, got {type(network).__name__}')
+        maps = NetworkDepth(network, device=device)
+    align = AlignSettings(mode=str(values['mode']), seed=int(str(values['seed'])))
+    settings = PipelineSettings(align, every=_number(values, 'every', int), mesh=bool(values['mesh']),
+                                focal_px=_number(values, 'focal_px', float),
+                                voxel_size=_number(values, 'voxel_size', float))
+    return reconstruct(source, out, maps, settings=settings, report=report or ProgressLine())
+
+
+def _number(values: Mapping[str, object], name: str, kind: type) -> object:
+    value = values[name]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f'{name} must be a number or None, got {value!r}')
+    return kind(value)

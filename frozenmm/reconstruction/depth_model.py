@@ -1,0 +1,108 @@
+"""Depth of a frame from its frozen prediction: scale, shift and a smooth factor on a 5x5 grid of bilinear hats.
+
+M(p) = s (d(p) + t m) exp(sum of hats gamma), m the frame's median; for disparity M(p) = s / (d(p) + t m) times the same
+factor. So log M is linear in log s and gamma for both kinds (spec sections 10 and 12.0).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+GRID = 5
+SMALLEST = 1e-3
+"""Least value of d + t m, in medians."""
+KINDS = {'affine_depth': 1.0, 'affine_disparity': -1.0, 'metric': 1.0}
+
+
+def hat_matrix(length: int, positions: np.ndarray | None = None) -> np.ndarray:
+    """Values (N, 5) of the hats along an axis of so many pixels, at pixel positions (N, ) or at every pixel."""
+    positions = np.arange(length) if positions is None else positions
+    place = np.clip(positions / max(length - 1, 1), 0, 1) * (GRID - 1)
+    return np.maximum(1 - np.abs(place[:, None] - np.arange(GRID)), 0)
+
+
+def hats_at(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Values (N, 25) of the hats at pixels (N, 2) as (u, v) of an image of `size` (height, width)."""
+    rows, columns = hat_matrix(size[0], pixels[:, 1]), hat_matrix(size[1], pixels[:, 0])
+    return (rows[:, :, None] * columns[:, None]).reshape(len(pixels), GRID * GRID)
+
+
+def bilinear(maps: np.ndarray, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Values (N, ) of maps (F, H, W) at pixels (N, 2) as (u, v) of frames (N, ); the edge is repeated."""
+    height, width = maps.shape[1:]
+    u, v = np.clip(pixels[:, 0], 0, width - 1), np.clip(pixels[:, 1], 0, height - 1)
+    left, top = np.minimum(u.astype(int), max(width - 2, 0)), np.minimum(v.astype(int), max(height - 2, 0))
+    right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    du, dv = u - left, v - top
+    return ((1 - dv) * ((1 - du) * maps[frame, top, left] + du * maps[frame, top, right])
+            + dv * ((1 - du) * maps[frame, below, left] + du * maps[frame, below, right]))
+
+
+@dataclass
+class DepthParameters:
+    """Unknowns of the depth of F frames.
+
+    Attributes:
+        log_scale: (F, ).
+        shift: (F, ) in medians of the frame's prediction.
+        grid: (F, 25) logarithmic factors at the nodes.
+    """
+
+    log_scale: np.ndarray
+    shift: np.ndarray
+    grid: np.ndarray
+
+    def copy(self) -> DepthParameters:
+        """An independent copy."""
+        return DepthParameters(self.log_scale.copy(), self.shift.copy(), self.grid.copy())
+
+
+class FrozenDepth:
+    """Frozen predictions and the depth that parameters make of them.
+
+    Args:
+        maps: (F, H, W), greater means farther (depth) or nearer (disparity).
+        kind: `'affine_depth'`, `'affine_disparity'` or `'metric'`.
+
+    Raises:
+        ValueError: unknown kind, wrong shape, values that are not finite, or a frame without positive values.
+    """
+
+    def __init__(self, maps: np.ndarray, kind: str = 'affine_depth') -> None:
+        if kind not in KINDS:
+            raise ValueError(f'kind must be one of {list(KINDS)}, got {kind!r}')
+        if maps.ndim != 3:
+            raise ValueError(f'depth maps must have shape (F, H, W), got {maps.shape}')
+        self.maps, self.kind, self.sign = np.asarray(maps, np.float64), kind, KINDS[kind]
+        if not np.isfinite(self.maps).all():
+            frame = int(np.nonzero(~np.isfinite(self.maps).all((1, 2)))[0][0])
+            raise ValueError(f'the depth of frame {frame} holds values that are not finite; replace or drop them')
+        self.medians = np.median(self.maps.reshape(len(maps), -1), axis=1)
+        if (self.medians <= 0).any():
+            frame = int(np.nonzero(self.medians <= 0)[0][0])
+            raise ValueError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
+                             'positive (subtract the minimum and add 0.01)')
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the maps."""
+        return self.maps.shape[1], self.maps.shape[2]
+
+    def sample(self, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Predictions (N, ) at pixels (N, 2) of frames (N, ), in medians of the frame."""
+        return bilinear(self.maps, frame, pixels) / self.medians[frame]
+
+    def log_base(self, values: np.ndarray, frame: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log M without scale and grid (N, ), and its derivative by the shift (N, ), of sampled `values`."""
+        total = np.maximum(values + shift[frame], SMALLEST)
+        return self.sign * np.log(total) + np.log(self.medians[frame]) * self.sign, self.sign / total
+
+    def log_maps(self, parameters: DepthParameters) -> np.ndarray:
+        """Log M of all frames (F, H, W)."""
+        frames = len(self.maps)
+        base = np.log(np.maximum(self.maps / self.medians[:, None, None] + parameters.shift[:, None, None], SMALLEST))
+        offset = parameters.log_scale + self.sign * np.log(self.medians)
+        grid = parameters.grid.reshape(frames, GRID, GRID)
+        factor = hat_matrix(self.size[0]) @ grid @ hat_matrix(self.size[1]).T
+        return self.sign * base + offset[:, None, None] + factor

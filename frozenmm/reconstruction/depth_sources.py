@@ -1,0 +1,105 @@
+"""Where the frozen depth of a clip comes from: files, or a registered depth network."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from frozenmm.compat.dependencies import require
+from frozenmm.foundation.depth_networks.base import DEPTH_KINDS, DepthNetwork
+from frozenmm.reconstruction.frames import natural_key, resize_depth
+
+
+class PrecomputedDepth:
+    """Depth maps from a folder of `.npy` or 16-bit `.png` files, or from one `.npz` or `.npy` file with all frames.
+
+    Args:
+        path: a folder whose files have the names of the frames, or are in their order and number; or a file that holds
+            (F, h, w) (in an `.npz` under `depth`, or as its only array).
+        kind: `'affine_depth'`, `'affine_disparity'` or `'metric'`.
+
+    Raises:
+        FileNotFoundError: no such path.
+        ValueError: unknown kind.
+    """
+
+    def __init__(self, path: str | Path, *, kind: str = 'affine_depth') -> None:
+        if kind not in DEPTH_KINDS:
+            raise ValueError(f'kind must be one of {list(DEPTH_KINDS)}, got {kind!r}')
+        self.path, self.kind = Path(path).expanduser(), kind
+        if not self.path.exists():
+            raise FileNotFoundError(f'there is no depth at {self.path.absolute()}; give a folder of .npy or .png '
+                                    'files, or a .npz file')
+
+    def maps(self, names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+        """Depth (F, H, W) of frames with these names, resized to (height, width).
+
+        Raises:
+            ValueError: another number of maps than frames, or a file that cannot be read.
+        """
+        stack = self._from_folder(names) if self.path.is_dir() else self._from_file()
+        if len(stack) != len(names):
+            raise ValueError(f'{self.path} holds {len(stack)} depth maps, but there are {len(names)} frames')
+        return resize_depth(stack.astype(np.float32), size)
+
+    def _from_file(self) -> np.ndarray:
+        content = np.load(self.path)
+        if isinstance(content, np.lib.npyio.NpzFile):
+            keys = list(content.keys())
+            key = 'depth' if 'depth' in keys else keys[0] if len(keys) == 1 else None
+            if key is None:
+                raise ValueError(f'{self.path} holds the arrays {keys}; expected one called depth')
+            content = content[key]
+        if content.ndim != 3:
+            raise ValueError(f'{self.path} holds an array of shape {content.shape}; expected (F, h, w)')
+        return content
+
+    def _from_folder(self, names: Sequence[str]) -> np.ndarray:
+        files = {file.stem: file for suffix in ('.png', '.npy') for file in self.path.glob(f'*{suffix}')}
+        if all(name in files for name in names):
+            chosen = [files[name] for name in names]
+        else:
+            chosen = sorted(files.values(), key=natural_key)
+            if len(chosen) != len(names):
+                missing = [name for name in names if name not in files][:3]
+                raise ValueError(f'{self.path} holds {len(chosen)} depth maps, but there are {len(names)} frames, and '
+                                 f'no map is called {", ".join(missing)}')
+        maps = [self._read(file) for file in chosen]
+        if len({values.shape for values in maps}) > 1:
+            raise ValueError(f'the depth maps in {self.path} differ in size: {sorted({m.shape for m in maps})}')
+        return np.stack(maps)
+
+    @staticmethod
+    def _read(file: Path) -> np.ndarray:
+        if file.suffix == '.npy':
+            values = np.load(file)
+        else:
+            values = require('cv2', 'reading depth').imread(str(file), -1)
+        if values is None or values.ndim != 2:
+            raise ValueError(f'{file} is no single-channel depth map')
+        return values
+
+
+class NetworkDepth:
+    """Depth predicted by a frozen network, a few frames at a time.
+
+    Args:
+        network: any depth network.
+        batch: frames per call.
+        device: where the network runs.
+    """
+
+    def __init__(self, network: DepthNetwork, *, batch: int = 4, device: str = 'cpu') -> None:
+        self.network, self.batch, self.device, self.kind = network.to(device), batch, device, network.kind
+
+    def maps(self, images: np.ndarray, report: Callable[[str, int, int], None] | None = None) -> np.ndarray:
+        """Depth (F, H, W) of RGB images (F, H, W, 3) uint8."""
+        found = []
+        for start in range(0, len(images), self.batch):
+            batch = torch.from_numpy(images[start:start + self.batch]).permute(0, 3, 1, 2).to(self.device)
+            found.append(self.network.predict(batch).values.cpu().numpy())
+            if report is not None:
+                report('frozen depth', min(start + self.batch, len(images)), len(images))
+        return np.concatenate(found)

@@ -1,0 +1,52 @@
+"""What a clip lacks for a reconstruction: overlap, baseline, rotation, texture; said in words."""
+from __future__ import annotations
+
+import numpy as np
+
+from frozenmm.reconstruction.features import Tracks
+
+STILL_PX = 0.7
+PARALLAX_DEG = 0.5
+FEW = 30
+
+
+def still_camera(tracks: Tracks, unit: float) -> bool:
+    """Whether the median track moves by less than 0.7 pixels (of a 320x240 image) over the clip."""
+    if not len(tracks):
+        return False
+    starts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
+    spread = np.maximum.reduceat(tracks.pixels, starts) - np.minimum.reduceat(tracks.pixels, starts)
+    return bool(np.median(spread.max(1)) < STILL_PX * unit)
+
+
+def parallax_deg(tracks: Tracks, points: np.ndarray, poses_c2w: np.ndarray) -> float:
+    """Median over the points of the angle in degrees between the first and the last ray to them."""
+    starts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
+    ends = np.append(starts[1:], len(tracks)) - 1
+    centres = poses_c2w[:, :3, 3]
+    rays = [points[tracks.point[index]] - centres[tracks.frame[index]] for index in (starts, ends)]
+    sine = np.linalg.norm(np.cross(rays[0], rays[1]), axis=1)
+    return float(np.degrees(np.median(np.arctan2(sine, (rays[0] * rays[1]).sum(1)))))
+
+
+def black_frames(images: np.ndarray) -> list[int]:
+    """Frames without any contrast: black, white or one colour."""
+    return [index for index, image in enumerate(images) if float(image.std(axis=(0, 1)).max()) < 1.0]
+
+
+def warnings_for(images: np.ndarray, tracks: Tracks, inliers: np.ndarray, parallax: float, unit: float) -> list[str]:
+    """Sentences about what is doubtful in a result, most serious first."""
+    found = []
+    blank = black_frames(images)
+    if blank:
+        found.append(f'frames {blank} are of one colour; their poses are those of their neighbours')
+    if still_camera(tracks, unit):
+        found.append('the camera stands still: focal length and scale between frames stay at their priors')
+    elif parallax < PARALLAX_DEG:
+        found.append(f'the median angle between the rays to a point is {parallax:.2f} degrees: the camera turns but '
+                     'hardly moves; translation and focal length are uncertain')
+    weak = [int(frame) for frame in np.flatnonzero(inliers < FEW) if int(frame) not in blank]
+    if weak:
+        found.append(f'frames {weak} have fewer than {FEW} fitting feature tracks; their poses are uncertain '
+                     '(little texture, blur or moving things)')
+    return found

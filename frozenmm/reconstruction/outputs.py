@@ -1,0 +1,132 @@
+"""Files of a reconstruction: point clouds and meshes (binary PLY), depth, poses (TUM), COLMAP and nerfstudio."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from frozenmm.compat.dependencies import require
+from frozenmm.reconstruction.motions import rotation_quaternion
+from frozenmm.reconstruction.tsdf import Mesh
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write through a temporary name in the same folder, so that `path` is never half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_ply(path: Path, mesh: Mesh) -> Path:
+    """A coloured mesh, or a point cloud where it has no faces, as binary little-endian PLY."""
+    vertices = np.zeros(len(mesh.vertices), dtype=[('xyz', '<f4', 3), ('rgb', 'u1', 3)])
+    vertices['xyz'], vertices['rgb'] = mesh.vertices, mesh.colours
+    faces = np.zeros(len(mesh.faces), dtype=[('count', 'u1'), ('index', '<i4', 3)])
+    faces['count'] = 3
+    if len(faces):
+        faces['index'] = mesh.faces
+    header = ['ply', 'format binary_little_endian 1.0', f'element vertex {len(vertices)}',
+              *(f'property float {axis}' for axis in 'xyz'),
+              *(f'property uchar {colour}' for colour in ('red', 'green', 'blue'))]
+    if len(faces):
+        header += [f'element face {len(faces)}', 'property list uchar int vertex_indices']
+    text = '\n'.join([*header, 'end_header', '']).encode()
+    return write_whole(path, lambda file: file.write_bytes(text + vertices.tobytes() + faces.tobytes()))
+
+
+def write_depth(folder: Path, names: Sequence[str], depth: np.ndarray) -> list[Path]:
+    """Depth maps (F, H, W) as float32 `.npy` and as 16-bit PNG; the PNGs' unit is written to `scale.json`.
+
+    A PNG holds depth / unit, where the unit lets the greatest depth of the clip fill 60000 steps.
+    """
+    cv2 = require('cv2', 'writing depth images')
+    unit = float(np.nanmax(depth)) / 60000
+    written = []
+    for name, values in zip(names, depth):
+        written.append(write_whole(folder / f'{name}.npy', lambda file, v=values: _save_npy(file, v)))
+        steps = np.clip(np.rint(values / unit), 0, 65535).astype(np.uint16)
+        content = cv2.imencode('.png', steps)[1].tobytes()
+        written.append(write_whole(folder / f'{name}.png', lambda file, c=content: file.write_bytes(c)))
+    text = json.dumps({'depth_per_step': unit, 'missing': 0}, indent=1)
+    written.append(write_whole(folder / 'scale.json', lambda file: file.write_text(text)))
+    return written
+
+
+def _save_npy(file: Path, values: np.ndarray) -> None:
+    with file.open('wb') as stream:
+        np.save(stream, values.astype(np.float32))
+
+
+def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None = None) -> Path:
+    """Camera-to-world poses (F, 4, 4) as lines `time tx ty tz qx qy qz qw`; the index is the time by default."""
+    times = times_s if times_s is not None else range(len(poses_c2w))
+    quaternions = rotation_quaternion(torch.from_numpy(poses_c2w[:, :3, :3])).numpy()
+    lines = ['# time tx ty tz qx qy qz qw (camera to world)']
+    for time, pose, (w, x, y, z) in zip(times, poses_c2w, quaternions):
+        lines.append(' '.join(f'{value:.9g}' for value in (time, *pose[:3, 3], x, y, z, w)))
+    return write_whole(path, lambda file: file.write_text('\n'.join(lines) + '\n'))
+
+
+def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, focal_px: float,
+                 size: tuple[int, int], points: Mesh | None = None) -> list[Path]:
+    """A COLMAP text model: cameras.txt, images.txt, points3D.txt.
+
+    COLMAP puts the centre of the first pixel at (0.5, 0.5), so its principal point is half the size.
+    """
+    height, width = size
+    camera = (f'# CAMERA_ID MODEL WIDTH HEIGHT f cx cy\n'
+              f'1 SIMPLE_PINHOLE {width} {height} {focal_px:.9g} {width / 2:g} {height / 2:g}\n')
+    w2c = np.linalg.inv(poses_c2w)
+    quaternions = rotation_quaternion(torch.from_numpy(w2c[:, :3, :3])).numpy()
+    images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of 2D points (none here)']
+    for index, (name, pose, quaternion) in enumerate(zip(names, w2c, quaternions)):
+        numbers = ' '.join(f'{value:.9g}' for value in (*quaternion, *pose[:3, 3]))
+        images += [f'{index + 1} {numbers} 1 {name}', '']
+    rows = ['# POINT3D_ID X Y Z R G B ERROR TRACK']
+    if points is not None:
+        for index, (place, colour) in enumerate(zip(points.vertices, points.colours)):
+            numbers = ' '.join([*(f'{value:.6g}' for value in place), *(str(value) for value in colour)])
+            rows.append(f'{index + 1} {numbers} 0')
+    texts = {'cameras.txt': camera, 'images.txt': '\n'.join(images) + '\n', 'points3D.txt': '\n'.join(rows) + '\n'}
+    return [write_whole(folder / name, lambda file, t=text: file.write_text(t)) for name, text in texts.items()]
+
+
+def write_nerfstudio(path: Path, image_paths: Sequence[str], poses_c2w: np.ndarray, focal_px: float,
+                     size: tuple[int, int]) -> Path:
+    """A nerfstudio `transforms.json`; its cameras look along -z with y up, ours along z with y down."""
+    height, width = size
+    flip = np.diag([1.0, -1.0, -1.0, 1.0])
+    frames = [{'file_path': str(name), 'transform_matrix': (pose @ flip).tolist()}
+              for name, pose in zip(image_paths, poses_c2w)]
+    content = {'camera_model': 'OPENCV', 'w': width, 'h': height, 'fl_x': focal_px, 'fl_y': focal_px,
+               'cx': width / 2, 'cy': height / 2, 'k1': 0.0, 'k2': 0.0, 'p1': 0.0, 'p2': 0.0, 'frames': frames}
+    return write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1)))
+
+
+def point_cloud(images: np.ndarray, depth: np.ndarray, poses_c2w: np.ndarray, focal_px: float, *,
+                stride: int = 4) -> Mesh:
+    """Points of every n-th pixel of all frames, in world coordinates, without faces.
+
+    Args:
+        images: (F, H, W, 3) uint8.
+        depth: (F, H, W), 0 where it is unknown.
+        poses_c2w: (F, 4, 4).
+        focal_px: focal length; the principal point is the centre.
+        stride: distance of the pixels.
+    """
+    height, width = depth.shape[1:]
+    v, u = np.meshgrid(np.arange(0, height, stride), np.arange(0, width, stride), indexing='ij')
+    rays = np.stack(((u - (width - 1) / 2) / focal_px, (v - (height - 1) / 2) / focal_px, np.ones(u.shape)), -1)
+    z = depth[:, v, u]
+    points = np.einsum('fij,fhwj->fhwi', poses_c2w[:, :3, :3], z[..., None] * rays) + poses_c2w[:, None, None, :3, 3]
+    known = z > 0
+    return Mesh(points[known].astype(np.float32), np.zeros((0, 3), dtype=np.int64), images[:, v, u][known])

@@ -1,0 +1,76 @@
+"""A picture of a reconstruction: depth strips, the camera's path, residuals and how many tracks each frame keeps."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from frozenmm.compat.dependencies import require
+from frozenmm.reconstruction.align import Alignment
+from frozenmm.reconstruction.outputs import write_whole
+
+SHOWN = 6
+
+
+def draw_report(path: Path, images: np.ndarray, frozen: np.ndarray, result: Alignment, *, title: str) -> Path:
+    """Write the picture as PNG.
+
+    Args:
+        path: of the file.
+        images: (F, H, W, 3) uint8.
+        frozen: (F, H, W), what the frozen network predicted.
+        result: of the alignment.
+        title: first line.
+    """
+    figures = require('matplotlib.figure', 'the picture report')
+    shown = np.unique(np.linspace(0, len(images) - 1, SHOWN).round().astype(int))
+    figure = figures.Figure(figsize=(2.6 * len(shown), 10.5))
+    figure.suptitle(title)
+    grid = figure.add_gridspec(3, len(shown), left=0.05, right=0.98, top=0.93, bottom=0.47, hspace=0.05, wspace=0.05)
+    low, high = np.percentile(result.depth[shown], [1, 99])
+    rows = (('image', images, None), ('frozen depth', frozen, 'own'), ('aligned depth', result.depth, (low, high)))
+    for row, (name, values, limits) in enumerate(rows):
+        for column, index in enumerate(shown):
+            axes = figure.add_subplot(grid[row, column])
+            span = np.percentile(values[index], [1, 99]) if limits == 'own' else limits or (None, None)
+            drawn = axes.imshow(values[index], cmap=None if limits is None else 'turbo', vmin=span[0], vmax=span[1])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(f'frame {index}' if row == 0 else '', fontsize=9)
+            if column == 0:
+                axes.set_ylabel(name)
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.05, 0.445, 0.93, 0.012)), orientation='horizontal')
+    bar.set_label('aligned depth in the unit of the poses (one scale for all frames)')
+    plots = figure.add_gridspec(1, 3, left=0.06, right=0.98, top=0.35, bottom=0.06, wspace=0.28)
+    for place, draw in zip(plots, (_draw_path, _draw_residuals, _draw_counts)):
+        draw(figure.add_subplot(place), result)
+    return write_whole(path, lambda file: figure.savefig(file, format='png', dpi=80))
+
+
+def _draw_path(axes: object, result: Alignment) -> None:
+    poses = result.poses_c2w
+    centres, forward = poses[:, :3, 3], poses[:, :3, 2]
+    reach = 0.06 * max(float(np.ptp(centres, axis=0).max()), 1e-9)
+    axes.plot(centres[:, 0], centres[:, 2], '-', color='0.6')
+    points = axes.scatter(centres[:, 0], centres[:, 2], c=np.arange(len(poses)), cmap='viridis', s=18, zorder=3)
+    axes.quiver(centres[:, 0], centres[:, 2], forward[:, 0] * reach, forward[:, 2] * reach, angles='xy',
+                scale_units='xy', scale=1, width=0.004)
+    axes.figure.colorbar(points, ax=axes, label='frame')
+    axes.set(title='path from above (arrows: view)', xlabel='x', ylabel='z', aspect='equal')
+    axes.set_adjustable('datalim')
+
+
+def _draw_residuals(axes: object, result: Alignment) -> None:
+    pixels = result.reprojection
+    axes.hist(pixels, bins=40, range=(0, float(np.percentile(pixels, 99.5))), color='tab:blue')
+    axes.axvline(float(np.median(pixels)), color='k', linestyle='--', label=f'median {np.median(pixels):.2f} px')
+    axes.set(title='reprojection of kept tracks', xlabel='pixels', ylabel='observations')
+    axes.legend()
+
+
+def _draw_counts(axes: object, result: Alignment) -> None:
+    frames = np.arange(len(result.poses_c2w))
+    axes.bar(frames, result.found, color='0.8', label='found')
+    axes.bar(frames, result.inliers, color='tab:green', label='fitting')
+    axes.set(title='feature tracks per frame', xlabel='frame', ylabel='observations')
+    axes.legend()

@@ -1,0 +1,147 @@
+"""First guess of cameras and points: frames join one by one by PnP (spec section 12.0, step 2)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from frozenmm.compat.dependencies import require
+from frozenmm.reconstruction.bundle import Bundle, BundleState
+from frozenmm.reconstruction.depth_model import GRID, DepthParameters, FrozenDepth
+from frozenmm.reconstruction.features import Tracks
+
+FOCAL_RATIOS = (0.79, 1.2)
+SHIFTS = (0.1, 0.5)
+MIN_KNOWN = 12
+PNP_PX = 6.0
+NOTHING_SHARED = ('no two frames share enough feature tracks to be joined: they show different things, or nothing with '
+                  'texture. Give frames with more overlap (a smaller step of the video) and less blur')
+
+
+class Growth:
+    """Cameras that join a world one by one.
+
+    Args:
+        tracks: ordered by point.
+        depth: predictions at the images' size.
+        focal_px: focal length that the guess assumes.
+        shift: shift of every frame, in medians.
+        unit: pixels per pixel of a 320x240 image.
+    """
+
+    def __init__(self, tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, unit: float) -> None:
+        frames = len(depth.maps)
+        self.tracks, self.focal_px, self.unit = tracks, focal_px, unit
+        self.centre = np.array([(depth.size[1] - 1) / 2, (depth.size[0] - 1) / 2])
+        self.shift = np.full(frames, 0.0 if depth.kind == 'metric' else shift)
+        values = depth.sample(tracks.frame, tracks.pixels)
+        self.log_base = depth.log_base(values, tracks.frame, self.shift)[0]
+        self.rays = np.concatenate(((tracks.pixels - self.centre) / focal_px, np.ones((len(tracks), 1))), 1)
+        self.poses = np.tile(np.eye(4), (frames, 1, 1))
+        self.log_scale = np.zeros(frames)
+        self.joined = np.zeros(frames, dtype=bool)
+        self.inliers = np.zeros(frames, dtype=int)
+        self._sum, self._count = np.zeros((tracks.points, 3)), np.zeros(tracks.points)
+        self._of_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(frames)]
+
+    def run(self, root: int) -> Growth:
+        """Grow from the frame `root` until no frame sees enough known points."""
+        index = self._of_frame[root]
+        self.log_scale[root] = -np.median(self.log_base[index])
+        self._join(root, len(index))
+        refused: set[int] = set()
+        while True:
+            known = np.bincount(self.tracks.frame[self._count[self.tracks.point] > 0], minlength=len(self.joined))
+            known[self.joined] = 0
+            known[list(refused)] = 0
+            frame = int(known.argmax())
+            if known[frame] < MIN_KNOWN:
+                self._place_rest()
+                return self
+            if self._locate(frame):
+                refused.clear()
+            else:
+                refused.add(frame)
+
+    def points(self) -> np.ndarray:
+        """(P, 3): means of the back-projections; points that no joined frame sees lie where their frame puts them."""
+        return self._sum / np.maximum(self._count, 1)[:, None]
+
+    def _locate(self, frame: int) -> bool:
+        cv2 = require('cv2', 'the start of the track solver')
+        index = self._of_frame[frame]
+        index = index[self._count[self.tracks.point[index]] > 0]
+        world = self.points()[self.tracks.point[index]]
+        pixels = self.tracks.pixels[index].astype(float)
+        camera = np.array([[self.focal_px, 0, self.centre[0]], [0, self.focal_px, self.centre[1]], [0, 0, 1]])
+        found, rotation, shift, inside = cv2.solvePnPRansac(
+            world, pixels, camera, None, flags=cv2.SOLVEPNP_EPNP, reprojectionError=PNP_PX * self.unit,
+            iterationsCount=200, confidence=0.999)
+        if not found or inside is None or len(inside) < MIN_KNOWN:
+            return False
+        inside = inside[:, 0]
+        rotation, shift = cv2.solvePnPRefineLM(world[inside], pixels[inside], camera, None, rotation, shift)
+        matrix = cv2.Rodrigues(rotation)[0]
+        z = world[inside] @ matrix[2] + float(shift[2, 0])
+        if (z > 0).sum() < MIN_KNOWN:
+            return False
+        self.poses[frame, :3, :3], self.poses[frame, :3, 3] = matrix, shift[:, 0]
+        self.log_scale[frame] = np.median(np.log(z[z > 0]) - self.log_base[index[inside]][z > 0])
+        self._join(frame, len(inside))
+        return True
+
+    def _join(self, frame: int, inliers: int) -> None:
+        index = self._of_frame[frame]
+        self.joined[frame], self.inliers[frame] = True, inliers
+        depth = np.exp(self.log_base[index] + self.log_scale[frame])
+        rotation, shift = self.poses[frame, :3, :3], self.poses[frame, :3, 3]
+        np.add.at(self._sum, self.tracks.point[index], (depth[:, None] * self.rays[index] - shift) @ rotation)
+        np.add.at(self._count, self.tracks.point[index], 1)
+
+    def _place_rest(self) -> None:
+        """Frames that could not be located stand where the nearest joined frame in time stands."""
+        there = np.flatnonzero(self.joined)
+        for frame in np.flatnonzero(~self.joined):
+            nearest = there[np.abs(there - frame).argmin()]
+            self.poses[frame], self.log_scale[frame] = self.poses[nearest], self.log_scale[nearest]
+
+
+def grow(tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, unit: float,
+         ) -> tuple[BundleState, np.ndarray]:
+    """A first state and the number of inliers (F, ) with which every frame joined (0: it did not)."""
+    # the frame with the most observations is the safest root
+    root = int(np.bincount(tracks.frame, minlength=len(depth.maps)).argmax())
+    growth = Growth(tracks, depth, focal_px=focal_px, shift=shift, unit=unit).run(root)
+    parameters = DepthParameters(growth.log_scale, growth.shift, np.zeros((len(depth.maps), GRID * GRID)))
+    return BundleState(growth.poses, float(np.log(focal_px)), parameters, growth.points()), growth.inliers
+
+
+def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float], shifts: Sequence[float],
+               steps: int) -> tuple[BundleState, np.ndarray]:
+    """The start with the lowest robust cost after a few steps without grid.
+
+    Args:
+        bundle: without grid.
+        mean_side: mean of height and width in pixels.
+        focal_ratios: focal lengths to try, over the mean side.
+        shifts: shifts to try, in medians.
+        steps: of Levenberg-Marquardt per start.
+
+    Raises:
+        ValueError: no two frames could be joined.
+    """
+    best = None
+    for ratio in focal_ratios:
+        for shift in shifts if bundle.depth.kind != 'metric' else (0.0, ):
+            state, inliers = grow(bundle.tracks, bundle.depth, focal_px=ratio * mean_side, shift=shift,
+                                  unit=bundle.unit)
+            if (inliers > 0).sum() < 2:
+                continue
+            state, cost = bundle.optimise(state, steps=steps)
+            # a start that loses frames must not win by its lower cost on the rest
+            key = (-(inliers > 0).sum(), cost)
+            if best is None or key < best[0]:
+                best = (key, state, inliers)
+    if best is None:
+        raise ValueError(NOTHING_SHARED)
+    return best[1], best[2]

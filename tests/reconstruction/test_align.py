@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from frozenmm.evaluation.depth import align_depth, depth_errors
+from frozenmm.evaluation.trajectory import trajectory_errors
+from frozenmm.reconstruction.align import Alignment, AlignSettings, align
+from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
+
+
+def _abs_rel(depth, truth):
+    depth, truth = torch.from_numpy(depth), torch.from_numpy(truth)
+    return depth_errors(align_depth(depth, truth), truth)['abs_rel']
+
+
+@pytest.fixture(scope='module')
+def aligned(room) -> Alignment:
+    return align(room.images, distort_depth(room.depth))
+
+
+def test_a_generated_room_is_recovered(room, aligned):
+    centres = torch.from_numpy(room.poses_c2w[:, :3, 3])
+    path = float(centres.diff(dim=0).norm(dim=1).sum())
+    assert trajectory_errors(torch.from_numpy(aligned.poses_c2w[:, :3, 3]), centres)['ate_rmse'] < 0.01 * path
+    assert abs(aligned.focal_px / room.focal_px - 1) < 0.02
+    assert _abs_rel(aligned.depth, room.depth) < 0.5 * _abs_rel(distort_depth(room.depth), room.depth)
+    assert aligned.warnings == []
+    np.testing.assert_allclose(aligned.poses_c2w[0], np.eye(4), atol=1e-9)
+
+
+def test_the_same_seed_gives_the_same_result(room, aligned):
+    again = align(room.images, distort_depth(room.depth))
+    assert np.array_equal(again.depth, aligned.depth) and again.focal_px == aligned.focal_px
+
+
+def test_disparity_is_aligned_as_well(room):
+    disparity = 1 / room.depth + 0.05
+    result = align(room.images, disparity / disparity.max(), kind='affine_disparity')
+    assert _abs_rel(result.depth, room.depth) < 0.03
+
+
+def test_a_given_focal_length_is_kept(room):
+    result = align(room.images, distort_depth(room.depth), focal_px=room.focal_px)
+    assert result.focal_px == pytest.approx(room.focal_px)
+
+
+def test_a_black_frame_is_named_and_the_rest_is_aligned(room):
+    images = room.images.copy()
+    images[2] = 0
+    result = align(images, distort_depth(room.depth))
+    assert any('frames [2] are of one colour' in sentence for sentence in result.warnings)
+    assert np.isfinite(result.depth).all()
+    kept = [0, 1, 3, 4]
+    centres = torch.from_numpy(room.poses_c2w[kept, :3, 3])
+    assert trajectory_errors(torch.from_numpy(result.poses_c2w[kept, :3, 3]), centres)['ate_rmse'] < 0.03
+
+
+def test_a_still_camera_is_named(room):
+    images = np.repeat(room.images[:1], 3, 0)
+    result = align(images, np.repeat(distort_depth(room.depth[:1]), 3, 0))
+    assert any('the camera stands still' in sentence for sentence in result.warnings)
+    assert np.isfinite(result.depth).all()
+
+
+def test_a_pure_rotation_is_named():
+    clip = render_room(RoomSettings(frames=4, size=(120, 160), path_m=0.0, samples=1, seed=3))
+    result = align(clip.images, distort_depth(clip.depth))
+    assert any('turns but hardly moves' in sentence for sentence in result.warnings)
+
+
+def test_unrelated_images_are_refused(room):
+    noise = np.random.default_rng(0).integers(0, 255, room.images[:2].shape, dtype=np.uint8)
+    with pytest.raises(ValueError, match='no two frames share enough feature tracks'):
+        align(np.stack((room.images[0], noise[1])), room.depth[:2])
+
+
+def test_a_textureless_wall_is_refused():
+    with pytest.raises(ValueError, match='no two frames share enough feature tracks'):
+        align(np.full((3, 60, 80, 3), 128, np.uint8), np.ones((3, 60, 80)))
+
+
+def test_bad_input_is_explained(room):
+    depth = distort_depth(room.depth)
+    with pytest.raises(ValueError, match='at least 2 frames, got 1'):
+        align(room.images[:1], depth[:1])
+    with pytest.raises(ValueError, match='depth must have the shape of the images'):
+        align(room.images, depth[:, :60])
+    with pytest.raises(ValueError, match='images must be uint8'):
+        align(room.images.astype(np.float32), depth)
+    with pytest.raises(ValueError, match="mode must be one of .*'track'"):
+        align(room.images, depth, settings=AlignSettings(mode='track'))
+    with pytest.raises(ValueError, match='focal_px must be positive'):
+        align(room.images, depth, focal_px=0.0)
+
+
+def test_a_stored_alignment_comes_back(aligned):
+    again = Alignment.from_arrays(aligned.to_arrays())
+    assert again.focal_px == aligned.focal_px and again.warnings == aligned.warnings
+    assert np.array_equal(again.grid, aligned.grid)
+
+
+def test_a_room_without_area_is_refused():
+    with pytest.raises(ValueError, match='at least one frame and one pixel'):
+        render_room(RoomSettings(frames=0))

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth, bilinear, hats_at
+from frozenmm.reconstruction.features import Tracks
+from frozenmm.reconstruction.motions import se3_exp
+
+SIZE, FOCAL = (48, 64), 60.0
+
+
+def _scene(kind='affine_depth', frames=4, points=80, noise=0.0):
+    """Points on a wavy surface with exact cameras, observations and affine depth."""
+    random = np.random.default_rng(0)
+    world = np.stack((random.uniform(-1, 1, points), random.uniform(-0.7, 0.7, points),
+                      random.uniform(2, 3, points)), 1)
+    motion = np.concatenate((random.uniform(-0.3, 0.3, (frames, 3)), random.uniform(-0.05, 0.05, (frames, 3))), 1)
+    motion[0] = 0
+    poses = se3_exp(torch.from_numpy(motion)).numpy()
+    frame, point = np.tile(np.arange(frames), points), np.repeat(np.arange(points), frames)
+    camera = np.einsum('oij,oj->oi', poses[frame, :3, :3], world[point]) + poses[frame, :3, 3]
+    pixels = FOCAL * camera[:, :2] / camera[:, 2:] + np.array([31.5, 23.5])
+    inside = ((pixels >= 0) & (pixels <= np.array([63, 47]))).all(1)
+    tracks, old, kept = Tracks(frame, point, pixels + noise * random.normal(size=pixels.shape)).subset(inside)
+    base = 1.5 + 0.2 * random.normal(size=(frames, *SIZE))
+    depth = FrozenDepth(np.abs(base) + 0.2, kind)
+    parameters = DepthParameters(np.zeros(frames), np.full(frames, 0.3), np.zeros((frames, 25)))
+    return tracks, depth, BundleState(poses, np.log(FOCAL), parameters, world[old])
+
+
+def _bundle(tracks, depth, **options):
+    return Bundle(tracks, depth, log_focal_prior=np.log(FOCAL), unit=1.0, settings=BundleSettings(**options))
+
+
+@pytest.mark.parametrize('kind', ['affine_depth', 'affine_disparity'])
+def test_jacobians_equal_finite_differences(kind):
+    tracks, depth, state = _scene(kind, noise=0.5)
+    bundle = _bundle(tracks, depth, pixel=1e6, log_depth=1e6)  # so wide that robust weights are constant
+    cameras, focal, points, _ = bundle._jacobians(state)
+    random, eps = np.random.default_rng(1), 1e-6
+    step = random.normal(size=len(depth.maps) * bundle.columns + 1)
+    point_step = random.normal(size=state.points.shape)
+    sides = []
+    for sign in (1, -1):
+        moved = bundle._apply(state, sign * eps * step, sign * eps * point_step)
+        _, pixels, log_depth = bundle.residuals(moved)
+        sides.append(np.concatenate((pixels, log_depth[:, None]), 1) / 1e6)
+    numeric = (sides[0] - sides[1]) / (2 * eps)
+    blocks = step[:-1].reshape(-1, bundle.columns)
+    analytic = (np.einsum('okd,od->ok', cameras, blocks[tracks.frame]) + focal * step[-1]
+                + np.einsum('okd,od->ok', points, point_step[tracks.point]))
+    np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-9 * np.abs(numeric).max() + 1e-12)
+
+
+def test_the_eliminated_system_gives_the_step_of_the_full_one():
+    tracks, depth, state = _scene(noise=0.3, points=25)
+    bundle = _bundle(tracks, depth, with_grid=False)
+    step, point_step = bundle._solve(bundle._linearise(state), 0.1)
+    cameras, focal, points, residual = bundle._jacobians(state)
+    frames, d, count = len(depth.maps), bundle.columns, len(state.points)
+    whole = np.zeros((len(tracks), 3, frames * d + 1 + 3 * count))
+    for index, (frame, point) in enumerate(zip(tracks.frame, tracks.point)):
+        whole[index, :, frame * d:(frame + 1) * d] = cameras[index]
+        whole[index, :, frames * d] = focal[index]
+        whole[index, :, frames * d + 1 + 3 * point:frames * d + 4 + 3 * point] = points[index]
+    whole, residual = whole.reshape(-1, whole.shape[2]), residual.reshape(-1)
+    matrix, gradient = whole.T @ whole, whole.T @ residual
+    prior = bundle._prior(state)
+    matrix[np.arange(frames * d + 1), np.arange(frames * d + 1)] += prior[0]
+    gradient[:frames * d + 1] += prior[1]
+    scales = np.arange(frames) * d + 6
+    matrix[np.ix_(scales, scales)] += 1e4 / frames**2
+    matrix[np.diag_indices(len(matrix))] *= 1.1
+    free = np.arange(6, len(matrix))  # the first pose is fixed
+    expected = np.zeros(len(matrix))
+    expected[free] = -np.linalg.solve(matrix[np.ix_(free, free)], gradient[free])
+    np.testing.assert_allclose(step, expected[:frames * d + 1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(point_step.ravel(), expected[frames * d + 1:], rtol=1e-4, atol=1e-6)
+
+
+def test_disturbed_cameras_come_back():
+    tracks, depth, truth = _scene()
+    # depth that agrees with the points
+    bundle = _bundle(tracks, depth, log_depth=10.0)
+    disturbed = dataclasses.replace(truth, points=truth.points * 1.03,
+                                    poses=se3_exp(torch.full((4, 6), 0.01).double()).numpy() @ truth.poses)
+    state, cost = bundle.optimise(disturbed, steps=30, tolerance=1e-12)
+    assert cost < 0.2 * bundle.cost(disturbed)
+    assert np.abs(bundle.residuals(state)[1]).max() < 0.02
+
+
+def test_a_given_focal_length_stays():
+    tracks, depth, state = _scene(noise=0.5)
+    solved, _ = _bundle(tracks, depth, fixed_focal=True).optimise(state, steps=3)
+    assert solved.log_focal == state.log_focal
+
+
+def test_hats_sum_to_one_and_samples_hit_pixels():
+    pixels = np.random.default_rng(0).uniform(0, 47, (20, 2))
+    np.testing.assert_allclose(hats_at(pixels, SIZE).sum(1), 1)
+    maps = np.random.default_rng(1).uniform(size=(2, *SIZE))
+    np.testing.assert_allclose(bilinear(maps, np.array([1, 0]), np.array([[63.0, 47.0], [5.0, 7.0]])),
+                               [maps[1, 47, 63], maps[0, 7, 5]])
+
+
+def test_depth_that_cannot_be_used_is_refused():
+    with pytest.raises(ValueError, match='kind must be one of'):
+        FrozenDepth(np.ones((2, 8, 8)), 'disparity')
+    with pytest.raises(ValueError, match=r'shape \(F, H, W\)'):
+        FrozenDepth(np.ones((8, 8)))
+    maps = np.ones((3, 8, 8))
+    maps[1, 2, 2] = np.nan
+    with pytest.raises(ValueError, match='frame 1 holds values that are not finite'):
+        FrozenDepth(maps)
+    with pytest.raises(ValueError, match='frame 0 has the median 0'):
+        FrozenDepth(np.zeros((3, 8, 8)))

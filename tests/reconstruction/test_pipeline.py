@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+import frozenmm.reconstruction.pipeline as pipeline
+from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
+from frozenmm.reconstruction.depth_sources import PrecomputedDepth
+from frozenmm.reconstruction.frames import list_images, read_images, read_video
+from frozenmm.reconstruction.generated_room import distort_depth
+from frozenmm.reconstruction.outputs import write_whole
+
+
+@pytest.fixture(scope='module')
+def clip(room, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('clip')
+    for index, image in enumerate(room.images):
+        cv2.imwrite(str(folder / f'{index + 8}.png'), image[..., ::-1])  # 8, 9, 10, ...: natural order matters
+    np.savez(folder / 'depth.npz', depth=distort_depth(room.depth))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def results(clip, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('out')
+    reconstruct_from(clip, out, depth=clip / 'depth.npz', report=ProgressLine())
+    return out
+
+
+def test_everything_is_written(results):
+    for name in ('poses.txt', 'transforms.json', 'points.ply', 'mesh.ply', 'report.png', 'summary.json',
+                 'colmap/cameras.txt', 'colmap/images.txt', 'colmap/points3D.txt', 'depth/8.npy', 'depth/12.png'):
+        assert (results / name).stat().st_size > 0, name
+    assert not list(results.rglob('.*'))  # no temporary file is left
+
+
+def test_poses_and_exports_agree(results, room):
+    rows = np.loadtxt(results / 'poses.txt')
+    transforms = json.loads((results / 'transforms.json').read_text())
+    assert [Path(frame['file_path']).stem for frame in transforms['frames']] == ['8', '9', '10', '11', '12']
+    matrix = np.array(transforms['frames'][3]['transform_matrix'])
+    np.testing.assert_allclose(matrix[:3, 3], rows[3, 1:4], atol=1e-6)
+    assert matrix[2, 2] < 0  # nerfstudio's cameras look along -z
+    lines = [line for line in (results / 'colmap/images.txt').read_text().splitlines() if line.endswith('.png')]
+    numbers = np.array(lines[3].split()[1:8], float)
+    w, x, y, z = numbers[:4]
+    rotation = np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+                         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+                         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+    np.testing.assert_allclose(-rotation.T @ numbers[4:], rows[3, 1:4], atol=1e-6)
+
+
+def test_depth_images_hold_the_depth(results):
+    unit = json.loads((results / 'depth/scale.json').read_text())['depth_per_step']
+    steps = cv2.imread(str(results / 'depth/9.png'), -1)
+    np.testing.assert_allclose(steps * unit, np.load(results / 'depth/9.npy'), atol=unit)
+
+
+def test_ply_files_have_the_size_that_their_header_says(results):
+    for name in ('points.ply', 'mesh.ply'):
+        content = (results / name).read_bytes()
+        header, _, body = content.partition(b'end_header\n')
+        counts = {line.split()[1]: int(line.split()[2]) for line in header.splitlines() if line.startswith(b'element')}
+        assert len(body) == counts[b'vertex'] * 15 + counts.get(b'face', 0) * 13
+        assert counts[b'vertex'] > 1000
+
+
+def test_a_second_run_takes_the_stored_alignment(results, clip, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError('aligned again')
+
+    monkeypatch.setattr(pipeline, 'align', fail)
+    reconstruct_from(clip, results, depth=clip / 'depth.npz', options={'mesh': False}, report=ProgressLine())
+    with pytest.raises(AssertionError, match='aligned again'):
+        reconstruct_from(clip, results, depth=clip / 'depth.npz', options={'seed': 1}, report=ProgressLine())
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = write_whole(tmp_path / 'a.txt', lambda file: file.write_text('old'))
+
+    def broken(file: Path) -> None:
+        file.write_text('half')
+        raise OSError('disk full')
+
+    with pytest.raises(OSError, match='disk full'):
+        write_whole(path, broken)
+    assert path.read_text() == 'old' and [p.name for p in tmp_path.iterdir()] == ['a.txt']
+
+
+def test_the_shipped_config_states_the_defaults(repo_root):
+    path = repo_root / 'configs/frozen_recon/frozen_recon_tracks.py'
+    config = Config.fromfile(path).to_dict()
+    config.pop('custom_imports')
+    assert config == DEFAULTS and read_settings(path) == DEFAULTS
+
+
+def test_bad_settings_are_explained(clip, tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no config'):
+        read_settings('nothing.py')
+    with pytest.raises(ValueError, match='voxel_size'):
+        read_settings(None, {'voxel_sise': 0.1})
+    with pytest.raises(ValueError, match='every must be a number'):
+        reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 'two'})
+    with pytest.raises(ValueError, match='every must be at least 1'):
+        reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 0})
+
+
+def test_bad_input_is_explained(clip, tmp_path, room):
+    with pytest.raises(FileNotFoundError, match='there is no folder'):
+        list_images(tmp_path / 'nothing')
+    with pytest.raises(FileNotFoundError, match='holds no image'):
+        list_images(tmp_path)
+    with pytest.raises(FileNotFoundError, match='there is no image'):
+        read_images([tmp_path / 'a.png'])
+    (tmp_path / 'a.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match='cannot be decoded as an image'):
+        read_images([tmp_path / 'a.png'])
+    cv2.imwrite(str(tmp_path / 'b.png'), room.images[0, :50])
+    with pytest.raises(ValueError, match=r'b.png has 160x50 pixels, but 8.png has 160x120'):
+        read_images([clip / '8.png', tmp_path / 'b.png'])
+    (tmp_path / 'film.mp4').write_bytes(b'no video')
+    with pytest.raises(ValueError, match='cannot be decoded as a video'):
+        read_video(tmp_path / 'film.mp4')
+    with pytest.raises(FileNotFoundError, match='there is no video'):
+        read_video(tmp_path / 'nothing.mp4')
+    with pytest.raises(ValueError, match='neither a folder of images nor a video'):
+        pipeline.read_frames(clip / 'depth.npz', None)
+    with pytest.raises(ValueError, match='gives 1 frame'):
+        reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 9})
+
+
+def test_a_video_gives_every_nth_frame(tmp_path, room):
+    writer = cv2.VideoWriter(str(tmp_path / 'film.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (160, 120))
+    for image in room.images:
+        writer.write(image[..., ::-1])
+    writer.release()
+    frames = read_video(tmp_path / 'film.avi', every=2)
+    assert frames.shape == (2, 120, 160, 3)
+    assert np.abs(frames[0].astype(int) - room.images[1]).mean() < 12
+    with pytest.raises(ValueError, match='has 5 frames, fewer than every=9'):
+        read_video(tmp_path / 'film.avi', every=9)
+
+
+def test_depth_maps_are_found_by_name_or_by_order(tmp_path):
+    for name in ('a', 'b'):
+        np.save(tmp_path / f'{name}.npy', np.full((4, 6), ord(name), np.float32))
+    source = PrecomputedDepth(tmp_path)
+    assert source.maps(['b', 'a'], (4, 6))[:, 0, 0].tolist() == [98, 97]
+    assert source.maps(['x', 'y'], (4, 6))[:, 0, 0].tolist() == [97, 98]
+    with pytest.raises(ValueError, match='holds 2 depth maps, but there are 3 frames'):
+        source.maps(['a', 'b', 'c'], (4, 6))
+    np.save(tmp_path / 'b.npy', np.ones((5, 6), np.float32))
+    with pytest.raises(ValueError, match='differ in size'):
+        source.maps(['a', 'b'], (4, 6))
+    np.save(tmp_path / 'b.npy', np.ones((5, 6, 3), np.float32))
+    with pytest.raises(ValueError, match='no single-channel depth map'):
+        source.maps(['a', 'b'], (4, 6))
+
+
+def test_depth_files_that_do_not_fit_are_explained(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no depth at'):
+        PrecomputedDepth(tmp_path / 'nothing')
+    with pytest.raises(ValueError, match='kind must be one of'):
+        PrecomputedDepth(tmp_path, kind='depth')
+    np.savez(tmp_path / 'two.npz', a=np.ones(2), b=np.ones(2))
+    with pytest.raises(ValueError, match=r"holds the arrays \['a', 'b'\]"):
+        PrecomputedDepth(tmp_path / 'two.npz').maps(['a'], (4, 6))
+    np.savez(tmp_path / 'flat.npz', depth=np.ones((4, 6)))
+    with pytest.raises(ValueError, match=r'expected \(F, h, w\)'):
+        PrecomputedDepth(tmp_path / 'flat.npz').maps(['a'], (4, 6))
+    np.savez(tmp_path / 'many.npz', depth=np.ones((3, 4, 6)))
+    with pytest.raises(ValueError, match='holds 3 depth maps, but there are 1 frames'):
+        PrecomputedDepth(tmp_path / 'many.npz').maps(['a'], (4, 6))

@@ -1,0 +1,39 @@
+"""Depth, camera poses and a mesh from a video: python tools/recon.py [CONFIG] INPUT --out DIR [--depth FOLDER]."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from frozenmm.engine.command_line import run_tool
+from frozenmm.engine.options import parse_options
+from frozenmm.reconstruction.command import reconstruct_from
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('paths', nargs='+', metavar='[CONFIG] INPUT',
+                        help='a config (.py, may be left out), then a folder of images or a video')
+    parser.add_argument('--out', required=True, help='folder of the results; the same command resumes there')
+    parser.add_argument('--depth', help='depth maps from a folder (.npy, .png) or an .npz file, not from a network')
+    parser.add_argument('--depth-kind', default='affine_depth', help='affine_depth, affine_disparity or metric')
+    parser.add_argument('--device', default='cpu', help='where the depth network runs')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='change values of the config, e.g. every=5 focal_px=525 voxel_size=0.02 seed=1')
+    args = parser.parse_args()
+    if len(args.paths) > 2:
+        parser.error(f'expected [CONFIG] INPUT, got {len(args.paths)} paths: {args.paths}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    reconstruct_from(args.paths[-1], args.out, config=args.paths[0] if len(args.paths) == 2 else None,
+                     depth=args.depth, depth_kind=args.depth_kind, device=args.device,
+                     options=parse_options(args.cfg_options))
+
+
+if __name__ == '__main__':
+    run_tool(main)
