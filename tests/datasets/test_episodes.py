@@ -163,7 +163,7 @@ def test_folds_are_those_of_the_benchmarks():
 def test_an_unknown_fold_or_split_is_refused(build):
     with pytest.raises(ValueError, match=r'fold must be one of \[0, 1, 2, 3\], got 4'):
         build(4, 'train')
-    with pytest.raises(ValueError, match=r"split must be one of \['train', 'test'\], got 'val'"):
+    with pytest.raises(ValueError, match=r"split must be one of \['train', 'test', 'all'\], got 'val'"):
         build(0, 'val')
 
 
