@@ -105,6 +105,7 @@ def fss(root: Path, settings: dict) -> None:
 
 WRITERS = dict(PASCAL5iDataset=pascal, COCO20iDataset=coco, FSS1000Dataset=fss, SceneEpisodes=lambda *_: None)
 CLIP = dict(input_resolution=SIDE, patch_size=16, width=16, layers=1, heads=2, output_dim=12)
+RESNET = dict(input_resolution=SIDE, width=8, layers=[1, 1, 1, 1], heads=2, output_dim=12)
 TEXT = dict(type='frozenmm.CLIPTextTower', weights='random', model=dict(width=16, layers=1, heads=2, output_dim=12))
 
 
@@ -119,7 +120,7 @@ def shrunk(name: str, tmp_path: Path) -> Config:
         tower = tower.tower
     tower.weights = 'random'
     if tower.type.endswith('CLIPTower'):
-        tower.model = dict(CLIP, patch_size=0, layers=[1, 1, 1, 1], width=8, heads=2) if 'out_maps' in tower else CLIP
+        tower.model = RESNET if 'out_maps' in tower else CLIP
         head.in_channels = 12
     elif tower.type.endswith('TimmTower'):
         tower.model = 'vit_tiny_patch16_224'
@@ -128,6 +129,7 @@ def shrunk(name: str, tmp_path: Path) -> Config:
         tower.model = dict(embed_dim=24, depth=1, num_heads=2)
         head.in_channels = 24
         model.data_preprocessor.size = (56, 56)
+    head.pop('text')
     head.update(text=TEXT, channels=16, num_layers=1, num_heads=2, templates='simple', store_text=False)
     side = model.data_preprocessor.size[0]
     for loader in config.train_dataloader, config.val_dataloader, config.test_dataloader:

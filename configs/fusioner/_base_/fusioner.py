@@ -2,7 +2,7 @@
 
 Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models" (BMVC 2022). Unlike
 the released code, it takes CLIP's own normalisation, divides the loss by the number of classes, and has one AdamW for
-fusion and decoder. `optim_wrapper.paramwise_cfg = dict(constant=['decoder'])` keeps the decoder's rate constant as there,
+fusion and decoder. `optim_wrapper.paramwise_cfg = dict(constant=['decoder'])` keeps the decoder's rate as there,
 `model.decode_head.loss_decode.compat = True` takes its loss.
 """
 default_scope = 'mmseg'
