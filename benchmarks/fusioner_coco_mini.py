@@ -4,9 +4,9 @@
     python benchmarks/fusioner_coco_mini.py --report            # the table of the runs that are there
 
 Two arms are trained per seed: `true` with the classes' own names, `permuted` with the seen names exchanged without
-fixed point. The first is tested with its own names and, as a control, with those of the unseen classes exchanged without
-fixed point; the second with the true names. Two tests: `single` asks for one class that the image shows (the paper's),
-`together` for all that it shows and two that it does not, in one pass (`joint`) and with a pass for each name
+fixed point. The first is tested with its own names and, as a control, with those of the unseen classes exchanged
+without fixed point; the second with the true names. Two tests: `single` asks for one class that the image shows (the
+paper's), `together` for all that it shows and two that it does not, in one pass (`joint`) and with a pass for each name
 (`per_class`).
 Every run is stored when it ends and is not repeated. Features are cached on disk.
 """

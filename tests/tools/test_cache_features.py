@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from frozenmm.engine.cache_filling import build_cached_model, cached_towers, estimate, fill_caches
@@ -102,10 +101,10 @@ def test_two_places_of_variants_are_refused(config):
 def test_a_config_without_cache_or_split_is_told_so(config):
     with pytest.raises(ValueError, match="a split is one of .*, got 'dev'"):
         fill_caches(config, build_cached_model(config), ['dev'])
-    del config.val_dataloader
+    config.val_dataloader = None
     with pytest.raises(ValueError, match='the config has no val_dataloader'):
         fill_caches(config, build_cached_model(config), ['val'])
-    config.model.backbone.model = Config(dict(tower=dict(config.model.backbone.model.tower)))._cfg_dict.tower
+    config.model.backbone.model = config.model.backbone.model.pop('tower')
     with pytest.raises(ValueError, match="has no CachedTower; put one around its tower"):
         build_cached_model(config)
 
