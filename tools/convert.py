@@ -3,6 +3,7 @@
     python tools/convert.py frozen_detr IN.pth OUT.safetensors [--classes 80|91]
     python tools/convert.py fc_clip fcclip_cocopan.pth OUT.safetensors
     python tools/convert.py frozen_seg IN.pth OUT.safetensors
+    python tools/convert.py fusioner IN.pth OUT.safetensors
     python tools/convert.py clip ViT-L-14-336px.pt OUT.safetensors
     python tools/convert.py dinov2 dinov2_vitl14_pretrain.pth OUT.safetensors
 

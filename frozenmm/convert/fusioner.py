@@ -37,12 +37,13 @@ def key_map(prefix: str = '') -> tuple[Rename, ...]:
     return (*TOWERS, *_below('fusion', FUSION, f'{prefix}fusion.'), *_below('decoder', DECODER, f'{prefix}decoder.'))
 
 
-def convert_fusioner(state: dict[str, Tensor], prefix: str = 'decode_head.') -> tuple[dict[str, Tensor], Report]:
+def convert_fusioner(state: dict[str, Tensor],
+                     prefix: str = 'decode_head.network.') -> tuple[dict[str, Tensor], Report]:
     """The trained part of an official checkpoint under our names; towers are dropped.
 
     Args:
         state: the official state dict.
-        prefix: place of the head in the model, `'decode_head.'` in an mmseg segmentor.
+        prefix: place of the head in the model, `'decode_head.network.'` in an mmseg segmentor.
 
     Raises:
         ValueError: keys that do not belong to Fusioner.

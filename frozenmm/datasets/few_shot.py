@@ -10,7 +10,7 @@ from typing import Any
 from frozenmm.datasets.episodes import EpisodicSegDataset
 from frozenmm.registry import DATASETS
 
-SPLITS = ('train', 'test')
+SPLITS = ('train', 'test', 'all')
 FOLDS = (0, 1, 2, 3)
 COCO_TESTS = ('all', 'first1000', 'balanced1000')
 
@@ -44,6 +44,8 @@ def _class_ids(benchmark: str, fold: int, split: str, count: int) -> list[int]:
     if split not in SPLITS:
         raise ValueError(f'split must be one of {list(SPLITS)}, got {split!r}')
     unseen = unseen_classes(benchmark, fold)
+    if split == 'all':
+        return list(range(1, count + 1))
     return unseen if split == 'test' else [number for number in range(1, count + 1) if number not in unseen]
 
 
@@ -56,7 +58,8 @@ class PASCAL5iDataset(EpisodicSegDataset):
 
     Args:
         fold: 0..3; the unseen classes are 5 fold + 1 .. 5 fold + 5.
-        split: `'train'` asks for seen classes, `'test'` for unseen ones on the published pairs (346, 451, 725, 346).
+        split: `'train'` asks for seen classes, `'test'` for unseen ones on the published pairs (346, 451, 725, 346),
+            `'all'` for all classes on the test images.
         data_root: VOC2012, with `JPEGImages/` and the label maps of SBD and VOC in `SegmentationClassAug/`.
         classes: names of the classes; the official prompts use VOC's run-together ones, the default.
         **kwargs: for `EpisodicSegDataset`.
@@ -82,7 +85,7 @@ class PASCAL5iDataset(EpisodicSegDataset):
         if not path.is_file():
             raise FileNotFoundError(f'there is no {path.absolute()}, which says what belongs to the test')
         val = set(path.read_text().split())
-        return {stem: shown for stem, shown in super().presence().items() if (stem in val) == (self.split == 'test')}
+        return {stem: shown for stem, shown in super().presence().items() if (stem in val) == (self.split != 'train')}
 
 
 @DATASETS.register_module()
@@ -91,7 +94,7 @@ class COCO20iDataset(EpisodicSegDataset):
 
     Args:
         fold: 0..3; the unseen classes are fold + 1, fold + 5, ...
-        split: `'train'` asks for seen classes, `'test'` for unseen ones.
+        split: `'train'` asks for seen classes, `'test'` for unseen ones, `'all'` for all.
         data_root: COCO.
         annotations: COCO file from which the label maps are made on first use; None if `seg_map_path` has them (values:
             rank of the COCO category, from 1).
@@ -99,6 +102,7 @@ class COCO20iDataset(EpisodicSegDataset):
             tests on (file names of val2014; half of fold 0 are persons).
         prompt_names: the official prompts' run-together VOC-style names (`aeroplane`, `trafficlight`); COCO's own names
             by default.
+        classes: other names of the 80 classes.
         **kwargs: for `EpisodicSegDataset`.
 
     Raises:
@@ -106,7 +110,8 @@ class COCO20iDataset(EpisodicSegDataset):
     """
 
     def __init__(self, fold: int, split: str, *, data_root: str = 'data/coco', annotations: str | None = None,
-                 test: str = 'all', prompt_names: bool = False, **kwargs: Any) -> None:
+                 test: str = 'all', prompt_names: bool = False,
+                 classes: Sequence[str] | None = None, **kwargs: Any) -> None:
         table = fold_table('coco20i')
         class_ids = _class_ids('coco20i', fold, split, len(table['names']))
         if test not in COCO_TESTS:
@@ -116,8 +121,9 @@ class COCO20iDataset(EpisodicSegDataset):
                                table['first_test_pairs'][fold]]
         elif split == 'test' and test == 'balanced1000':
             kwargs['count'] = 1000
-        super().__init__(table['prompt_names' if prompt_names else 'names'], data_root=data_root, class_ids=class_ids,
-                         annotations=annotations, category_ids=table['coco_ids'], **kwargs)
+        names = classes or table['prompt_names' if prompt_names else 'names']
+        super().__init__(names, data_root=data_root, class_ids=class_ids, annotations=annotations,
+                         category_ids=table['coco_ids'], **kwargs)
 
 
 @DATASETS.register_module()

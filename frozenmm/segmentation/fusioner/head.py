@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class FusionerHead(BaseDecodeHead):
     vocabulary. Labels are 0 for background and k + 1 for the k-th name.
 
     Args:
-        in_channels: width of the backbone's map.
+        in_channels: width of the backbone's map, or widths of several, which are resized to the first and concatenated.
         text: config of a text tower, or a built one.
         vocabulary: classes asked for where a sample does not name its own; whatever `Vocabulary.read` understands.
         channels: width of the fusion.
@@ -38,36 +39,47 @@ class FusionerHead(BaseDecodeHead):
         class_chunk: see `FusionerNetwork`.
         temperature: see `FusionerNetwork`.
         store_text: keep text vectors on disk.
-        in_index: which of the backbone's maps.
+        in_index: which of the backbone's maps, or several; the last (several: all) by default.
+        mask_stride: masks are computed on every mask_stride-th pixel, in training against the labels there, in a test
+            resized. 1 is the official way; 4 saves most of the time and memory of a light decoder.
         loss_decode: config of the loss.
         ignore_index: label of pixels that do not count.
 
     Source: Fusioner (Ma et al., BMVC 2022).
     """
 
-    def __init__(self, in_channels: int, text: Mapping[str, object] | TextTower,
+    def __init__(self, in_channels: int | Sequence[int], text: Mapping[str, object] | TextTower,
                  vocabulary: VocabularySource | None = None, *, channels: int = 512, num_layers: int = 12,
                  num_heads: int = 8, num_class_rows: int = 1,
                  dropout: float = 0.0, drop_path: float = 0.0, decoder: Mapping[str, object] | None = None,
                  templates: str | Sequence[str] = 'fusioner32', mode: str = 'joint', class_chunk: int = 8,
-                 temperature: float = 0.07, store_text: bool = True, in_index: int = -1,
+                 temperature: float = 0.07, store_text: bool = True,
+                 in_index: int | Sequence[int] | None = None, mask_stride: int = 1,
                  loss_decode: Mapping[str, object] | None = None, ignore_index: int = 255) -> None:
         if mode not in MODES:
             raise ValueError(f'mode must be one of {list(MODES)}, got {mode!r}')
         loss = dict(loss_decode or dict(type='frozenmm.FusionerBCELoss'))
+        if mask_stride < 1:
+            raise ValueError(f'mask_stride must be at least 1, got {mask_stride}')
+        several = not isinstance(in_channels, int)
+        if in_index is None:
+            in_index = list(range(len(in_channels))) if several else -1
         # three classes of nothing in particular: the vocabulary sets the real number, per call if need be
         super().__init__(in_channels, channels, num_classes=3, dropout_ratio=0, in_index=in_index, loss_decode=loss,
-                         ignore_index=ignore_index, align_corners=False, init_cfg=None)
+                         ignore_index=ignore_index, align_corners=False, init_cfg=None,
+                         input_transform='resize_concat' if several else None)
         self.conv_seg = None  # the base class's classifier, which this head does not have
         tower = text if isinstance(text, TextTower) else MODELS.build(dict(text))
         if not isinstance(tower, TextTower):
             raise TypeError(f'text must be a text tower, got {type(tower).__name__}')
         self.texts = ClassTexts(tower, templates, store=store_text)
-        fusion = FusionTransformer(in_channels, tower.channels, channels, num_layers=num_layers, num_heads=num_heads,
-                                   num_class_rows=num_class_rows, dropout=dropout, drop_path=drop_path)
+        fusion = FusionTransformer(self.in_channels, tower.channels, channels, num_layers=num_layers,
+                                   num_heads=num_heads, num_class_rows=num_class_rows, dropout=dropout,
+                                   drop_path=drop_path)
         built: nn.Module = MODELS.build(dict(decoder or dict(type='frozenmm.FusionerDecoder'), channels=channels))
         self.network = FusionerNetwork(fusion, built, temperature=temperature, class_chunk=class_chunk)
         self.mode = mode
+        self.mask_stride = mask_stride
         self.vocabulary: Vocabulary | None = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
@@ -90,11 +102,12 @@ class FusionerHead(BaseDecodeHead):
             size: (height, width) of the masks; that of the map by default.
 
         Returns:
-            (B, K, *size), K being the largest number of names.
+            (B, K, *size), K being the largest number of names; `size` divided by `mask_stride`, rounded up.
         """
         visual = self._transform_inputs(inputs)
         text, counts = self.texts.batch(names or [self._default_names()] * len(visual), visual)
-        return self.network(visual, text, size or tuple(visual.shape[-2:]), mode=self.mode, class_counts=counts)
+        height, width = (-(-side // self.mask_stride) for side in size or visual.shape[-2:])
+        return self.network(visual, text, (height, width), mode=self.mode, class_counts=counts)
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: Sequence[SegDataSample],
              train_cfg: Mapping[str, object] | None = None) -> dict[str, Tensor]:
@@ -102,6 +115,8 @@ class FusionerHead(BaseDecodeHead):
         names = [self._names(sample.metainfo) for sample in batch_data_samples]
         labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])[:, 0]
         logits = self.forward(inputs, names, tuple(labels.shape[-2:]))
+        if self.mask_stride > 1:  # the pixel in the middle of each cell
+            labels = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode='nearest-exact')[:, 0].long()
         classes = torch.arange(1, logits.shape[1] + 1, device=labels.device)
         targets = labels[:, None] == classes[:, None, None]
         counts = torch.tensor([len(row) for row in names], device=labels.device)
@@ -119,7 +134,10 @@ class FusionerHead(BaseDecodeHead):
         if len({len(row) for row in names}) > 1:
             raise ValueError('the images of a test batch must name equally many classes, got '
                              f'{[len(row) for row in names]}; use batch_size=1')
-        logits = self.forward(inputs, names, tuple(int(side) for side in batch_img_metas[0]['img_shape'][:2]))
+        height, width = (int(side) for side in batch_img_metas[0]['img_shape'][:2])
+        logits = self.forward(inputs, names, (height, width))
+        if self.mask_stride > 1:
+            logits = F.interpolate(logits, (height, width), mode='bilinear', align_corners=False)
         return torch.cat([logits.new_zeros(len(logits), 1, *logits.shape[-2:]), logits], 1)
 
     def _names(self, meta: Mapping[str, object]) -> list[str]:

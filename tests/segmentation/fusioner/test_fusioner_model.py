@@ -163,6 +163,7 @@ def test_rows_per_class_fix_the_number_of_classes(build):
 
 @pytest.mark.parametrize(('change', 'message'), [
     (dict(mode='both'), 'mode must be one of'),
+    (dict(mask_stride=0), 'mask_stride must be at least 1'),
     (dict(temperature=0.0), 'temperature must be positive'),
     (dict(test_cfg=dict(mode='slide', window='wrap')), 'window must be one of'),
     (dict(test_cfg=dict(mode='slide', window='cut', crop_size=(32, 16), stride=(8, 8))), 'square crop_size'),
@@ -175,3 +176,36 @@ def test_wrong_settings_are_refused(build, change, message):
 def test_a_text_that_is_no_text_tower_is_refused(build):
     with pytest.raises(TypeError, match='text must be a text tower, got CLIPTower'):
         build(text=IMAGE)
+
+
+def test_masks_on_a_coarser_grid_come_back_at_full_size(build):
+    fine, coarse = build(), build(mask_stride=4)
+    coarse.load_state_dict(fine.state_dict())
+    image = image_of()
+    assert coarse.decode_head(coarse.extract_feat(image), size=(30, 32)).shape[-2:] == (8, 8)
+    logits = logits_of(coarse, image)
+    assert logits.shape == (1, 4, 32, 32) and not logits[:, 0].any()
+    assert (logits - logits_of(fine, image)).abs().mean() < 0.3 * logits_of(fine, image)[:, 1:].abs().mean()
+    labels = torch.zeros(1, 32, 32, dtype=torch.long)
+    labels[:, 2::4, 2::4] = 1  # the pixels that stand for their cells
+    ones = torch.ones(1, 32, 32, dtype=torch.long)
+    losses = [coarse.loss(image, [sample_of(value, class_names=['cat'])])['decode.loss_mask']
+              for value in (labels, ones)]
+    assert torch.equal(*losses)
+
+
+def test_several_maps_are_joined_at_the_size_of_the_first():
+    torch.manual_seed(0)
+    head = MODELS.build(dict(type='frozenmm.FusionerHead', in_channels=[4, 6], text=TEXT, channels=16, num_layers=1,
+                             num_heads=2, templates='simple', store_text=False, vocabulary=['cat'])).eval()
+    fine, coarse = torch.randn(1, 4, 8, 8), torch.randn(1, 6, 4, 4)
+    logits = head([fine, coarse], size=(16, 16))
+    assert logits.shape == (1, 1, 16, 16)
+    assert not torch.allclose(logits, head([fine, coarse + 1], size=(16, 16)), atol=1e-3)
+
+
+def test_a_name_longer_than_the_text_context_is_refused(build):
+    model = build()
+    with pytest.raises(ValueError, match=r'(?s)1 1 1.*77'):
+        model.decode_head(model.extract_feat(image_of()), [['1 ' * 90 + 'cat']])
+    assert logits_of(model, image_of(), [['cat']]).isfinite().all()

@@ -1,0 +1,29 @@
+"""The light decoder in place of the official one, features cached; COCO-20i, fold 0.
+
+Metric: mIoU and FB-IoU of unseen classes (not measured yet).
+Command: python tools/train.py configs/fusioner/fusioner_clip-l14_clip-l14_light_coco20i-fold0.py
+Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models" (BMVC 2022).
+"""
+_base_ = 'fusioner_clip-l14_clip-l14_coco20i-fold0.py'
+
+model = dict(
+    backbone=dict(
+        model=dict(
+            _delete_=True,
+            type='frozenmm.CachedTower',
+            folder='cache/features/clip-l14_224',
+            store='bf16',
+            quota_gb=200.0,
+            tower=dict(type='frozenmm.CLIPTower', model='ViT-L/14', patch_output='projected'))),
+    decode_head=dict(decoder=dict(type='frozenmm.LightFusionerDecoder')))
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='frozenmm.LoadEpisodeMap'),
+    dict(type='Resize', scale=(224, 224), keep_ratio=False),
+    dict(
+        type='PackSegInputs',
+        meta_keys=('img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
+                   'flip_direction', 'class_names', 'class_ids'))
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,0 +1,11 @@
+"""DINO ViT-B/16, which never saw text, and BERT, which never saw images; PASCAL-5i, fold 0.
+
+Metric: mIoU and FB-IoU of unseen classes (not measured yet).
+Command: python tools/train.py configs/fusioner/fusioner_dino-b16_bert_pascal5i-fold0.py
+Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models" (BMVC 2022).
+"""
+_base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
+
+model = dict(
+    backbone=dict(model=dict(_delete_=True, type='frozenmm.TimmTower', model='vit_base_patch16_224.dino')),
+    decode_head=dict(text=dict(_delete_=True, type='frozenmm.BertTextTower', folder='data/weights/bert-base-uncased')))

@@ -1,0 +1,7 @@
+"""EfficientNet-Lite0 and MiniLM, both embedded; coco_mini, COCO-20i fold 0. Runs on a CPU.
+
+Metric: mIoU and FB-IoU of seen and of unseen classes (not measured yet).
+Command: python tools/train.py configs/fusioner/fusioner_lite0_minilm_coco-mini-fold0.py
+First, if you like: python tools/cache_features.py with the same config, which fills the feature cache.
+"""
+_base_ = ['_base_/lite0_minilm.py', '_base_/coco_mini.py']

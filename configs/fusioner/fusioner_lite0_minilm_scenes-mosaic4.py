@@ -1,0 +1,26 @@
+"""The scenes model tested on Mosaic-4 of scenes: four names at once. Runs on a CPU.
+
+Metric: mIoU and FB-IoU of seen and of unseen classes (not measured yet).
+Command: python tools/train.py configs/fusioner/fusioner_lite0_minilm_scenes-mosaic4.py
+"""
+_base_ = 'fusioner_lite0_minilm_scenes.py'
+
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='frozenmm.Mosaic4Dataset',
+        source=dict(type='frozenmm.SceneEpisodes', data_root='data/scenes', split='val'),
+        data_root='data/scenes_mosaic4',
+        count=100,
+        side=160,
+        test_mode=True,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(160, 160), keep_ratio=False),
+            dict(type='frozenmm.LoadEpisodeMap'),
+            dict(
+                type='PackSegInputs',
+                meta_keys=('img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
+                           'flip_direction', 'class_names', 'class_ids'))
+        ]))
+test_dataloader = val_dataloader
