@@ -14,6 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from frozenmm.apis.image_sources import NamedImage, read_images
@@ -64,7 +65,9 @@ class OpenVocabularyInferencer:
         cfg = None
         if not isinstance(model, FCCLIP):
             cfg = read_config(model)
-            model = MODELS.build(cfg.model)
+            # names without scope are those of the config's, as when its Runner builds it
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+                model = MODELS.build(cfg.model)
             if not isinstance(model, FCCLIP):
                 raise ValueError(f'the config builds a {type(model).__name__}; an open-vocabulary model (FCCLIP, '
                                  'FrozenSeg) is needed')

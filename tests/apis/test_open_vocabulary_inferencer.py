@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tiny_segmentors import CountingTower, classifier_options, fc_clip
+from tiny_segmentors import CONVNEXT, TESTING, CountingTower, classifier_options, fc_clip, generator_options
 
 from frozenmm.apis import OpenVocabularyInferencer
 from frozenmm.apis.vocabulary_text import parse_vocabulary
@@ -207,6 +208,24 @@ def test_a_config_of_another_kind_is_refused():
         OpenVocabularyInferencer(dict(data=1), ['cat'])
     with pytest.raises(ValueError, match='builds a EfficientNetLiteTower'):
         OpenVocabularyInferencer(dict(model=dict(type='frozenmm.EfficientNetLiteTower', weights='random')), ['cat'])
+
+
+def test_a_config_is_built_in_its_scope_and_gives_the_test_size():
+    model = dict(type='frozenmm.FCCLIP', image_tower=CONVNEXT | dict(type='frozenmm.OpenCLIPTower'),
+                 mask_generator=generator_options(),
+                 classifier=classifier_options(text_tower=dict(
+                     type='frozenmm.CLIPTextTower', weights='random',
+                     model=dict(width=16, layers=1, heads=2, output_dim=16))),
+                 data_preprocessor=dict(type='DetDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True,
+                                        pad_size_divisor=32))
+    pipeline = [dict(type='LoadImageFromFile', to_float32=True), dict(type='Resize', scale=(96, 64), keep_ratio=True)]
+    before = DefaultScope._instance_dict.copy()
+    inferencer = OpenVocabularyInferencer(dict(
+        default_scope='mmdet', model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    assert inferencer.size == (96, 64) and inferencer.as_float
+    sample = inferencer(picture(48, 80))[0]
+    assert sample.img_shape == (58, 96) and sample.classes == tuple(word.split(',')[0] for word in TESTING)
+    assert DefaultScope._instance_dict == before  # the process's scope is as it was
 
 
 def test_a_batch_size_below_one_is_refused(inferencer):
