@@ -14,6 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from frozenmm.apis.image_sources import NamedImage, read_images
@@ -64,7 +65,9 @@ class OpenVocabularyInferencer:
         cfg = None
         if not isinstance(model, FCCLIP):
             cfg = read_config(model)
-            model = MODELS.build(cfg.model)
+            # names without scope are those of the config's, as when its Runner builds it
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+                model = MODELS.build(cfg.model)
             if not isinstance(model, FCCLIP):
                 raise ValueError(f'the config builds a {type(model).__name__}; an open-vocabulary model (FCCLIP, '
                                  'FrozenSeg) is needed')
@@ -152,7 +155,7 @@ class OpenVocabularyInferencer:
     def _prepare(self, image: NamedImage) -> tuple[Tensor, DetDataSample]:
         """The resized picture (3, H, W) in BGR, as mmdet's pipelines give it, and its data sample."""
         height, width = image.pixels.shape[:2]
-        new = _fitted((height, width), self.size)
+        new = _fitted((height, width), self.size, self.model.image_tower.input.patch)
         pixels = np.ascontiguousarray(image.pixels[..., ::-1], np.float32 if self.as_float else np.uint8)
         pixels = mmcv.imresize(pixels, new[::-1], interpolation='bilinear')
         sample = DetDataSample(metainfo=dict(
@@ -161,10 +164,13 @@ class OpenVocabularyInferencer:
         return torch.from_numpy(pixels).permute(2, 0, 1), sample
 
 
-def _fitted(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
-    """Height and width scaled to fit a long and a short side, as mmdet's `Resize` does, but never to nothing."""
+def _fitted(size: tuple[int, int], limits: tuple[int, int], smallest: int) -> tuple[int, int]:
+    """Height and width scaled to fit a long and a short side, as mmdet's `Resize` does.
+
+    A side that gets shorter than `smallest` is stretched to it, since the network needs a patch to look at.
+    """
     scale = min(max(limits) / max(size), min(limits) / min(size))
-    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+    return max(smallest, int(size[0] * scale + 0.5)), max(smallest, int(size[1] * scale + 0.5))
 
 
 def read_config(model: Config | Mapping | str | Path) -> Config:

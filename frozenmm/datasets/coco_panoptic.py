@@ -47,8 +47,10 @@ class CocoPanoptic(BaseDetDataset):
         else:
             categories = match_categories(self.vocabulary, content.categories)
         names = tuple(category.name for category in categories)
+        palette = self._metainfo.get('palette')
+        if palette and len(palette) == len(content.categories):
+            self._metainfo['palette'] = [palette[content.categories.index(category)] for category in categories]
         things = tuple(category.name for category in categories if category.isthing)
-        # what the user's metainfo says, such as a palette, stays
         self._metainfo.update(classes=names, thing_classes=things,
                               stuff_classes=tuple(name for name in names if name not in things),
                               category_ids=tuple(category.id for category in categories))

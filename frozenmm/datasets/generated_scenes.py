@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset, CocoPanopticDataset
+from mmdet.datasets import CocoDataset
 
+from frozenmm.datasets.coco_panoptic import CocoPanoptic
 from frozenmm.datasets.scenes import CLASSES, SceneSettings, write_scenes
 from frozenmm.registry import DATASETS
 
@@ -38,10 +39,10 @@ class GeneratedScenes(CocoDataset):
 
 
 @DATASETS.register_module()
-class GeneratedScenesPanoptic(CocoPanopticDataset):
+class GeneratedScenesPanoptic(CocoPanoptic):
     """The same scenes with panoptic maps: the eight classes as things, the ground as stuff.
 
-    Args: those of `GeneratedScenes`; `**kwargs` goes to `mmdet.datasets.CocoPanopticDataset`.
+    Args: those of `GeneratedScenes`; `**kwargs` goes to `CocoPanoptic` (`vocabulary` shows a part of the classes).
     """
 
     METAINFO = {'classes': (*CLASSES, 'ground'), 'thing_classes': CLASSES, 'stuff_classes': ('ground', ),
