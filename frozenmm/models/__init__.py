@@ -9,6 +9,7 @@ from frozenmm.foundation.conse import ConSE
 
 # frozen depth networks
 from frozenmm.foundation.depth_networks import HFDepth, LeReS
+
 # image and text towers
 from frozenmm.foundation.feature_cache.cached_tower import CachedTower
 
