@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# the solver makes many small products, on which several BLAS threads only wait for each other; read at numpy's import
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import numpy as np
 from safetensors.numpy import load_file

@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# the solver makes many small products, on which several BLAS threads only wait for each other; read at numpy's import
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 from frozenmm.engine.command_line import run_tool
 from frozenmm.engine.options import parse_options
