@@ -198,7 +198,8 @@ def _named_config(name: str) -> Path:
     stem = name.removesuffix('.py')
     if stem in files:
         return files[stem]
-    near = difflib.get_close_matches(stem, list(files), n=3, cutoff=0.3) or sorted(files)
+    near = [file for file in files if file.startswith(stem)][:3] \
+        or difflib.get_close_matches(stem, list(files), n=3, cutoff=0.3) or sorted(files)
     raise FileNotFoundError(f'{name!r} is neither a config file nor the name of one of ours; nearest: '
                             f'{", ".join(near)}')
 

@@ -64,7 +64,7 @@ def write_results(folder: Path, image: NamedImage, sample: Any, vocabulary: Voca
 
     `NAME_overlay.png` is the drawn picture. `NAME_panoptic.png` holds segment ids as R + 256 G + 65536 B, 0 for
     nothing. `NAME.json` lists the segments of that map, in COCO's panoptic format. `NAME_rle.json` is COCO's result
-    format, one entry per instance, or per segment where instances were not asked for.
+    format, one entry per instance with any pixel, or per segment where instances were not asked for.
 
     Args:
         folder: made if it is not there.
@@ -103,6 +103,8 @@ def _run_lengths(image: NamedImage, sample: Any, ids: np.ndarray, segments: Sequ
     encode = require('pycocotools.mask', 'COCO run lengths').encode
     entries = []
     for mask, label, score in rows:
+        if not mask.any():  # a query may win a class and no pixel
+            continue
         run = encode(np.asfortranarray(mask.astype(np.uint8)))
         entries.append(dict(image_id=image.name, category_id=vocabulary.ids[label], category=vocabulary.names[label],
                             score=score, bbox=_box(mask),

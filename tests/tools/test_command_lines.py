@@ -46,6 +46,9 @@ def test_a_model_is_trained_with_amp_and_tested_from_the_command_line(repo_root,
     (['tools/test.py', 'configs/quickstart/dino_scratch_scenes.py', 'nothing.pth'], 'there is no checkpoint'),
     (['tools/make_scenes.py', '--size', '8'], 'size must be at least 64'),
     (['tools/quickstart.py', '--rows', 'xyz'], 'no row'),
+    (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn5', '--vocab', 'cat'], 'nearest: fc_clip_rn50'),
+    (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,,dog'], 'has an empty name'),
+    (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,cat'], 'has the same words as'),
 ])
 def test_a_user_error_ends_in_one_sentence_and_exit_code_2(repo_root, arguments, message):
     result = _run(repo_root, *arguments)

@@ -1,6 +1,6 @@
 """FC-CLIP on the embedded networks: EfficientNet-Lite0, MiniLM and ConSE between them; a small decoder. No data.
 
-Sizes are for a laptop: 2.0 M trained parameters, images of 320 pixels, ten minutes of training.
+Sizes are for a laptop: 1.3 M trained parameters, images of 320 pixels, ten minutes of training.
 """
 default_scope = 'mmdet'
 custom_imports = dict(imports=['frozenmm'])
