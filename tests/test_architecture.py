@@ -31,9 +31,8 @@ ALLOWED = {
     'visualization': FROZEN | {'datasets'},
     'engine': FROZEN | {'datasets', 'evaluation', 'visualization'},
     'convert': FROZEN | SYSTEMS,
-    'zoo': FROZEN | {'convert'},
     'models': FROZEN | SYSTEMS,
-    'apis': FROZEN | SYSTEMS | {'convert', 'datasets', 'engine', 'evaluation', 'models', 'visualization', 'zoo'},
+    'apis': FROZEN | SYSTEMS | {'convert', 'datasets', 'engine', 'evaluation', 'models', 'visualization'},
     'env': FROZEN,
 }
 """Room -> the rooms that it may import (itself apart)."""

@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 
 from frozenmm.apis.image_sources import NamedImage
 from frozenmm.compat import require
+from frozenmm.compat.files import write_whole
 from frozenmm.datasets.panoptic_files import segment_colours
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.visualization.segments import Region, draw_segments
@@ -79,16 +78,16 @@ def write_results(folder: Path, image: NamedImage, sample: Any, vocabulary: Voca
     folder.mkdir(parents=True, exist_ok=True)
     ids, segments = segment_map(sample)
     paths = [folder / f'{image.name}{ending}' for ending in ('_overlay.png', '_panoptic.png', '.json', '_rle.json')]
-    _write(paths[0], png(overlay(image, sample, vocabulary, min_score=min_score)))
-    _write(paths[1], png(segment_colours(ids)))
+    write_whole(paths[0], png(overlay(image, sample, vocabulary, min_score=min_score)))
+    write_whole(paths[1], png(segment_colours(ids)))
     entries = [{**info, 'category_id': vocabulary.ids[info['category_id']], 'category': vocabulary.names[
         info['category_id']], 'iscrowd': 0, 'bbox': _box(ids == info['id'])} for info in segments]
     content = dict(image=image.path or image.name, height=int(ids.shape[0]), width=int(ids.shape[1]),
                    file_name=paths[1].name, segments_info=entries,
                    categories=[dict(id=entry.id, name=entry.name, isthing=None if entry.isthing is None
                                     else int(entry.isthing)) for entry in vocabulary])
-    _write(paths[2], json.dumps(content, indent=1).encode())
-    _write(paths[3], json.dumps(_run_lengths(image, sample, ids, segments, vocabulary)).encode())
+    write_whole(paths[2], json.dumps(content, indent=1).encode())
+    write_whole(paths[3], json.dumps(_run_lengths(image, sample, ids, segments, vocabulary)).encode())
     return paths
 
 
@@ -125,15 +124,3 @@ def png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     require('PIL.Image', 'writing images').fromarray(pixels).save(buffer, 'PNG')
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under a name of its own, then rename, so that nobody sees half of a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from frozenmm.compat import require
+from frozenmm.compat.files import write_whole
 from frozenmm.foundation.templates import fill, resolve_templates
 from frozenmm.foundation.text_tower import TextTower
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
@@ -178,16 +178,8 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
 def _write(path: Path, means: Tensor, metadata: dict[str, str]) -> None:
     save = require('safetensors.torch', 'storing text embeddings').save
     means = means.cpu().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = save({'means': means}, {**metadata, 'sha256': _digest(means)})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
 
 
 def _warn(message: str) -> None:

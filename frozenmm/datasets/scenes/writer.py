@@ -6,8 +6,6 @@ gives the same files. The annotation files are written last; a folder that has t
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from frozenmm.compat import require
+from frozenmm.compat.files import write_whole
 from frozenmm.datasets.scenes.cutouts import CLASSES
 from frozenmm.datasets.scenes.painter import Scene, paint
 
@@ -77,7 +76,7 @@ def write_scenes(folder: str | Path, settings: SceneSettings = SceneSettings()) 
                              'the folder or name another one')
         if found['complete']:
             return folder
-    _write(manifest, json.dumps({'settings': wanted, 'complete': False}, indent=1).encode())
+    write_whole(manifest, json.dumps({'settings': wanted, 'complete': False}, indent=1).encode())
     jobs = [(split, index) for split in ('train', 'val') for index in range(getattr(settings, split))]
     missing = [job for job in jobs if not _record_path(folder, *job).is_file()]
     start = time.perf_counter()
@@ -89,21 +88,8 @@ def write_scenes(folder: str | Path, settings: SceneSettings = SceneSettings()) 
         _write_scene(folder, split, index, settings)
     for split in ('train', 'val'):
         _join(folder, split, getattr(settings, split))
-    _write(manifest, json.dumps({'settings': wanted, 'complete': True}, indent=1).encode())
+    write_whole(manifest, json.dumps({'settings': wanted, 'complete': True}, indent=1).encode())
     return folder
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name of its own, then rename it, so that nobody sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _name(split: str, index: int) -> str:
@@ -118,13 +104,13 @@ def _write_scene(folder: Path, split: str, index: int, settings: SceneSettings) 
     rng = np.random.default_rng([settings.seed, ('train', 'val').index(split), index])
     scene = paint(split, settings.size, settings.objects, rng)
     name = _name(split, index)
-    _write(folder / 'images' / split / f'{name}.jpg',
+    write_whole(folder / 'images' / split / f'{name}.jpg',
            cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 93])[1].tobytes())
     # COCO's panoptic maps hold the segment id as R + 256 G + 65536 B, and 0 is "no segment"
     panoptic = np.zeros((*scene.segments.shape, 3), np.uint8)
     panoptic[..., 2] = scene.segments + 1
-    _write(folder / f'panoptic_{split}' / f'{name}.png', cv2.imencode('.png', panoptic)[1].tobytes())
-    _write(_record_path(folder, split, index), json.dumps(_record(scene, name, index)).encode())
+    write_whole(folder / f'panoptic_{split}' / f'{name}.png', cv2.imencode('.png', panoptic)[1].tobytes())
+    write_whole(_record_path(folder, split, index), json.dumps(_record(scene, name, index)).encode())
 
 
 def _record(scene: Scene, name: str, index: int) -> dict:
@@ -168,4 +154,4 @@ def _join(folder: Path, split: str, count: int) -> None:
     info = {'description': 'generated scenes of frozenmm, from photographs bundled with scikit-image'}
     for kind, entries, categories in (('instances', instances, things), ('panoptic', panoptic, [*things, ground])):
         content = {'info': info, 'images': images, 'annotations': entries, 'categories': categories}
-        _write(folder / 'annotations' / f'{kind}_{split}.json', json.dumps(content).encode())
+        write_whole(folder / 'annotations' / f'{kind}_{split}.json', json.dumps(content).encode())
