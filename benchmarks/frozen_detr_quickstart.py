@@ -7,8 +7,8 @@
 Three kinds of budget: `minutes` of training on a machine that does nothing else; `bought`, the iterations that these
 minutes bought each row in its first run (a number, so these runs may share the machine with others); `iterations`, the
 same number for all rows. Every run is stored when it ends and is not repeated. A gain counts as shown when it exceeds
-twice the pooled standard deviation of the two rows. `--rate` trains with another learning rate; the table lists such runs
-apart, as the proof that a row is not held back by its rate.
+twice the pooled standard deviation of the two rows. `--rate` trains with another learning rate; the table lists such
+runs apart, as the proof that a row is not held back by its rate.
 """
 from __future__ import annotations
 
