@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from frozenmm.compat import Problem, problems
+from frozenmm.compat.files import write_whole
 from frozenmm.ops import build, loader
 from frozenmm.version import __version__
 
@@ -143,9 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     report = collect()
     if args.json is not None:
-        part = args.json.with_name(f'{args.json.name}.part')
-        part.write_text(json.dumps(asdict(report), indent=1) + '\n')
-        os.replace(part, args.json)
+        write_whole(args.json, json.dumps(asdict(report), indent=1) + '\n')
     print(render(report), flush=True)
     return 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
+
+from frozenmm.compat.files import whole_file
 
 _trusted: set[Path] = set()
 
@@ -144,15 +145,10 @@ def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[
     if path.suffix != '.safetensors':
         raise ValueError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, '
                          f'got {path.name}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
+    with whole_file(path) as part:
         # copies, because safetensors refuses tensors that share memory
-        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, unfinished,
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, part,
                   metadata={key: json.dumps(value) for key, value in meta.items()})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def trust_folder(folder: str | Path) -> None:
