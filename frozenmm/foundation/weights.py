@@ -1,7 +1,7 @@
 """Where the weights of a frozen model come from: a file, the cache folder, the official address, or a random draw.
 
 The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks
-the network.
+the network. `FROZENMM_MIRROR=https://host/folder` is asked for a file of the same name before the official address.
 """
 from __future__ import annotations
 
@@ -152,22 +152,33 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.is_file():
             return path
-        try:
-            _fetch(file, part)
-        except (urllib.error.URLError, OSError) as error:
-            raise FileNotFoundError(f'{help_text} (fetching it failed: {error})') from None
-        found = _sha256(part)
+        source = _fetch_from_first(file, part, help_text)
+        found = file_sha256(part)
         if not found.startswith(file.sha256):
             part.unlink()
-            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
+            raise ValueError(f'{source} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
                              'published; it was deleted, try again')
         part.replace(path)
     return path
 
 
-def _fetch(file: WeightFile, part: Path) -> None:
+def _fetch_from_first(file: WeightFile, part: Path, help_text: str) -> str:
+    """Fetch from the mirror, if there is one, else from the official address; returns which."""
+    mirror = os.environ.get('FROZENMM_MIRROR', '').rstrip('/')
+    addresses = [f'{mirror}/{file.file_name}', file.url] if mirror else [file.url]
+    failures = []
+    for url in addresses:
+        try:
+            _fetch(url, part)
+            return url
+        except (urllib.error.URLError, OSError) as error:
+            failures.append(f'{error}' if url == file.url else f'{url}: {error}')
+    raise FileNotFoundError(f'{help_text} (fetching it failed: {"; ".join(failures)})')
+
+
+def _fetch(url: str, part: Path) -> None:
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(file.url, headers={'Range': f'bytes={have}-'} if have else {})
+    request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=20)
     except urllib.error.HTTPError as error:
@@ -186,12 +197,13 @@ def _fetch(file: WeightFile, part: Path) -> None:
                 last = time.monotonic()
                 speed = (done - first) / (last - start)
                 eta = f', {(total - done) / speed:.0f} s left' if total > done else ''
-                print_log(f'{file.file_name}: {done >> 20} of {total >> 20} MB{eta}', logger='current')
+                print_log(f'{part.stem}: {done >> 20} of {total >> 20} MB{eta}', logger='current')
         if total and done < total:
             raise OSError(f'the connection ended after {done} of {total} bytes; call again to go on')
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits, read in pieces."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while chunk := file.read(_CHUNK):
