@@ -31,6 +31,9 @@ from frozenmm.foundation.text_towers.open_clip import OpenCLIPTextTower
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.registry import installed
 
+# masks from points and boxes
+from frozenmm.segmentation.frozen_seg.demo_sam import DemoSAM
+
 if installed('mmdet'):
     with explained('mmdet'):
         # detectors
