@@ -12,28 +12,28 @@ custom_imports = dict(imports=['frozenmm'])
 
 model = dict(
     type='frozenmm.DemoSAM',
-    # the scenes are the same in every epoch, so the frozen features of each are computed once (0.8 MB)
+    # the scenes are the same in every epoch, so the frozen features of each are computed once (0.4 MB)
     image_tower=dict(
         type='frozenmm.RememberingTower',
-        megabytes=1400,
+        megabytes=600,
         tower=dict(
             type='frozenmm.EfficientNetLiteTower', resize_mode='none', out_maps=['res2', 'res3', 'res4', 'res5'])),
     head=dict(channels=128, mask_channels=64, neck_depth=2, decoder_depth=3, heads=8),
     prompts=24)
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=0,
     drop_last=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(type='frozenmm.PromptScenes', split='train', count=1200))
+    dataset=dict(type='frozenmm.PromptScenes', split='train', count=700, size=192))
 val_dataloader = dict(
     batch_size=4,
     num_workers=0,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='frozenmm.PromptScenes', split='val', count=100))
+    dataset=dict(type='frozenmm.PromptScenes', split='val', count=100, size=192))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='frozenmm.PromptedIoU')
 test_evaluator = val_evaluator
@@ -43,10 +43,10 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=1.0))
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1700, val_interval=1700)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1600, val_interval=1600)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-custom_hooks = [dict(type='frozenmm.TimeBudgetHook', iterations=1700)]
+custom_hooks = [dict(type='frozenmm.TimeBudgetHook', iterations=1600)]
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
