@@ -14,6 +14,7 @@ if installed('mmcv'):
                 'PASCAL5iDataset', 'PromptScenes', 'SceneEpisodes', 'StoredVariants']
 if installed('mmdet'):
     from frozenmm.datasets.coco_panoptic import CocoPanoptic
+    from frozenmm.datasets.collages import Collages
     from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic
     from frozenmm.datasets.panoptic_maps import LoadPanopticMaps
-    __all__ += ['CocoPanoptic', 'GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']
+    __all__ += ['CocoPanoptic', 'Collages', 'GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']
