@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from frozenmm.compat.files import write_whole  # noqa: E402
 from frozenmm.datasets.scenes import write_scenes  # noqa: E402
 from frozenmm.engine.quickstart import ROWS, Budget, run_row  # noqa: E402
 
@@ -176,10 +177,7 @@ def main() -> None:
     report = {**summarise(args), 'machine': machine()}
     print_report(report)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix('.part')
-    temporary.write_text(json.dumps(report, indent=1) + '\n')
-    temporary.replace(out)
+    write_whole(out, json.dumps(report, indent=1) + '\n')
     print(f'\nwritten to {out}')
 
 
