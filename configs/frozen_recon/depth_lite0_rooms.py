@@ -2,7 +2,7 @@
 
 Metric: AbsRel after alignment on test rooms (`AlignedDepthMetric`); figures in the README. Runs on a CPU, no download.
 Command: python tools/train.py configs/frozen_recon/depth_lite0_rooms.py
-         python tools/export_depth.py work_dirs/depth_lite0_rooms/iter_800.pth frozenmm/zoo/weights
+         python tools/export_depth.py work_dirs/depth_lite0_rooms/iter_700.pth frozenmm/zoo/weights
 """
 default_scope = 'mmseg'
 custom_imports = dict(imports=['frozenmm'])
@@ -18,7 +18,8 @@ model = dict(
     backbone=dict(
         type='frozenmm.FrozenBackbone', model=dict(type='frozenmm.EfficientNetLiteTower'), out_indices=(1, 2, 3, 4)),
     decode_head=dict(
-        type='frozenmm.LightDepthHead', in_channels=[24, 40, 112, 320], loss_decode=dict(type='frozenmm.AffineDepthLoss')),
+        type='frozenmm.LightDepthHead', in_channels=[24, 40, 112, 320],
+        loss_decode=dict(type='frozenmm.AffineDepthLoss')),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 
@@ -31,7 +32,7 @@ train_pipeline = [
 test_pipeline = [*load, dict(type='PackSegInputs')]
 
 train_dataloader = dict(
-    batch_size=12,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(type='frozenmm.GeneratedRooms', data_root=data_root, split='train', pipeline=train_pipeline))
@@ -46,11 +47,11 @@ val_evaluator = dict(type='frozenmm.AlignedDepthMetric')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2), clip_grad=dict(max_norm=5.0))
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-2), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=800, eta_min=1e-5)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=400)
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=700, eta_min=2e-5)]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=700, val_interval=350)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -237,8 +237,8 @@ def _along_edges(colour: np.ndarray, vertices: np.ndarray) -> np.ndarray:
 def _joined(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First index (U, ) and number (V, ) of vertices (V, 3) that are the same across pieces.
 
-    Two pieces see the same grid edge and put a vertex on it, up to rounding: the edge's lower end and its direction name
-    the vertex.
+    Two pieces see the same grid edge and put a vertex on it, up to rounding: the edge's lower end and its direction
+    name the vertex.
     """
     snapped = np.rint(vertices)
     vertices = np.where(np.abs(vertices - snapped) < 1e-4, snapped, vertices)

@@ -121,7 +121,8 @@ def _tinted(texture: np.ndarray, random: np.random.Generator) -> np.ndarray:
     grey = texture.mean(2, keepdims=True)
     own = random.uniform(0, 0.7)
     base = random.uniform(0.15, 0.7) * (1 + random.uniform(-0.3, 0.3, 3))
-    mixed = base + random.uniform(0.15, 0.9) * ((1 - own) * (grey - grey.mean()) + own * (texture - texture.mean((0, 1))))
+    pattern = (1 - own) * (grey - grey.mean()) + own * (texture - texture.mean((0, 1)))
+    mixed = base + random.uniform(0.15, 0.9) * pattern
     return np.clip(mixed, 0.02, 1).astype(np.float32)
 
 

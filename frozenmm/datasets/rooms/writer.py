@@ -33,8 +33,8 @@ class RoomImages:
         seed: everything random follows from it.
     """
 
-    train: int = 1000
-    val: int = 80
+    train: int = 320
+    val: int = 40
     size: tuple[int, int] = (192, 256)
     seed: int = 0
 
