@@ -18,3 +18,6 @@ if installed('mmdet'):
     from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic
     from frozenmm.datasets.panoptic_maps import LoadPanopticMaps
     __all__ += ['CocoPanoptic', 'Collages', 'GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']
+if installed('mmseg'):
+    from frozenmm.datasets.generated_rooms import GeneratedRooms, SampleDepthPoints
+    __all__ += ['GeneratedRooms', 'SampleDepthPoints']
