@@ -6,13 +6,15 @@ __all__ = []
 if installed('mmcv'):
     from frozenmm.datasets.episodes import EpisodicSegDataset, LoadEpisodeMap
     from frozenmm.datasets.few_shot import COCO20iDataset, FSS1000Dataset, PASCAL5iDataset
+    from frozenmm.datasets.label_maps import LoadLabelMap, SemanticMaps
     from frozenmm.datasets.mosaic import Mosaic4Dataset
     from frozenmm.datasets.scene_episodes import SceneEpisodes
     from frozenmm.datasets.stored_variants import StoredVariants
-    __all__ += ['COCO20iDataset', 'EpisodicSegDataset', 'FSS1000Dataset', 'LoadEpisodeMap', 'Mosaic4Dataset',
-                'PASCAL5iDataset', 'SceneEpisodes', 'StoredVariants']
+    __all__ += ['COCO20iDataset', 'EpisodicSegDataset', 'FSS1000Dataset', 'LoadEpisodeMap', 'LoadLabelMap',
+                'Mosaic4Dataset', 'PASCAL5iDataset', 'SceneEpisodes', 'SemanticMaps', 'StoredVariants']
 if installed('mmdet'):
     from frozenmm.datasets.coco_panoptic import CocoPanoptic
     from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic
+    from frozenmm.datasets.lvis_images import LVISImages
     from frozenmm.datasets.panoptic_maps import LoadPanopticMaps
-    __all__ += ['CocoPanoptic', 'GeneratedScenes', 'GeneratedScenesPanoptic', 'LoadPanopticMaps']
+    __all__ += ['CocoPanoptic', 'GeneratedScenes', 'GeneratedScenesPanoptic', 'LVISImages', 'LoadPanopticMaps']

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenmm.datasets.annotation_pictures import read_picture
 from frozenmm.datasets.prepare.annotations import (
     AnnotatedImage,
     Segments,
-    read_picture,
     write_instance_set,
     write_panoptic_set,
 )

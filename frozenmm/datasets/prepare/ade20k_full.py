@@ -8,7 +8,8 @@ import numpy as np
 
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
-from frozenmm.datasets.prepare.annotations import AnnotatedImage, read_picture, write_label_maps
+from frozenmm.datasets.annotation_pictures import read_picture
+from frozenmm.datasets.prepare.annotations import AnnotatedImage, write_label_maps
 from frozenmm.datasets.prepare.sources import SourceFile
 from frozenmm.datasets.progress import Progress
 from frozenmm.foundation.vocabulary import Vocabulary

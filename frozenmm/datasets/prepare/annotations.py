@@ -12,12 +12,10 @@ import numpy as np
 
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
+from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT
 from frozenmm.datasets.panoptic_files import segment_colours
 from frozenmm.datasets.progress import Progress
 from frozenmm.foundation.vocabulary import Vocabulary
-
-VOID_8BIT, VOID_16BIT = 255, 65535
-"""Pixels without annotation in label maps of at most 255 classes, and of more."""
 
 
 @dataclass(frozen=True)
@@ -132,23 +130,6 @@ def write_label_maps(images: Sequence[AnnotatedImage], read: Callable[[Annotated
 def categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     """The classes as COCO's files list them."""
     return [dict(id=entry.id, name=entry.name, isthing=int(bool(entry.isthing))) for entry in vocabulary]
-
-
-def read_picture(path: Path, *, mode: str = '') -> np.ndarray:
-    """The pixels of a picture as they are stored (palette indices of a palette picture), or in another mode of Pillow.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no readable picture.
-    """
-    pil = require('PIL.Image', 'annotation maps')
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no {path.absolute()}; is the archive unpacked completely?')
-    try:
-        with pil.open(path) as picture:
-            return np.asarray(picture.convert(mode) if mode else picture)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f'{path} is no readable picture ({error}); unpack its archive again') from None
 
 
 def check_size(image: AnnotatedImage, annotation: np.ndarray) -> None:

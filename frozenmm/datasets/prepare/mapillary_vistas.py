@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenmm.datasets.annotation_pictures import read_picture
 from frozenmm.datasets.panoptic_files import read_panoptic_file
-from frozenmm.datasets.prepare.annotations import AnnotatedImage, Segments, read_picture, write_panoptic_set
+from frozenmm.datasets.prepare.annotations import AnnotatedImage, Segments, write_panoptic_set
 from frozenmm.datasets.prepare.sources import SourceFile
 from frozenmm.foundation.vocabulary import Vocabulary
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenmm.datasets.prepare.annotations import AnnotatedImage, read_picture, write_label_maps
+from frozenmm.datasets.annotation_pictures import read_picture
+from frozenmm.datasets.prepare.annotations import AnnotatedImage, write_label_maps
 from frozenmm.datasets.prepare.sources import SourceFile
 
 NUM_CLASSES = 21
