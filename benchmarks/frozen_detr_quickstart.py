@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from frozenmm.compat.files import write_whole  # noqa: E402
 from frozenmm.datasets.scenes import write_scenes  # noqa: E402
 from frozenmm.engine.quickstart import ROWS, Budget, run_row  # noqa: E402
 
@@ -66,9 +67,16 @@ def folder_of(kind: str, args: argparse.Namespace) -> Path:
 
 
 def runs_of(kind: str, letter: str, args: argparse.Namespace, rate: str = '') -> list[dict]:
-    """The stored runs of a row: with the config's learning rate, or with the others (`rate='*'`)."""
+    """The stored runs of a row: with the config's learning rate, or with the others (`rate='*'`).
+
+    The runs on the clock are their seeds' runs of the kind `bought` too: they defined it.
+    """
     pattern = f'{letter}-rate*-seed*' if rate else f'{letter}-seed*'
-    return [json.loads(path.read_text()) for path in sorted(folder_of(kind, args).glob(f'{pattern}/run.json'))]
+    runs = [json.loads(path.read_text()) for path in sorted(folder_of(kind, args).glob(f'{pattern}/run.json'))]
+    if kind == 'bought' and not rate:
+        seeds = {entry['seed'] for entry in runs}
+        runs += [entry for entry in runs_of('minutes', letter, args) if entry['seed'] not in seeds]
+    return runs
 
 
 def run(letter: str, seed: int, kind: str, args: argparse.Namespace) -> None:
@@ -98,7 +106,7 @@ def summarise(args: argparse.Namespace) -> dict:
         found = {}
         for row in ROWS:
             runs = runs_of(kind, row.letter, args)
-            report['runs'] += runs
+            report['runs'] += [entry for entry in runs if entry['kind'] == kind]
             report['other_rates'] += runs_of(kind, row.letter, args, rate='*')
             if runs:
                 found[row.letter] = [entry['ap'] for entry in runs]
@@ -169,10 +177,7 @@ def main() -> None:
     report = {**summarise(args), 'machine': machine()}
     print_report(report)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix('.part')
-    temporary.write_text(json.dumps(report, indent=1) + '\n')
-    temporary.replace(out)
+    write_whole(out, json.dumps(report, indent=1) + '\n')
     print(f'\nwritten to {out}')
 
 
