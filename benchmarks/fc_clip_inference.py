@@ -259,25 +259,34 @@ def network_output(model: FCCLIP, data: dict) -> tuple[Tensor, Tensor, MaskGeome
     return log_probs, proposals[-1].mask_logits[0].float(), model.geometries(batch['inputs'], batch['data_samples'])[0]
 
 
-def alternate(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Least wall seconds of every side."""
-    best = dict.fromkeys(sides, float('inf'))
+def alternate(sides: dict[str, Callable[[], object]], rounds: int) -> tuple[dict[str, dict], dict[str, object]]:
+    """Least wall seconds and least peak memory of every side, and its last result; the first round warms up."""
+    best = {name: dict(seconds=float('inf'), peak_mib=float('inf')) for name in sides}
+    results: dict[str, object] = {}
     for _ in range(rounds):
         for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
+            spent = 0.0
+
+            def run(name: str = name, side: Callable[[], object] = side) -> None:
+                nonlocal spent
+                start = time.perf_counter()
+                results[name] = side()
+                spent = time.perf_counter() - start
+
+            results.pop(name, None)
+            peak = extra_memory(run)
+            best[name] = dict(seconds=min(best[name]['seconds'], spent), peak_mib=min(best[name]['peak_mib'], peak))
+    return best, results
 
 
-def rows_of(what: str, classes: int, times: dict[str, float], memory: dict[str, float] | None = None) -> list[dict]:
-    first = next(iter(times.values()))
-    rows = [dict(what=what, classes=classes, side=name, seconds=round(seconds, 4), ratio=round(first / seconds, 2),
-                 **({} if memory is None or name not in memory else dict(peak_mib=round(memory[name], 1))))
-            for name, seconds in times.items()]
+def rows_of(what: str, classes: int, best: dict[str, dict]) -> list[dict]:
+    first = next(iter(best.values()))
+    rows = [dict(what=what, classes=classes, side=name, seconds=round(entry['seconds'], 4),
+                 ratio=round(first['seconds'] / entry['seconds'], 2), peak_mib=round(entry['peak_mib'], 1))
+            for name, entry in best.items()]
     for row in rows:
-        print(f'{row["what"]:24} {classes:4} classes  {row["side"]:28} {row["seconds"]:8.3f} s  {row["ratio"]:5.2f} x'
-              + (f'  peak {row["peak_mib"]:7.0f} MiB' if 'peak_mib' in row else ''), flush=True)
+        print(f'{row["what"]:24} {classes:4} classes  {row["side"]:22} {row["seconds"]:8.3f} s  {row["ratio"]:5.2f} x'
+              f'  peak {row["peak_mib"]:7.0f} MiB', flush=True)
     return rows
 
 
@@ -285,20 +294,17 @@ def end_to_end(models: dict[str, FCCLIP], data: dict, classes: int, rounds: int)
     for model in models.values():
         use_words(model, classes)
     exact, fast = models['fp32'], models['bf16']
-    sides: dict[str, Callable[[], object]] = {
-        'official': lambda: official(exact, data), 'ours, exact fp32': lambda: ours(exact, data),
-        'ours, bf16 tower': lambda: ours(fast, data)}
-    labels, _, _ = official(exact, data)  # also the warm-up
-    found = ours(exact, data).pred_sem_seg.sem_seg[0]
-    agreement = dict(semantic_pixels=labels.numel(), differing=int((labels != found).sum()))
-    ours(fast, data)
-    times = alternate(sides, rounds)
-    memory = {name: extra_memory(side) for name, side in sides.items()}
-    return rows_of('end to end', classes, times, memory), agreement
+    best, results = alternate({'official': lambda: official(exact, data), 'ours, exact fp32': lambda: ours(exact, data),
+                               'ours, bf16 tower': lambda: ours(fast, data)}, rounds)
+    labels = results['official'][0]  # type: ignore[index]
+    found = results['ours, exact fp32'].pred_sem_seg.sem_seg[0]  # type: ignore[attr-defined]
+    return rows_of('end to end', classes, best), dict(semantic_pixels=labels.numel(),
+                                                      differing=int((labels != found).sum()))
 
 
 def postprocessing(model: FCCLIP, data: dict, classes: int, rounds: int) -> list[dict]:
-    things = set(use_words(model, classes) and model.classifier.rows.things)
+    use_words(model, classes)
+    things = set(model.classifier.rows.things)
     log_probs, masks, geometry = network_output(model, data)
     rows = []
     for name, (probabilities, logits) in {'network': (log_probs, masks),
@@ -307,19 +313,16 @@ def postprocessing(model: FCCLIP, data: dict, classes: int, rounds: int) -> list
         signed[0, 0] = -1e-9  # a negative weight switches the screening off
 
         def every_product(logits: Tensor = logits, probabilities: Tensor = probabilities,
-                          signed: Tensor = signed) -> None:
-            model.postprocessor(probabilities, logits, geometry, sorted(things), tasks=('panoptic', 'instance'))
-            model.postprocessor.semantic(signed[:, :-1], logits, geometry)
+                          signed: Tensor = signed) -> object:
+            rest = model.postprocessor(probabilities, logits, geometry, sorted(things), tasks=('panoptic', 'instance'))
+            return rest, model.postprocessor.semantic(signed[:, :-1], logits, geometry)
 
-        sides: dict[str, Callable[[], object]] = {
+        best, _ = alternate({
             'official': lambda p=probabilities, m=logits: official_postprocess(p, m, geometry, things),
             'ours, every product': every_product,
-            'ours, screened': lambda p=probabilities, m=logits: model.postprocessor(p, m, geometry, sorted(things))}
-        for side in sides.values():
-            side()
-        times = alternate(sides, rounds)
-        memory = {key: extra_memory(side) for key, side in sides.items()}
-        rows += rows_of(f'post-processing, {name}', classes, times, memory)
+            'ours, screened': lambda p=probabilities, m=logits: model.postprocessor(p, m, geometry, sorted(things))},
+            rounds)
+        rows += rows_of(f'post-processing, {name}', classes, best)
     return rows
 
 
