@@ -59,8 +59,8 @@ class FrozenSeg(FCCLIP):
         image_tower: see `FCCLIP`.
         sam_tower: a `SAMTower`, `MobileSAMTower` or `DemoSAMTower`, or its config; kept at the resolution that this
             model stretches to.
-        classifier: see `FCCLIP`; likewise criterion, postprocess, frozen_head, mask_padding, data_preprocessor and
-            init_cfg.
+        classifier: see `FCCLIP`; likewise criterion, postprocess, frozen_head, frozen_pool, mask_padding,
+            data_preprocessor and init_cfg.
         mask_generator: options of `InjectedMaskGenerator` but the widths, or a module with its signature.
         sam_masks: options of `SAMMaskFolder` (`folder`, `choice`, `count`); None: no folder.
         automatic_masks: options of `AutomaticMasks` (`prompter`, `points_per_side`, ...), which then makes the masks of
@@ -72,7 +72,7 @@ class FrozenSeg(FCCLIP):
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
-                 frozen_head: Mapping[str, object] | None = None, mask_padding: bool = False,
+                 frozen_head: Mapping[str, object] | None = None, frozen_pool: str = 'hard', mask_padding: bool = False,
                  sam_masks: Mapping[str, object] | None = None,
                  automatic_masks: Mapping[str, object] | None = None, proposals: Mapping[str, object] | None = None,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
@@ -81,7 +81,8 @@ class FrozenSeg(FCCLIP):
         # `build_generator` asks for SAM's width before nn.Module can hold submodules
         self.__dict__['_sam_channels'] = sam_tower.channels[next(reversed(sam_tower.channels))]
         super().__init__(image_tower, classifier, mask_generator=mask_generator, criterion=criterion,
-                         postprocess=postprocess, frozen_head=frozen_head, mask_padding=mask_padding,
+                         postprocess=postprocess, frozen_head=frozen_head, frozen_pool=frozen_pool,
+                         mask_padding=mask_padding,
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.sam_tower = sam_tower
         if sam_masks is not None and automatic_masks is not None:
