@@ -1,7 +1,7 @@
 """Where the weights of a frozen model come from: a file, the cache folder, the official address, or a random draw.
 
 The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks
-the network.
+the network. `FROZENMM_MIRROR=https://host/folder` is asked for a file of the same name before the official address.
 """
 from __future__ import annotations
 
@@ -147,15 +147,25 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.is_file():
             return path
-        try:
-            fetch(file.url, part, title=file.file_name)
-        except OSError as error:
-            raise FileNotFoundError(f'{help_text} (fetching it failed: {error})') from None
+        source = _fetch_from_first(file, part, help_text)
         found = file_digest(part)
         if not found.startswith(file.sha256):
             part.unlink()
-            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
+            raise ValueError(f'{source} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
                              'published; it was deleted, try again')
         part.replace(path)
     return path
 
+
+def _fetch_from_first(file: WeightFile, part: Path, help_text: str) -> str:
+    """Fetch from the mirror, if there is one, else from the official address; returns which."""
+    mirror = os.environ.get('FROZENMM_MIRROR', '').rstrip('/')
+    addresses = [f'{mirror}/{file.file_name}', file.url] if mirror else [file.url]
+    failures = []
+    for url in addresses:
+        try:
+            fetch(url, part, title=file.file_name)
+            return url
+        except OSError as error:
+            failures.append(f'{error}' if url == file.url else f'{url}: {error}')
+    raise FileNotFoundError(f'{help_text} (fetching it failed: {"; ".join(failures)})')
