@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader
 from frozenmm.compat.checkpoint import trust_folder
 from frozenmm.compat.files import write_whole
 from frozenmm.engine.data_root import requested_data_root, use_data_root
+from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.engine.options import merge_options, parse_options
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
-                launcher: str = 'none') -> Config:
+                launcher: str = 'none', data: str | Path | None = None) -> Config:
     """A config with the command line's wishes worked in.
 
     Args:
@@ -27,15 +28,18 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
             `FROZENMM_DATA_ROOT`) points all data loaders at a folder in COCO layout.
         work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
         launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
+        data: test on another data set; see `use_data_set`.
 
     Raises:
         FileNotFoundError: no such config; the text lists the nearest names beside it.
-        ValueError: an option that the config does not have.
+        ValueError: an option that the config does not have; a data set that its model cannot take.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(_no_config(path))
     cfg = Config.fromfile(path)
+    if data is not None:
+        use_data_set(cfg, data)
     wishes = parse_options(options)
     root = requested_data_root(wishes)
     if root is not None:
