@@ -82,7 +82,7 @@ def _fold_trunk(network: nn.Module) -> nn.Module:
 
 @MODELS.register_module()
 class DemoSAMTower(ImageTower):
-    """Image features of the demonstration model: the map `'neck'` (128 channels, stride 8), where SAM's would stand.
+    """Image features of the demonstration model: the map `'neck'` (64 channels, stride 8), where SAM's would stand.
 
     Args:
         weights: file of the trained part; None for the shipped one; `'random'`.
