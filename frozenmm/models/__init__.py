@@ -8,7 +8,7 @@ from frozenmm.compat import explained
 from frozenmm.foundation.conse import ConSE
 
 # frozen depth networks
-from frozenmm.foundation.depth_networks import HFDepth, LeReS
+from frozenmm.foundation.depth_networks import HFDepth, LeReS, LightDepth
 
 # image and text towers
 from frozenmm.foundation.feature_cache.cached_tower import CachedTower
@@ -51,6 +51,14 @@ if installed('mmdet') and installed('mmseg'):
 
 if installed('mmseg'):
     with explained('mmseg'):
+        # depth
+        from frozenmm.reconstruction.mmseg_depth import (
+            AffineDepthLoss,
+            CorrectedDepthEstimator,
+            FrozenDepthEstimator,
+            LightDepthHead,
+        )
+
         # any frozen image encoder with any frozen text encoder
         from frozenmm.segmentation.fusioner.decoder import FusionerDecoder, LightFusionerDecoder
         from frozenmm.segmentation.fusioner.fusion import FusionTransformer
