@@ -81,19 +81,23 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def measure(model: torch.nn.Module, cfg: Config, classes: list[str], test: str) -> dict[str, float]:
+def measure(model: torch.nn.Module, cfg: Config, vocabularies: list[list[str]], test: str) -> list[dict[str, float]]:
+    """Scores of a test with each of several vocabularies, from one pass over the data."""
     mode, count, negatives = TESTS[test]
     settings = copy.deepcopy(cfg.val_dataloader)
-    settings.dataset.update(classes=classes, classes_per_episode=count, negatives=negatives)
+    settings.dataset.update(classes_per_episode=count, negatives=negatives)
     loader = Runner.build_dataloader(settings)
-    evaluator = Evaluator(copy.deepcopy(cfg.val_evaluator))
+    evaluators = [Evaluator(copy.deepcopy(cfg.val_evaluator)) for _ in vocabularies]
     trained_mode, model.decode_head.mode = model.decode_head.mode, mode
     model.eval()
     with torch.no_grad():
         for data in loader:
-            evaluator.process(model.test_step(data), data)
+            for names, evaluator in zip(vocabularies, evaluators):
+                for sample in data['data_samples']:
+                    sample.set_metainfo(dict(class_names=[names[number - 1] for number in sample.class_ids]))
+                evaluator.process(model.test_step(data), data)
     model.decode_head.mode = trained_mode
-    return evaluator.evaluate(len(loader.dataset))
+    return [evaluator.evaluate(len(loader.dataset)) for evaluator in evaluators]
 
 
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
@@ -109,10 +113,12 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
     names, unseen = fold_table('coco20i')['names'], unseen_classes('coco20i', 0)
     result: dict = dict(arm=arm, seed=seed, train_seconds=seconds, iterations=runner.iter, tests={}, permuted={})
     for test in TESTS:
-        result['tests'][test] = measure(runner.model, cfg, names, test)
-        if arm == 'true':
-            result['permuted'][test] = [measure(runner.model, cfg, exchanged(names, unseen, number), test)
-                                        for number in range(args.permutations)]
+        controls = range(args.permutations if arm == 'true' else 0)
+        own, *others = measure(runner.model, cfg, [names, *(exchanged(names, unseen, number) for number in controls)],
+                               test)
+        result['tests'][test] = own
+        if others:
+            result['permuted'][test] = others
     result['test_seconds'] = time.perf_counter() - start - seconds
     part = path.with_suffix('.part')
     part.write_text(json.dumps(result, indent=1))

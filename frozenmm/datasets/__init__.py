@@ -4,13 +4,14 @@ from frozenmm.registry import installed
 __all__ = []
 
 if installed('mmcv'):
+    from frozenmm.datasets.episode_augmentation import FusionerAugmentation, PackEpisode
     from frozenmm.datasets.episodes import EpisodicSegDataset, LoadEpisodeMap
     from frozenmm.datasets.few_shot import COCO20iDataset, FSS1000Dataset, PASCAL5iDataset
     from frozenmm.datasets.mosaic import Mosaic4Dataset
     from frozenmm.datasets.scene_episodes import SceneEpisodes
     from frozenmm.datasets.stored_variants import StoredVariants
-    __all__ += ['COCO20iDataset', 'EpisodicSegDataset', 'FSS1000Dataset', 'LoadEpisodeMap', 'Mosaic4Dataset',
-                'PASCAL5iDataset', 'SceneEpisodes', 'StoredVariants']
+    __all__ += ['COCO20iDataset', 'EpisodicSegDataset', 'FSS1000Dataset', 'FusionerAugmentation', 'LoadEpisodeMap',
+                'Mosaic4Dataset', 'PASCAL5iDataset', 'PackEpisode', 'SceneEpisodes', 'StoredVariants']
 if installed('mmdet'):
     from frozenmm.datasets.coco_panoptic import CocoPanoptic
     from frozenmm.datasets.generated_scenes import GeneratedScenes, GeneratedScenesPanoptic

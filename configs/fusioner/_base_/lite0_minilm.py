@@ -3,7 +3,7 @@ _base_ = 'fusioner.py'
 
 model = dict(
     data_preprocessor=dict(
-        mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0], size=(256, 256)),
+        mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0], size=(224, 224)),
     backbone=dict(
         model=dict(
             _delete_=True,
