@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from frozenmm.compat.checkpoint import trust_folder
+from frozenmm.compat.files import write_whole
 from frozenmm.engine.data_root import requested_data_root, use_data_root
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.engine.options import merge_options, parse_options
@@ -136,9 +137,7 @@ def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None
     with explained_registry_misses():
         metrics = runner.test()
     if out is not None:
-        temporary = Path(f'{out}.part')
-        temporary.write_text(json.dumps(metrics, indent=1))
-        temporary.replace(out)
+        write_whole(out, json.dumps(metrics, indent=1))
     return metrics
 
 

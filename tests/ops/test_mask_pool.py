@@ -173,7 +173,7 @@ def test_compiled_kernel_refuses_what_it_cannot_take(arguments, message):
     (torch.rand(1, 1, 0, 2), torch.rand(1, 1, 2, 2), {}, ValueError, r'features must have a height and width'),
     (torch.rand(2, 1, 2, 2), torch.rand(1, 1, 2, 2), {}, ValueError, r'same number of images, got 2 and 1'),
     (torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2, device='meta'), {}, ValueError, r'features is on cpu but mask_lo'),
-    (torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), {'rule': 'mean'}, ValueError, r"rule must be 'hard' or 'soft'"),
+    (torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), {'rule': 'mean'}, ValueError, r"rule must be one of .*'area'"),
 ])
 def test_bad_arguments_are_named(features, logits, options, error, message):
     with pytest.raises(error, match=message):
