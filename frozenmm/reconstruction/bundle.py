@@ -194,7 +194,8 @@ class Bundle:
         rest = np.concatenate((points, joined[:, :, self.columns:]), 2)
         per_point = np.add.reduceat(transposed @ rest, self._firsts)
         return {'frames': blocks, 'cross': transposed @ cameras, 'points': per_point[:, :, :3],
-                'point_rest': per_point[:, :, 3:], 'prior': self._prior(state), 'shared_prior': self._shared_prior(state)}
+                'point_rest': per_point[:, :, 3:], 'prior': self._prior(state),
+                'shared_prior': self._shared_prior(state)}
 
     def _prior(self, state: BundleState) -> np.ndarray:
         """Diagonal and gradient (2, F, D) of the priors of the frames."""

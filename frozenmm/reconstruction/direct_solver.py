@@ -1,4 +1,4 @@
-"""Mode `direct`: poses, focal length and depth from brightness and frozen depth, without features (spec 12.1 to 12.7)."""
+"""Mode `direct`: poses, focal length and depth from brightness and frozen depth, without features (spec section 12)."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from frozenmm.reconstruction.bundle import CAUCHY
-from frozenmm.reconstruction.depth_model import GRID, FrozenDepth
+from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.direct_system import DARKEST, DEPTH, DirectState, DirectSystem, DirectWidths
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
 from frozenmm.reconstruction.photometry import View, image_shift, textured_points
@@ -84,7 +84,8 @@ class DirectSolver:
         return DirectSystem(self.views[step], self.depth_view, self.frozen, points, frames, valid=valid,
                             log_focal_prior=self.log_focal_prior, widths=self.settings.widths)
 
-    def place(self, state: DirectState, frame: int, hosts: list[int], guesses: list[Tensor]) -> tuple[DirectState, float]:
+    def place(self, state: DirectState, frame: int, hosts: list[int], guesses: list[Tensor],
+              ) -> tuple[DirectState, float]:
         """Pose and scale of one frame against hosts whose poses and depth hold.
 
         Args:

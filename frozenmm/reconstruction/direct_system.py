@@ -213,7 +213,8 @@ class DirectSystem:
         return torch.arange(len(self.points)).split(HOSTS_AT_ONCE)
 
     def optimise(self, state: DirectState, *, steps: int, free_shift: bool = True, free_grid: bool = True,
-                 free_focal: bool = True, fixed_poses: bool = False, tolerance: float = 1e-4) -> tuple[DirectState, float]:
+                 free_focal: bool = True, fixed_poses: bool = False, tolerance: float = 1e-4,
+                 ) -> tuple[DirectState, float]:
         """Up to `steps` Levenberg-Marquardt steps.
 
         Returns:
@@ -257,7 +258,8 @@ class DirectSystem:
         by_point = (rows * rows[..., 7:8] * weighted).sum(3)  # (h, K, N, 9)
         one = replace(sight, turned=sight.turned[..., :1, :], points=sight.points[..., :1, :],
                       pixels=sight.pixels[..., :1, :])
-        depth = one.rows(-looks.depth_gradient[..., None, :], 1 / sight.points[..., :1, 2].clamp(min=NEAREST))[..., 0, :]
+        by_z = 1 / one.points[..., 2].clamp(min=NEAREST)
+        depth = one.rows(-looks.depth_gradient[..., None, :], by_z)[..., 0, :]
         # columns: pose 6, the partner's depth 27, focal, log depth of the point, residual
         full = torch.cat((depth[..., :6], -looks.depth_rows, depth[..., 6:], looks.geometric[..., None]), -1)
         scaled = full * looks.depth_weight[..., None]

@@ -69,7 +69,7 @@ class FrameSystem:
         """
         right = np.concatenate((-self.gradient[..., None], self.border[..., free_shared]), 2)
         right = right.reshape(-1, right.shape[2]) * free.reshape(-1, 1)
-        solved = self._solve_dense(right, free) if self._dense is not None else self._solve_sparse(right, free)
+        solved = self._solve_sparse(right, free) if self._dense is None else _solve_dense(self._dense, right, free)
         step, shared = solved[:, 0], np.zeros(self.shared)
         if free_shared.any():
             border = right[:, 1:]
@@ -77,15 +77,6 @@ class FrameSystem:
             shared[free_shared] = np.linalg.solve(corner, -self.shared_gradient[free_shared] - border.T @ step)
             step = step - solved[:, 1:] @ shared[free_shared]
         return step.reshape(self.frames, self.columns), shared
-
-    def _solve_dense(self, right: np.ndarray, free: np.ndarray) -> np.ndarray:
-        linalg = require('scipy.linalg', 'the joint solver')
-        assert self._dense is not None, 'only called for short clips'
-        kept, size = free.ravel(), self.frames * self.columns
-        matrix = self._dense.reshape(size, size)[np.ix_(kept, kept)]
-        solved = np.zeros_like(right)
-        solved[kept] = linalg.solve(matrix, right[kept], assume_a='pos', check_finite=False)
-        return solved
 
     def _solve_sparse(self, right: np.ndarray, free: np.ndarray) -> np.ndarray:
         """Conjugate gradients for every right side; rows and columns that are not free are those of the identity."""
@@ -119,6 +110,14 @@ class FrameSystem:
             factor = linalg.cho_factor(matrix, lower=False, check_finite=False)  # reads the upper half only
             found.append((slice(first * d, last * d), factor))
         return found
+
+
+def _solve_dense(matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> np.ndarray:
+    linalg = require('scipy.linalg', 'the joint solver')
+    kept, solved = free.ravel(), np.zeros_like(right)
+    reduced = matrix.reshape(free.size, free.size)[np.ix_(kept, kept)]
+    solved[kept] = linalg.solve(reduced, right[kept], assume_a='pos', check_finite=False)
+    return solved
 
 
 def _conjugate_gradients(matrix: object, windows: list[tuple[slice, tuple]], right: np.ndarray) -> np.ndarray:

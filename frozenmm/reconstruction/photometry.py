@@ -1,4 +1,4 @@
-"""Image pyramids with gradients, points with texture, and the sight of points of one frame in others (spec 12.2, 12.3)."""
+"""Image pyramids with gradients, points with texture, and where points of one frame lie in others (spec 12.2, 12.3)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
