@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--show-dir FOLDER] [--out FILE.json]."""
+"""Evaluate a checkpoint: python tools/test.py CONFIG [CHECKPOINT] [--show-dir FOLDER] [--out FILE.json]."""
 from __future__ import annotations
 
 import argparse
@@ -15,7 +15,7 @@ from frozenmm.engine.launch import evaluate, load_config
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file; none for a model without trained part')
     parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>')
     parser.add_argument('--show-dir', help='draw predictions beside ground truth into this folder')
     parser.add_argument('--show-count', type=int, default=16, help='number of images to draw')
