@@ -111,13 +111,13 @@ def run_training(runner: Runner) -> None:
         runner.train()
 
 
-def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None = None, show_count: int = 16,
+def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path | None = None, show_count: int = 16,
              out: str | Path | None = None) -> dict[str, float]:
     """Test a checkpoint.
 
     Args:
         cfg: the config.
-        checkpoint: its weights.
+        checkpoint: its weights; None for a model that has nothing to load, because every part of it is frozen.
         show_dir: draw predictions beside ground truth into this folder.
         show_count: number of images to draw.
         out: write the metrics to this JSON file.
@@ -127,22 +127,29 @@ def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None
 
     Raises:
         FileNotFoundError: no such checkpoint.
+        ValueError: no checkpoint for a model with trained parts.
     """
-    checkpoint = Path(checkpoint)
-    if not checkpoint.is_file():
-        near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
-        raise FileNotFoundError(f'there is no checkpoint {checkpoint.resolve()}; '
-                                f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
-    cfg.load_from = str(checkpoint)
+    if checkpoint is not None:
+        cfg.load_from = str(_existing(Path(checkpoint)))
     if show_dir is not None:
         hook = dict(type='frozenmm.BesideTruthHook', folder=str(show_dir), count=show_count)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
-    runner = build_runner(cfg, trusted=checkpoint.resolve().parent)
+    runner = build_runner(cfg, trusted=None if checkpoint is None else Path(checkpoint).resolve().parent)
+    if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
+        raise ValueError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
     with explained_registry_misses():
         metrics = runner.test()
     if out is not None:
         write_whole(out, json.dumps(metrics, indent=1))
     return metrics
+
+
+def _existing(checkpoint: Path) -> Path:
+    if not checkpoint.is_file():
+        near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
+        raise FileNotFoundError(f'there is no checkpoint {checkpoint.resolve()}; '
+                                f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
+    return checkpoint
 
 
 def check_not_empty(loader: DataLoader) -> None:
