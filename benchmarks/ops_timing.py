@@ -60,15 +60,13 @@ def by_turns(sides: dict[str, Call], seconds: float = 0.0, least_rounds: int = 2
     All sides share every moment of the machine, so that their ratios hold while absolute times drift.
     """
     wait = torch.cuda.synchronize if device == 'cuda' else lambda: None
-    for side in sides.values():
-        side()
     best, begin, rounds = {name: Times() for name in sides}, time.perf_counter(), 0
     gc.disable()
     try:
         while rounds < least_rounds or time.perf_counter() - begin < seconds:
             rounds += 1
             for name, side in sides.items():
-                for _ in range(8 if best[name].wall < 0.01 else 1):
+                for _ in range(max(1, min(8, int(0.2 / best[name].wall)))):  # fills the caches that others emptied
                     wait()
                     wall, cpu = time.perf_counter(), time.process_time()
                     side()
