@@ -148,12 +148,15 @@ def copy_bandwidth(device: str = 'cpu') -> float:
     return 2 * source.numel() * source.element_size() / best.wall
 
 
-def fma_peak() -> Callable[[], float] | None:
-    """A function that measures one core's float32 multiply-add rate in GFLOP/s; None without a compiler."""
+def fma_peak(instruction_set: str) -> Callable[[], float] | None:
+    """A function that measures one core's float32 multiply-add rate in GFLOP/s with vectors of an instruction set.
+
+    None without a compiler.
+    """
     compiler = shutil.which('g++')
     if compiler is None:
         return None
-    lanes = 16 if env.instruction_set() == 'avx512' else 8
+    lanes = 16 if instruction_set == 'avx512' else 8
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, 'peak.cpp'), Path(folder, 'peak.so')
         source.write_text(PEAK_SOURCE)
