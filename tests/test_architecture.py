@@ -32,8 +32,9 @@ ALLOWED = {
     'engine': FROZEN | {'datasets', 'evaluation', 'visualization'},
     'convert': FROZEN | SYSTEMS,
     'models': FROZEN | SYSTEMS,
-    'apis': FROZEN | SYSTEMS | {'convert', 'datasets', 'engine', 'evaluation', 'models', 'visualization'},
+    'apis': FROZEN | SYSTEMS | {'convert', 'datasets', 'engine', 'evaluation', 'models', 'visualization', 'zoo'},
     'env': FROZEN,
+    'zoo': FROZEN,
 }
 """Room -> the rooms that it may import (itself apart)."""
 PLAIN_ROOMS = {'compat', 'structures', 'ops', 'foundation'}  # torch and mmengine at import, nothing else

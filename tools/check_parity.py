@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -43,15 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
         print('\n'.join(case.title for case in cases))
         return 0
     import frozenmm  # noqa: F401  (fills the holes of the installation before an adapter imports mmdet)
+    from frozenmm.compat.files import write_whole
     results = [run_case(case) for case in cases]
     print(table(results))
     passed = sum(result.verdict == 'pass' for result in results)
     listed = sum(result.verdict == 'listed' for result in results)
     print(f'{passed} of {len(results) - listed} cases pass' + (f', {listed} listed, not run' if listed else ''))
     if arguments.json:
-        unfinished = arguments.json.with_suffix('.part')
-        unfinished.write_text(json.dumps([asdict(result) for result in results], indent=1))
-        os.replace(unfinished, arguments.json)
+        write_whole(arguments.json, json.dumps([asdict(result) for result in results], indent=1))
     return 0 if passed + listed == len(results) else 1
 
 

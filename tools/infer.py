@@ -1,4 +1,8 @@
-"""Segment images by words: python tools/infer.py IMG --model CONFIG --weights FILE --vocab "red mug, keyboard"."""
+"""Segment, detect or measure depth on images: python tools/infer.py IMG [--model NAME] [--vocab "red mug, keyboard"].
+
+NAME is a checkpoint of the zoo (`python -m frozenmm.zoo list checkpoints`), a task (open-vocabulary, semantic,
+detection, depth), a config file, or the name of a config of ours, then with --weights.
+"""
 from __future__ import annotations
 
 import argparse
@@ -11,33 +15,30 @@ from frozenmm.engine.command_line import run_tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', nargs='+', help='images, folders or videos')
-    parser.add_argument('--model', required=True, help='config file, or the name of one of ours')
-    parser.add_argument('--weights', help='checkpoint of the trained part')
+    parser.add_argument('--model', default='open-vocabulary', help='checkpoint of the zoo, task, or config')
+    parser.add_argument('--weights', help='checkpoint of the trained part, where the model does not bring its own')
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--vocab', help='classes, separated by commas, synonyms by |: "red mug|mug, keyboard"; or a '
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')
-    parser.add_argument('--task', default='all', help='panoptic, instance, semantic or all')
+    parser.add_argument('--task', help='open-vocabulary models: panoptic, instance, semantic or all')
     parser.add_argument('--out', default='results', help='folder for pictures and files')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--batch-size', type=int, default=1)
-    parser.add_argument('--min-score', type=float, default=0.0, help='segments below it are not drawn')
+    parser.add_argument('--min-score', type=float, default=0.0, help='what scores below it is not drawn')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    from frozenmm.apis.open_vocabulary_inferencer import OpenVocabularyInferencer
+    from frozenmm.apis import inferencer
     from frozenmm.apis.vocabulary_text import parse_vocabulary
-    inferencer = OpenVocabularyInferencer(
-        args.model, None if args.vocab is None else parse_vocabulary(args.vocab), weights=args.weights,
-        device=args.device, task=args.task, trust_weights=args.trust)
-    for image, sample in inferencer.stream(args.images, batch_size=args.batch_size, out_dir=args.out,
-                                           min_score=args.min_score):
-        found = sample.get('segments_info', ())
-        print(f'{image.name}: ' + (', '.join(f'{sample.classes[info["category_id"]]} {info["score"]:.2f}'
-                                             for info in found) if found else 'done'), flush=True)
+    chosen = inferencer(args.model, None if args.vocab is None else parse_vocabulary(args.vocab), weights=args.weights,
+                        device=args.device, trust_weights=args.trust, task=args.task)
+    for image, result in chosen.stream(args.images, batch_size=args.batch_size, out_dir=args.out,
+                                       min_score=args.min_score):
+        print(f'{image.name}: {chosen.summary(result, min_score=args.min_score)}', flush=True)
     print(f'results are in {args.out}')
 
 

@@ -1,8 +1,15 @@
-"""Inferencers: from images to results in one call. Those that build on mmdet are there when it is installed."""
+"""Inferencers: from images to results in one call. Those that need mmdet or mmseg are there when it is installed."""
+from frozenmm.apis.choose import inferencer
+from frozenmm.apis.depth_inferencer import DepthInferencer
 from frozenmm.registry import installed
 
-__all__ = []
+__all__ = ['DepthInferencer', 'inferencer']
 
 if installed('mmdet'):
+    from frozenmm.apis.detection_inferencer import DetectionInferencer
     from frozenmm.apis.open_vocabulary_inferencer import OpenVocabularyInferencer
-    __all__ += ['OpenVocabularyInferencer']
+    __all__ += ['DetectionInferencer', 'OpenVocabularyInferencer']
+
+if installed('mmdet') and installed('mmseg'):
+    from frozenmm.apis.fusioner_inferencer import FusionerInferencer
+    __all__ += ['FusionerInferencer']

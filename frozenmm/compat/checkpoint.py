@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
+
+from frozenmm.compat.files import whole_file
 
 _trusted: set[Path] = set()
 
@@ -44,19 +45,20 @@ def load_checkpoint_file(path: str | Path, *, trusted: bool = False, map_locatio
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'no checkpoint file {path.resolve()}')
+        kind = 'is a folder, not a checkpoint file' if path.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'checkpoint file {path.absolute()} {kind}')
     with path.open('rb') as file:
         head = file.read(64)
     if not head:
-        raise ValueError(f'{path} is empty; download or copy it again')
+        raise ValueError(f'{path} is empty; fetch it again')
+    _refuse_text(path, head)
     if path.suffix == '.safetensors':
         return _load_safetensors(path, map_location)
-    _refuse_text(path, head)
     content = _load_torch(path, head, trusted, map_location)
     if isinstance(content, torch.jit.ScriptModule):
         return dict(state_dict=dict(content.state_dict()))
     if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}, expected a dictionary with weights')
+        raise ValueError(f'{path} holds a {type(content).__name__}; expected a state dict (names and tensors)')
     return content
 
 
@@ -67,8 +69,13 @@ def _load_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
             header = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f'{path} is no complete safetensors file ({error}); download or copy it again') from None
+        raise _damaged(path, str(error)) from None
     return dict(state_dict=state, meta={key: _decoded(value) for key, value in header.items()})
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(f'{path} ({path.stat().st_size:,} bytes) is truncated, damaged or no checkpoint ({reason}); '
+                      'delete it and fetch it again')
 
 
 def _decoded(value: str) -> Any:
@@ -82,15 +89,14 @@ def _refuse_text(path: Path, head: bytes) -> None:
     if head.startswith(b'version https://git-lfs'):
         raise ValueError(f'{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`')
     if head.lstrip()[:1] in (b'<', b'{') or all(byte in b'\t\n\r' or 32 <= byte < 127 for byte in head):
-        raise ValueError(f'{path} is a text file (it begins with {head[:30]!r}), expected a checkpoint; '
-                         'perhaps a download stored an error page')
+        raise ValueError(f'{path} is a text file, not a checkpoint; it begins with '
+                         f'{head[:40].decode(errors="replace")!r}; perhaps a download stored an error page')
 
 
 def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> Any:
     zipped = head.startswith(b'PK')
     if zipped and not zipfile.is_zipfile(path):
-        raise ValueError(f'{path} is truncated ({path.stat().st_size} bytes, the archive has no end); '
-                         'download or copy it again')
+        raise _damaged(path, 'its end is missing')
     if zipped:
         with zipfile.ZipFile(path) as archive:
             scripted = any(name.endswith('constants.pkl') for name in archive.namelist())
@@ -103,13 +109,14 @@ def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> An
     except pickle.UnpicklingError as error:
         if not trusted and _is_pickle(head):
             raise UnsafeCheckpoint(
-                f'{path} holds more than tensors and plain values, and opening it could run code of its author. '
-                f'If you made it yourself or trust its author, load it with load_checkpoint_file(path, trusted=True). '
+                f'{path} holds Python objects besides tensors, and opening it could run code of its author. '
+                f'If you made it yourself or trust its author, save its tensors alone: '
+                "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path). "
                 f'({_first_line(error)})') from None
-        raise ValueError(f'{path} is no checkpoint, or corrupt: {_first_line(error)}') from None
-    except (EOFError, RuntimeError, KeyError, IndexError, AttributeError, ModuleNotFoundError) as error:
-        raise ValueError(f'{path} is corrupt or truncated ({path.stat().st_size} bytes): {_first_line(error)}; '
-                         'download or copy it again') from None
+        raise _damaged(path, _first_line(error)) from None
+    except (EOFError, OSError, RuntimeError, KeyError, IndexError, ValueError, AttributeError,
+            ModuleNotFoundError) as error:
+        raise _damaged(path, _first_line(error)) from None
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -138,15 +145,10 @@ def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[
     if path.suffix != '.safetensors':
         raise ValueError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, '
                          f'got {path.name}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
+    with whole_file(path) as part:
         # copies, because safetensors refuses tensors that share memory
-        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, unfinished,
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, part,
                   metadata={key: json.dumps(value) for key, value in meta.items()})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def trust_folder(folder: str | Path) -> None:

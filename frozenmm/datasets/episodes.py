@@ -4,7 +4,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image
 
+from frozenmm.compat.files import write_whole
 from frozenmm.datasets.semantic_maps import write_semantic_maps
 from frozenmm.registry import DATASETS, TRANSFORMS
 
@@ -207,9 +207,7 @@ class EpisodicSegDataset(BaseDataset):
         print_log(f'looking through {len(stems)} label maps in {maps}', logger='current')
         areas = {stem: self._areas(maps / f'{stem}{self.seg_map_suffix}') for stem in stems}
         try:
-            part = path.with_suffix(f'.{os.getpid()}.part')
-            part.write_text(json.dumps(dict(classes=len(self.classes), areas=areas)))
-            part.replace(path)
+            write_whole(path, json.dumps(dict(classes=len(self.classes), areas=areas)))
         except OSError as error:
             print_log(f'{path} cannot be written ({error}); the label maps are looked through every time',
                       logger='current')

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image
 
+from frozenmm.compat.files import whole_file, write_whole
 from frozenmm.datasets.episodes import EpisodicSegDataset, read_label_map
 from frozenmm.registry import DATASETS
 
@@ -93,9 +93,7 @@ def write_mosaics(source: EpisodicSegDataset, folder: str | Path, *, count: int,
         canvas, labels = mosaic4(images, masks, side)
         _save(folder / 'images' / f'{number:05d}.png', canvas[..., ::-1])
         _save(folder / 'labels' / f'{number:05d}.png', labels)
-    part = folder / f'.mosaics.{os.getpid()}.part'
-    part.write_text(json.dumps(content))
-    part.replace(record)
+    write_whole(record, json.dumps(content))
     return folder
 
 
@@ -140,6 +138,5 @@ def _load(class_id: int, episode: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    Image.fromarray(pixels).save(part, format='PNG')
-    part.replace(path)
+    with whole_file(path) as part:
+        Image.fromarray(pixels).save(part, format='PNG')

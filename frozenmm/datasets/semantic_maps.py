@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from frozenmm.compat import require
+from frozenmm.compat.files import whole_file, write_whole
 
 CROWD = 255
 
@@ -60,12 +60,9 @@ def write_semantic_maps(annotations: str | Path, folder: str | Path, *, classes:
     else:
         maps = _from_instances(content, values)
     for stem, labels in maps:
-        part = folder / f'.{stem}.{os.getpid()}.part'
-        Image.fromarray(labels).save(part, format='PNG')
-        part.replace(folder / f'{stem}.png')
-    part = folder / f'.source.{os.getpid()}.part'
-    part.write_text(json.dumps(source))
-    part.replace(mark)
+        with whole_file(folder / f'{stem}.png') as part:
+            Image.fromarray(labels).save(part, format='PNG')
+    write_whole(mark, json.dumps(source))
     return folder
 
 

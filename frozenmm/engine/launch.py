@@ -11,13 +11,15 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from frozenmm.compat.checkpoint import trust_folder
+from frozenmm.compat.files import write_whole
 from frozenmm.engine.data_root import requested_data_root, use_data_root
+from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.engine.options import merge_options, parse_options
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
-                launcher: str = 'none') -> Config:
+                launcher: str = 'none', data: str | Path | None = None) -> Config:
     """A config with the command line's wishes worked in.
 
     Args:
@@ -26,15 +28,18 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
             `FROZENMM_DATA_ROOT`) points all data loaders at a folder in COCO layout.
         work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
         launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
+        data: test on another data set; see `use_data_set`.
 
     Raises:
         FileNotFoundError: no such config; the text lists the nearest names beside it.
-        ValueError: an option that the config does not have.
+        ValueError: an option that the config does not have; a data set that its model cannot take.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(_no_config(path))
     cfg = Config.fromfile(path)
+    if data is not None:
+        use_data_set(cfg, data)
     wishes = parse_options(options)
     root = requested_data_root(wishes)
     if root is not None:
@@ -136,9 +141,7 @@ def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None
     with explained_registry_misses():
         metrics = runner.test()
     if out is not None:
-        temporary = Path(f'{out}.part')
-        temporary.write_text(json.dumps(metrics, indent=1))
-        temporary.replace(out)
+        write_whole(out, json.dumps(metrics, indent=1))
     return metrics
 
 

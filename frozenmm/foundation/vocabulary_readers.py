@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from frozenmm.compat.files import write_whole
 from frozenmm.foundation.lookup import nearest
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource, named_vocabularies
 
@@ -198,12 +198,4 @@ def save(vocabulary: Vocabulary, path: Path) -> None:
             line['color'] = list(entry.color)
         entries.append('  ' + json.dumps(line, ensure_ascii=False))
     text = f'{{"name": {json.dumps(vocabulary.name)},\n "classes": [\n' + ',\n'.join(entries) + '\n]}\n'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, text)

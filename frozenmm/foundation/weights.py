@@ -1,17 +1,13 @@
 """Where the weights of a frozen model come from: a file, the cache folder, the official address, or a random draw.
 
 The cache folder is `$FROZENMM_HOME/weights`, by default `~/.cache/frozenmm/weights`. `FROZENMM_OFFLINE=1` never asks
-the network.
+the network. `FROZENMM_MIRROR=https://host/folder` is asked for a file of the same name before the official address.
 """
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,13 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from frozenmm.compat.fetch import fetch, file_digest, offline
 from frozenmm.foundation.state_file import read_state
 from frozenmm.foundation.state_match import load_strictly
 
-_CHUNK = 1 << 20
 _RANDOM = re.compile(r'random(?::(\d+))?')
 M = TypeVar('M', bound=nn.Module)
 
@@ -144,7 +139,7 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
     help_text = (f'weights of {name} are not on this machine: {file.file_name} (about {file.megabytes} MB, licence: '
                  f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as '
                  '`weights`')
-    if os.environ.get('FROZENMM_OFFLINE', '') not in ('', '0'):
+    if offline():
         raise FileNotFoundError(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
@@ -152,48 +147,25 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.is_file():
             return path
-        try:
-            _fetch(file, part)
-        except (urllib.error.URLError, OSError) as error:
-            raise FileNotFoundError(f'{help_text} (fetching it failed: {error})') from None
-        found = _sha256(part)
+        source = _fetch_from_first(file, part, help_text)
+        found = file_digest(part)
         if not found.startswith(file.sha256):
             part.unlink()
-            raise ValueError(f'{file.url} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
+            raise ValueError(f'{source} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
                              'published; it was deleted, try again')
         part.replace(path)
     return path
 
 
-def _fetch(file: WeightFile, part: Path) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(file.url, headers={'Range': f'bytes={have}-'} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=20)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # the part is the whole file already
-            return
-        raise
-    with response, part.open('ab' if response.status == 206 else 'wb') as out:
-        done = have if response.status == 206 else 0
-        total = done + int(response.headers.get('Content-Length') or 0)
-        start = last = time.monotonic()
-        first = done
-        while chunk := response.read(_CHUNK):
-            out.write(chunk)
-            done += len(chunk)
-            if time.monotonic() - last > 5:
-                last = time.monotonic()
-                speed = (done - first) / (last - start)
-                eta = f', {(total - done) / speed:.0f} s left' if total > done else ''
-                print_log(f'{file.file_name}: {done >> 20} of {total >> 20} MB{eta}', logger='current')
-        if total and done < total:
-            raise OSError(f'the connection ended after {done} of {total} bytes; call again to go on')
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _fetch_from_first(file: WeightFile, part: Path, help_text: str) -> str:
+    """Fetch from the mirror, if there is one, else from the official address; returns which."""
+    mirror = os.environ.get('FROZENMM_MIRROR', '').rstrip('/')
+    addresses = [f'{mirror}/{file.file_name}', file.url] if mirror else [file.url]
+    failures = []
+    for url in addresses:
+        try:
+            fetch(url, part, title=file.file_name)
+            return url
+        except OSError as error:
+            failures.append(f'{error}' if url == file.url else f'{url}: {error}')
+    raise FileNotFoundError(f'{help_text} (fetching it failed: {"; ".join(failures)})')

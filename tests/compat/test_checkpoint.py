@@ -53,33 +53,38 @@ def test_a_torchscript_archive_gives_its_state_dict(tmp_path):
 @pytest.mark.parametrize('legacy', [False, True])
 def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, legacy):
     torch.save(dict(w=torch.ones(1), x=Attack()), tmp_path / 'a.pth', _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UnsafeCheckpoint, match='trusted=True'):
+    with pytest.raises(UnsafeCheckpoint, match='Python objects .*save its tensors alone.*Unsupported'):
         load_checkpoint_file(tmp_path / 'a.pth')
     assert not MARK.exists()
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no checkpoint file .*gone.pth'):
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match='gone.pth does not exist'):
         load_checkpoint_file(tmp_path / 'gone.pth')
-
-
-@pytest.mark.parametrize('content,message', [
-    (b'', 'is empty'), (b'<!DOCTYPE html>\n<html>not found</html>', 'is a text file'),
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS pointer'),
-    (bytes(range(128, 256)) * 4, 'is no checkpoint, or corrupt')])
-def test_what_is_no_checkpoint_says_so(tmp_path, content, message):
-    (tmp_path / 'a.pth').write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        load_checkpoint_file(tmp_path / 'a.pth')
+    with pytest.raises(FileNotFoundError, match='is a folder'):
+        load_checkpoint_file(tmp_path)
 
 
 @pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
-def test_a_truncated_file_says_so(tmp_path, name):
+@pytest.mark.parametrize('content,message', [
+    (b'', 'is empty'), (b'<!DOCTYPE html>\n<html>not found</html>', "is a text file, .* begins with '<!DOCTYPE"),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS pointer'),
+    (bytes(range(128, 256)) * 4, 'truncated, damaged or no checkpoint')])
+def test_what_is_no_checkpoint_says_so(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint_file(tmp_path / name)
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+@pytest.mark.parametrize('share', [0.3, 0.9])
+def test_a_truncated_file_says_so(tmp_path, name, share):
     path = tmp_path / name
     state = dict(w=torch.randn(1000))
     save_file(state, path) if name.endswith('safetensors') else torch.save(state, path)
-    path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(ValueError, match='truncated|no complete safetensors'):
+    content = path.read_bytes()
+    path.write_bytes(content[:int(share * len(content))])
+    with pytest.raises(ValueError, match='truncated'):
         load_checkpoint_file(path)
 
 
@@ -87,7 +92,7 @@ def test_a_truncated_legacy_file_says_so(tmp_path):
     path = tmp_path / 'a.pth'
     torch.save(dict(w=torch.randn(1000)), path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(ValueError, match='corrupt'):
+    with pytest.raises(ValueError, match='truncated'):
         load_checkpoint_file(path)
 
 

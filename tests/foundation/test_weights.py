@@ -190,3 +190,16 @@ def test_an_unknown_name_is_answered_with_the_nearest_ones() -> None:
         lookup('ViT-B/33', ['RN50', 'ViT-B/32'], 'CLIP model')
     with pytest.raises(ValueError, match=r"did you mean one of \['RN50', 'ViT-B/32'\]"):
         lookup('zzz', ['RN50', 'ViT-B/32'], 'CLIP model')
+
+
+def test_a_mirror_is_asked_first_and_the_official_address_after_it(server: Server, online: Path, monkeypatch) -> None:
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    nowhere = WeightFile('http://127.0.0.1:1/official/net.pth', 1, 'MIT', digest)
+    monkeypatch.setenv('FROZENMM_MIRROR', f'http://127.0.0.1:{server.server_port}/mirror/')
+    assert locate(None, nowhere, name='net').read_bytes() == CONTENT
+    (online / 'net.pth').unlink()
+    monkeypatch.setenv('FROZENMM_MIRROR', 'http://127.0.0.1:1')
+    assert locate(None, _file(server, digest), name='net').read_bytes() == CONTENT
+    (online / 'net.pth').unlink()
+    with pytest.raises(FileNotFoundError, match='http://127.0.0.1:1/net.pth: .*;'):
+        locate(None, nowhere, name='net')

@@ -9,6 +9,7 @@ from pathlib import Path
 import mmcv
 import numpy as np
 
+from frozenmm.compat.files import write_whole
 from frozenmm.engine.quickstart.rows import Budget, RowResult
 from frozenmm.visualization.detections import Boxes, beside_truth
 
@@ -51,9 +52,9 @@ def write_report(results: Sequence[RowResult], budget: Budget, folder: str | Pat
     """
     folder = Path(folder)
     text = f'{format_table(results)}\n\n{explain(results, budget)}\n'
-    _replace(folder / 'table.md', text)
+    write_whole(folder / 'table.md', text)
     numbers = [{key: value for key, value in asdict(result).items() if key != 'shown'} for result in results]
-    _replace(folder / 'results.json', json.dumps({'budget': asdict(budget), 'rows': numbers}, indent=1))
+    write_whole(folder / 'results.json', json.dumps({'budget': asdict(budget), 'rows': numbers}, indent=1))
     (folder / 'pictures').mkdir(parents=True, exist_ok=True)
     for path in results[0].shown if results else ():
         predictions = {f'({r.letter}) {r.meaning}': _boxes(r.shown[path]['prediction'])
@@ -68,13 +69,6 @@ def _boxes(stored: dict) -> Boxes:
     scores = stored.get('scores')
     return Boxes(np.array(stored['xyxy'], dtype=np.float64).reshape(-1, 4), np.array(stored['labels'], dtype=np.int64),
                  None if scores is None else np.array(scores))
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + '.part')
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _millions(count: int) -> str:

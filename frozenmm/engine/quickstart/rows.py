@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from frozenmm.compat.files import write_whole
 from frozenmm.engine.beside_truth import BesideTruthHook
 from frozenmm.engine.launch import build_runner, load_config, run_training
 from frozenmm.engine.time_budget import TimeBudgetHook
@@ -111,9 +112,7 @@ def run_row(row: Row, budget: Budget, folder: str | Path, *, configs: str | Path
             run_training(runner)
             metrics = runner.test()
     result = _result(row, runner, metrics, seed)
-    temporary = result_file.with_suffix('.part')
-    temporary.write_text(json.dumps({'config': digest, 'result': asdict(result)}, indent=1))
-    temporary.replace(result_file)
+    write_whole(result_file, json.dumps({'config': digest, 'result': asdict(result)}, indent=1))
     return result
 
 

@@ -1,0 +1,113 @@
+"""Images and words in, a map of these words out: semantic segmentation with a Fusioner."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement, PixelData
+
+from frozenmm.apis.base import Inferencer
+from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
+from frozenmm.apis.image_sources import NamedImage
+from frozenmm.apis.model_sources import build_model, load_weights, read_source
+from frozenmm.apis.result_files import overlay, segment_map, write_results
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
+from frozenmm.registry import INFERENCERS
+from frozenmm.segmentation.fusioner.segmentor import FusionerSegmentor
+
+
+@INFERENCERS.register_module()
+class FusionerInferencer(Inferencer):
+    """Segments words with a Fusioner; pixels that fit none of them stay empty.
+
+    Args:
+        model: a config; the path of a config file; or the name of a config or of a checkpoint that comes with frozenmm.
+        vocabulary: the classes, whatever `Vocabulary.read` understands; by default those of the config.
+        weights: checkpoint of the trained part; None takes the zoo's where `model` names one of its checkpoints.
+        device: where to compute.
+        trust_weights: open a checkpoint that holds pickled objects. It could run code of its author.
+
+    Raises:
+        ValueError: unusable vocabulary, a config of another model, or weights of another model.
+        FileNotFoundError: no such config or checkpoint.
+    """
+
+    def __init__(self, model: Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
+                 weights: str | Path | None = None, device: str | torch.device = 'cpu',
+                 trust_weights: bool = False) -> None:
+        words = None if vocabulary is None else Vocabulary.read(vocabulary)
+        cfg, weights = read_source(model, weights)
+        cfg = Config(_without_cache(cfg.to_dict()))
+        built = build_model(cfg)
+        if not isinstance(built, FusionerSegmentor):
+            raise ValueError(f'the config builds a {type(built).__name__}; a FusionerSegmentor is needed')
+        self.pipeline = ImagePipeline(cfg)
+        if weights is None:
+            print_log('no weights are given: the fusion is untrained and its masks mean nothing', logger='current')
+        else:
+            load_weights(built, weights, trusted=trust_weights)
+        self.model = built.to(device).eval()
+        if words is not None:
+            self.set_vocabulary(words)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes in use.
+
+        Raises:
+            ValueError: there are none.
+        """
+        found = self.model.decode_head.vocabulary
+        if found is None:
+            raise ValueError('there is no vocabulary: give `vocabulary=[...]` or call set_vocabulary([...])')
+        return found
+
+    def set_vocabulary(self, vocabulary: VocabularySource) -> None:
+        """Look for these classes from now on."""
+        self.model.set_vocabulary(vocabulary)
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[NamedImage]) -> list[BaseDataElement]:
+        """Samples with `pred_sem_seg.sem_seg` (1, H, W): class index, -1 where no word fits; and `classes`."""
+        names = tuple(self.vocabulary.names)
+        prepared = [self.pipeline(image) for image in images]
+        results = []
+        # images of different sizes do not share a batch in mmseg's preprocessor
+        for item in prepared:
+            item['data_samples'].set_metainfo(dict(class_names=names))
+            (sample, ) = self.model.test_step(batch_of([item]))
+            found = BaseDataElement(metainfo=dict(classes=names, ori_shape=sample.ori_shape))
+            found.pred_sem_seg = PixelData(sem_seg=sample.pred_sem_seg.data.cpu().long() - 1)
+            results.append(found)
+        return results
+
+    def draw(self, image: NamedImage, result: Any, *, min_score: float = 0.0) -> np.ndarray:
+        """(H', W', 3) uint8 RGB, the picture with its classes and a legend."""
+        return overlay(image, result, self.vocabulary, min_score=min_score)
+
+    def write(self, folder: Path, image: NamedImage, result: Any, *, min_score: float = 0.0) -> list[Path]:
+        """Write the files of `write_results`."""
+        return write_results(folder, image, result, self.vocabulary, min_score=min_score)
+
+    def summary(self, result: Any, *, min_score: float = 0.0) -> str:
+        """Names with their share of the picture."""
+        ids, segments = segment_map(result)
+        return ', '.join(f'{result.classes[info["category_id"]]} {100 * info["area"] / ids.size:.1f} %'
+                         for info in segments) or 'nothing found'
+
+
+def _without_cache(node: Any) -> Any:
+    """The config with feature caches switched off: single pictures do not come back."""
+    if isinstance(node, Mapping):
+        changed = {key: _without_cache(value) for key, value in node.items()}
+        if str(changed.get('type', '')).rpartition('.')[2] == 'CachedTower':
+            changed['mode'] = 'off'
+        return changed
+    if isinstance(node, (list, tuple)):
+        return type(node)(_without_cache(value) for value in node)
+    return node
