@@ -1,4 +1,4 @@
-"""Mask operators against the naive procedure (part `masks` of `benchmarks/ops.py`).
+"""Mask operators against the naive procedure (parts `semantic` and `regions` of `benchmarks/ops.py`).
 
 Q = 250 queries, K = 150 classes, 256 x 512 logits to 1024 x 2048. The naive side (resize, sigmoid in place, einsum,
 argmax) needs 3.2 GiB there; `size='half'` runs all sides at 512 x 1024. All sides run alternately in one process and
@@ -14,8 +14,6 @@ Its rate is a share of one core's multiply-add peak, measured in the same run.
 On a GPU the naive side, its memory and ours are compared at K = 1203.
 """
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -131,11 +129,10 @@ def measure_group(rows: list[dict], sides: dict[str, Call], rounds: int, device:
               f"{row['cpu_ratio']:6.2f} x", flush=True)
 
 
-def measure_input(rows: list[dict], name: str, probabilities: Tensor, logits: Tensor, output: tuple[int, int],
-                  rounds: int) -> None:
-    """All rows of one input."""
+def measure_regions(rows: list[dict], name: str, probabilities: Tensor, logits: Tensor, output: tuple[int, int],
+                    rounds: int) -> None:
+    """Panoptic and instance rows of one input."""
     geometry = MaskGeometry.resize_to(output)
-    measure_group(rows, semantic_sides(name, probabilities, logits, output), rounds)
     scores = probabilities.amax(1)
     with_void = torch.cat([probabilities, 0.1 * scores[:, None]], dim=1)
     measure_group(rows, {
@@ -148,13 +145,17 @@ def measure_input(rows: list[dict], name: str, probabilities: Tensor, logits: Te
     }, rounds)
 
 
-def measure_product(probabilities: Tensor, logits: Tensor, output: tuple[int, int], rounds: int,
-                    peak: Callable[[], float]) -> list[dict[str, object]]:
-    """Rate of the matrix product alone, for each instruction set, as a share of the core's peak."""
+def measure_product(probabilities: Tensor, logits: Tensor, output: tuple[int, int],
+                    rounds: int) -> list[dict[str, object]]:
+    """Rate of the matrix product alone, for each instruction set, as a share of the core's peak with it."""
     geometry, full = MaskGeometry.resize_to(output), all_products(probabilities)
     few = full[:, :FEW_CLASSES].contiguous()
     rows = []
     for kernels in (k for k in instruction_sets() if k != 'base'):
+        peak = fma_peak(kernels)
+        if peak is None:
+            print('product: no g++ to measure the peak with')
+            return rows
         peaks = [peak() for _ in range(50)]
         best = by_turns({'all': with_cpu(kernels, lambda: mask_ensemble_semantic(full, logits, geometry)),
                          'few': with_cpu(kernels, lambda: mask_ensemble_semantic(few, logits, geometry))},
@@ -178,34 +179,49 @@ def mebibytes(call: Call, device: str = 'cpu') -> float | None:
     return None if size is None else round(size / 2**20, 1)
 
 
-def run(rounds: int, threads: int, size: str) -> dict[str, object]:
-    """Measure all rows on the CPU and print them; the report."""
+def what(classes: int, output: tuple[int, int]) -> str:
+    return f'Q={QUERIES} K={classes} {SOURCE} -> {output}'
+
+
+def run_semantic(rounds: int, threads: int, size: str) -> dict[str, object]:
+    """Label maps on the CPU: memory, time, the matrix product alone, and the labels themselves; the report."""
     torch.set_num_threads(threads)
     output = OUTPUTS[size]
-    inputs = {'even': even_input(), 'blobs': blob_input()}
     geometry = MaskGeometry.resize_to(output)
+    inputs = {'even': even_input(), 'blobs': blob_input()}
     probabilities, logits = inputs['even']
-    memory = {
-        'semantic': mebibytes(lambda: mask_ensemble_semantic(probabilities, logits, geometry)),
-        'owners': mebibytes(lambda: mask_owners(probabilities[:, 0], logits, geometry)),
-        'instance': mebibytes(lambda: mask_ensemble_instance(probabilities, logits, geometry)),
-        'naive semantic': mebibytes(lambda: naive_semantic(probabilities, logits, output).argmax(0)),
-    }
+    memory = {'ours': mebibytes(lambda: mask_ensemble_semantic(probabilities, logits, geometry)),
+              'naive': mebibytes(lambda: naive_semantic(probabilities, logits, output).argmax(0))}
     print(f'MiB beyond inputs and result: {memory}', flush=True)
     rows: list[dict] = []
     for name, (p, m) in inputs.items():
-        measure_input(rows, name, p, m, output, rounds)
-    peak = fma_peak()
-    product = measure_product(probabilities, logits, output, rounds, peak) if peak and threads == 1 else []
+        measure_group(rows, semantic_sides(name, p, m, output), rounds)
+    product = measure_product(probabilities, logits, output, rounds) if threads == 1 else []
+    labels = {name: label_check(p, m, output) for name, (p, m) in inputs.items()}
+    print(f'labels: {labels}', flush=True)
+    return {'what': what(CLASSES, output), 'rows': rows, 'product': product, 'extra_memory_mib': memory,
+            'labels': labels}
+
+
+def run_regions(rounds: int, threads: int, size: str) -> dict[str, object]:
+    """Panoptic maps, instance masks and mask pooling on the CPU; the report."""
+    torch.set_num_threads(threads)
+    output = OUTPUTS[size]
+    geometry = MaskGeometry.resize_to(output)
+    inputs = {'even': even_input(), 'blobs': blob_input()}
+    probabilities, logits = inputs['even']
+    memory = {'owners': mebibytes(lambda: mask_owners(probabilities[:, 0], logits, geometry)),
+              'instance': mebibytes(lambda: mask_ensemble_instance(probabilities, logits, geometry))}
+    print(f'MiB beyond inputs and result: {memory}', flush=True)
+    rows: list[dict] = []
+    for name, (p, m) in inputs.items():
+        measure_regions(rows, name, p, m, output, rounds)
     features = torch.randn(1, 1024, 32, 64, generator=torch.Generator().manual_seed(2))
     measure_group(rows, {
         'mask_pool: official form': lambda: naive_pool(features, logits[None]),
         'mask_pool: ours': lambda: mask_pool(features, logits[None]),
     }, rounds * 5)
-    labels = {name: label_check(p, m, output) for name, (p, m) in inputs.items()}
-    print(f'labels: {labels}', flush=True)
-    return {'what': f'Q={QUERIES} K={CLASSES} {SOURCE} -> {output}', 'rows': rows, 'product': product,
-            'extra_memory_mib': memory, 'labels': labels}
+    return {'what': what(CLASSES, output), 'rows': rows, 'extra_memory_mib': memory}
 
 
 def run_cuda(rounds: int, classes: int = 1203, output: tuple[int, int] = OUTPUTS['full']) -> dict[str, object]:
@@ -228,4 +244,4 @@ def run_cuda(rounds: int, classes: int = 1203, output: tuple[int, int] = OUTPUTS
         measure_group(rows, {f'{name}: {side}': call for side, call in pair.items()}, rounds, 'cuda')
     memory = {f'{name}: {side}': mebibytes(call, 'cuda') for name, pair in sides.items() for side, call in pair.items()}
     print(f'MiB beyond inputs and result: {memory}', flush=True)
-    return {'what': f'Q={QUERIES} K={classes} {SOURCE} -> {output}', 'rows': rows, 'extra_memory_mib': memory}
+    return {'what': what(classes, output), 'rows': rows, 'extra_memory_mib': memory}

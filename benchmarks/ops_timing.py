@@ -60,15 +60,13 @@ def by_turns(sides: dict[str, Call], seconds: float = 0.0, least_rounds: int = 2
     All sides share every moment of the machine, so that their ratios hold while absolute times drift.
     """
     wait = torch.cuda.synchronize if device == 'cuda' else lambda: None
-    for side in sides.values():
-        side()
     best, begin, rounds = {name: Times() for name in sides}, time.perf_counter(), 0
     gc.disable()
     try:
         while rounds < least_rounds or time.perf_counter() - begin < seconds:
             rounds += 1
             for name, side in sides.items():
-                for _ in range(8 if best[name].wall < 0.01 else 1):
+                for _ in range(max(1, min(8, int(0.2 / best[name].wall)))):  # fills the caches that others emptied
                     wait()
                     wall, cpu = time.perf_counter(), time.process_time()
                     side()
@@ -150,12 +148,15 @@ def copy_bandwidth(device: str = 'cpu') -> float:
     return 2 * source.numel() * source.element_size() / best.wall
 
 
-def fma_peak() -> Callable[[], float] | None:
-    """A function that measures one core's float32 multiply-add rate in GFLOP/s; None without a compiler."""
+def fma_peak(instruction_set: str) -> Callable[[], float] | None:
+    """A function that measures one core's float32 multiply-add rate in GFLOP/s with vectors of an instruction set.
+
+    None without a compiler.
+    """
     compiler = shutil.which('g++')
     if compiler is None:
         return None
-    lanes = 16 if env.instruction_set() == 'avx512' else 8
+    lanes = 16 if instruction_set == 'avx512' else 8
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, 'peak.cpp'), Path(folder, 'peak.so')
         source.write_text(PEAK_SOURCE)
