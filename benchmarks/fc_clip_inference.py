@@ -1,6 +1,7 @@
 """FC-CLIP inference on a CPU against the official procedure: time end to end and of post-processing, and memory.
 
-    OMP_NUM_THREADS=2 python benchmarks/fc_clip_inference.py --threads 2
+    OMP_NUM_THREADS=2 python benchmarks/fc_clip_inference.py --threads 2   # times, on a machine that does nothing else
+    python benchmarks/fc_clip_inference.py --memory                        # peaks, on any machine, into the same file
 
 ConvNeXt-B, random weights, 250 queries, one image of 512 x 683 pixels resized to a short side of 800 as officially, 150
 and 847 classes. `official` is a restatement of the official procedure on the same weights: predictions after all ten
@@ -11,11 +12,13 @@ embeddings are given, as it caches them. All sides run alternately in one proces
 Post-processing alone (all three tasks) runs on what the network gave (`network`: random weights, little to skip) and on
 smooth blobs with decided classes (`blobs`, as trained networks give them). `every product` switches the operators'
 screening off. Memory is what the process's peak
-exceeds its size before the call by.
+exceeds its size before the call by, after freed memory has been given back.
 """
 from __future__ import annotations
 
 import argparse
+import ctypes
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -259,71 +262,110 @@ def network_output(model: FCCLIP, data: dict) -> tuple[Tensor, Tensor, MaskGeome
     return log_probs, proposals[-1].mask_logits[0].float(), model.geometries(batch['inputs'], batch['data_samples'])[0]
 
 
-def alternate(sides: dict[str, Callable[[], object]], rounds: int) -> tuple[dict[str, dict], dict[str, object]]:
-    """Least wall seconds and least peak memory of every side, and its last result; the first round warms up."""
-    best = {name: dict(seconds=float('inf'), peak_mib=float('inf')) for name in sides}
+Sides = dict[str, Callable[[], object]]
+
+
+def alternate(sides: Sides, rounds: int) -> tuple[dict[str, float], dict[str, object]]:
+    """Least wall seconds of every side, and its last result; the first round warms up."""
+    best = dict.fromkeys(sides, float('inf'))
     results: dict[str, object] = {}
     for _ in range(rounds):
         for name, side in sides.items():
-            spent = 0.0
-
-            def run(name: str = name, side: Callable[[], object] = side) -> None:
-                nonlocal spent
-                start = time.perf_counter()
-                results[name] = side()
-                spent = time.perf_counter() - start
-
             results.pop(name, None)
-            peak = extra_memory(run)
-            best[name] = dict(seconds=min(best[name]['seconds'], spent), peak_mib=min(best[name]['peak_mib'], peak))
+            start = time.perf_counter()
+            results[name] = side()
+            best[name] = min(best[name], time.perf_counter() - start)
     return best, results
 
 
-def rows_of(what: str, classes: int, best: dict[str, dict]) -> list[dict]:
-    first = next(iter(best.values()))
-    rows = [dict(what=what, classes=classes, side=name, seconds=round(entry['seconds'], 4),
-                 ratio=round(first['seconds'] / entry['seconds'], 2), peak_mib=round(entry['peak_mib'], 1))
-            for name, entry in best.items()]
+def peak_mib(side: Callable[[], object]) -> float:
+    """MiB that a call needs beyond what the process holds before it (Linux with glibc)."""
+    ctypes.CDLL('libc.so.6').malloc_trim(0)
+    return extra_memory(side)
+
+
+def rows_of(what: str, classes: int, sides: Sides, times: dict[str, float]) -> list[dict]:
+    first = next(iter(times.values()))
+    rows = [dict(what=what, classes=classes, side=name, seconds=round(times[name], 4),
+                 ratio=round(first / times[name], 2)) for name in sides]
     for row in rows:
-        print(f'{row["what"]:24} {classes:4} classes  {row["side"]:22} {row["seconds"]:8.3f} s  {row["ratio"]:5.2f} x'
-              f'  peak {row["peak_mib"]:7.0f} MiB', flush=True)
+        print(f'{row["what"]:24} {classes:4} classes  {row["side"]:22} {row["seconds"]:8.3f} s  {row["ratio"]:5.2f} x',
+              flush=True)
     return rows
 
 
-def end_to_end(models: dict[str, FCCLIP], data: dict, classes: int, rounds: int) -> tuple[list[dict], dict]:
+def end_to_end(models: dict[str, FCCLIP], data: dict, classes: int) -> Sides:
     for model in models.values():
         use_words(model, classes)
     exact, fast = models['fp32'], models['bf16']
-    best, results = alternate({'official': lambda: official(exact, data), 'ours, exact fp32': lambda: ours(exact, data),
-                               'ours, bf16 tower': lambda: ours(fast, data)}, rounds)
+    return {'official': lambda: official(exact, data), 'ours, exact fp32': lambda: ours(exact, data),
+            'ours, bf16 tower': lambda: ours(fast, data)}
+
+
+def agreement(results: dict[str, object]) -> dict[str, int]:
+    """Pixels whose semantic labels differ between the official procedure and ours."""
     labels = results['official'][0]  # type: ignore[index]
     found = results['ours, exact fp32'].pred_sem_seg.sem_seg[0]  # type: ignore[attr-defined]
-    return rows_of('end to end', classes, best), dict(semantic_pixels=labels.numel(),
-                                                      differing=int((labels != found).sum()))
+    return dict(semantic_pixels=labels.numel(), differing=int((labels != found).sum()))
 
 
-def postprocessing(model: FCCLIP, data: dict, classes: int, rounds: int) -> list[dict]:
+def postprocessing(model: FCCLIP, data: dict, classes: int) -> dict[str, Sides]:
+    """The sides by input."""
     use_words(model, classes)
     things = set(model.classifier.rows.things)
     log_probs, masks, geometry = network_output(model, data)
-    rows = []
-    for name, (probabilities, logits) in {'network': (log_probs, masks),
-                                          'blobs': blobs(classes, tuple(masks.shape[-2:]))}.items():
-        signed = probabilities.softmax(-1)
-        signed[0, 0] = -1e-9  # a negative weight switches the screening off
+    inputs = {'network': (log_probs, masks), 'blobs': blobs(classes, (masks.shape[-2], masks.shape[-1]))}
+    return {f'post-processing, {name}': _post_sides(model, *pair, geometry, things) for name, pair in inputs.items()}
 
-        def every_product(logits: Tensor = logits, probabilities: Tensor = probabilities,
-                          signed: Tensor = signed) -> object:
-            rest = model.postprocessor(probabilities, logits, geometry, sorted(things), tasks=('panoptic', 'instance'))
-            return rest, model.postprocessor.semantic(signed[:, :-1], logits, geometry)
 
-        best, _ = alternate({
-            'official': lambda p=probabilities, m=logits: official_postprocess(p, m, geometry, things),
+def _post_sides(model: FCCLIP, log_probs: Tensor, logits: Tensor, geometry: MaskGeometry, things: set[int]) -> Sides:
+    signed = log_probs.softmax(-1)
+    signed[0, 0] = -1e-9  # a negative weight switches the screening off
+
+    def every_product() -> object:
+        rest = model.postprocessor(log_probs, logits, geometry, sorted(things), tasks=('panoptic', 'instance'))
+        return rest, model.postprocessor.semantic(signed[:, :-1], logits, geometry)
+
+    return {'official': lambda: official_postprocess(log_probs, logits, geometry, things),
             'ours, every product': every_product,
-            'ours, screened': lambda p=probabilities, m=logits: model.postprocessor(p, m, geometry, sorted(things))},
-            rounds)
-        rows += rows_of(f'post-processing, {name}', classes, best)
-    return rows
+            'ours, screened': lambda: model.postprocessor(log_probs, logits, geometry, sorted(things))}
+
+
+def times(models: dict[str, FCCLIP], args: argparse.Namespace) -> dict:
+    """The report without memory."""
+    data = picture(IMAGE, SHORT_SIDE)
+    report: dict = dict(what=f'{IMAGE[0]}x{IMAGE[1]} image, short side {SHORT_SIDE}, {QUERIES} queries, ConvNeXt-B',
+                        threads=args.threads, machine=machine(), rows=[], agreement={}, memory={})
+    for classes in args.classes:
+        groups = {'end to end': end_to_end(models, data, classes), **postprocessing(models['fp32'], data, classes)}
+        for what, sides in groups.items():
+            found, results = alternate(sides, args.rounds)
+            report['rows'] += rows_of(what, classes, sides, found)
+            if what == 'end to end':
+                report['agreement'][str(classes)] = agreement(results)
+    return report
+
+
+def memory(models: dict[str, FCCLIP], args: argparse.Namespace) -> dict:
+    """Peaks beyond the weights."""
+    data = picture(IMAGE, SHORT_SIDE)
+    rows = []
+    for side in end_to_end(models, picture((64, 96), None), args.classes[0]).values():
+        side()  # whatever is set up once
+    for classes in args.classes:
+        groups = {'end to end': end_to_end(models, data, classes),
+                  'post-processing': postprocessing(models['fp32'], data, classes)['post-processing, network']}
+        for what, sides in groups.items():
+            for name, side in sides.items():
+                rows.append(dict(what=what, classes=classes, side=name, peak_mib=round(peak_mib(side), 1)))
+                print(f'{what:24} {classes:4} classes  {name:22} {rows[-1]["peak_mib"]:8.0f} MiB', flush=True)
+    use_words(models['fp32'], 847)
+    large = picture(LARGE, None)
+    peak = peak_mib(lambda: ours(models['fp32'], large))
+    rows.append(dict(what=f'end to end, {LARGE[0]}x{LARGE[1]}', classes=847, side='ours, exact fp32',
+                     peak_mib=round(peak, 1)))
+    print(f'{LARGE[0]}x{LARGE[1]}, 847 classes: {peak:.0f} MiB beyond the weights')
+    return dict(machine=machine(), rows=rows)
 
 
 def main() -> None:
@@ -331,30 +373,18 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=2)
     parser.add_argument('--classes', type=int, nargs='+', choices=list(VOCABULARIES), default=list(VOCABULARIES))
-    parser.add_argument('--parts', nargs='+', choices=('end', 'post', 'large'), default=['end', 'post', 'large'])
+    parser.add_argument('--memory', action='store_true', help='measure memory instead of time')
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'fc_clip_inference.json')
     args = parser.parse_args()
     if backend('cpu') != 'native':
         raise SystemExit('the compiled CPU operators are not loaded; run `python -m frozenmm.ops.build`')
     torch.set_num_threads(args.threads)
     models = {precision: build(precision) for precision in ('fp32', 'bf16')}
-    data = picture(IMAGE, SHORT_SIDE)
-    report: dict = dict(what=f'{IMAGE[0]}x{IMAGE[1]} image, short side {SHORT_SIDE}, {QUERIES} queries, ConvNeXt-B',
-                        threads=args.threads, machine=machine(), rows=[], agreement={})
-    for classes in args.classes:
-        if 'end' in args.parts:
-            rows, report['agreement'][str(classes)] = end_to_end(models, data, classes, args.rounds)
-            report['rows'] += rows
-        if 'post' in args.parts:
-            report['rows'] += postprocessing(models['fp32'], data, classes, args.rounds + 1)
-    if 'large' in args.parts:
-        use_words(models['fp32'], 847)
-        large = picture(LARGE, None)
-        start = time.perf_counter()
-        peak = extra_memory(lambda: ours(models['fp32'], large))
-        report['large'] = dict(image=LARGE, classes=847, peak_mib=round(peak, 1),
-                               seconds=round(time.perf_counter() - start, 2))
-        print(f'{LARGE[0]}x{LARGE[1]}, 847 classes: peak {peak:.0f} MiB beyond the weights')
+    if args.memory:
+        report = json.loads(args.out.read_text()) if args.out.is_file() else {}
+        report['memory'] = memory(models, args)
+    else:
+        report = times(models, args)
     write_json(args.out, report)
 
 
