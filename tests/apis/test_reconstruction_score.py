@@ -69,7 +69,8 @@ def test_errors_of_a_reconstruction_show(clip):
     wrong_focal = intrinsics.copy()
     wrong_focal[0, 0] *= 1.1
     scales = np.array([1, 1, 1, 2.0])[:, None, None]
-    scores = score_reconstruction(PosedDepth((clip.depth * scales)[:, ::2, ::2], clip.poses_c2w, wrong_focal / 2), right)
+    found = PosedDepth((clip.depth * scales)[:, ::2, ::2], clip.poses_c2w, wrong_focal / 2)
+    scores = score_reconstruction(found, right)
     assert scores['focal_error_percent'] == pytest.approx(10)
     assert scores['abs_rel'] == pytest.approx(0.25, abs=0.03)  # one frame of four is off by its depth
     assert scores['abs_rel_per_frame'] < 0.03 and 'f_score' not in scores
