@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
 
 from frozenmm.compat.checkpoint import save_checkpoint_file
 from frozenmm.compat.fetch import file_digest
@@ -41,10 +42,12 @@ def revision(folder: Path = _ROOT) -> str:
 
 
 def export_checkpoint(name: str, model: nn.Module, cfg: Config, *, data: str, metrics: Mapping[str, Any],
-                      trained_at: str | None = None, folder: Path = FOLDER) -> Path:
+                      trained_at: str | None = None, folder: Path = FOLDER, part: str = '',
+                      dtype: torch.dtype | None = None) -> Path:
     """Write the trained part of a model into the zoo's folder.
 
-    Frozen networks leave their names and fingerprints, nothing of their weights.
+    Frozen networks leave their names and fingerprints, nothing of their weights. Of a whole model their records stay,
+    so that loading with another network fails; of a part the header alone names them.
 
     Args:
         name: of the checkpoint; the file gets the first eight digits of its SHA-256 behind it.
@@ -54,28 +57,43 @@ def export_checkpoint(name: str, model: nn.Module, cfg: Config, *, data: str, me
         metrics: what was measured, by name.
         trained_at: git revision of the code that trained it; by default the present one.
         folder: where to write.
+        part: name of a submodule to write alone, under names relative to it; by default the whole model.
+        dtype: of floating tensors in the file; by default their own.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: the trained part is larger than a checkpoint of the zoo may be.
+        ValueError: the model has no such part, or it is larger than a checkpoint of the zoo may be.
         FileNotFoundError: no revision is given, and the code is no git checkout.
     """
     header = dict(config=cfg.model.to_dict() if hasattr(cfg.model, 'to_dict') else dict(cfg.model), data=data,
-                  revision=trained_at or revision(), metrics=dict(metrics), base_models=base_models(model))
-    part = folder / f'.{name}.part.safetensors'
+                  revision=trained_at or revision(), metrics=dict(metrics), base_models=base_models(model), part=part)
+    state = {key: value.to(dtype) if dtype and value.is_floating_point() else value
+             for key, value in _part(model.state_dict(), part).items()}
+    draft = folder / f'.{name}.part.safetensors'
     try:
-        save_checkpoint_file(part, model.state_dict(), header)
-        size = part.stat().st_size
+        save_checkpoint_file(draft, state, header)
+        size = draft.stat().st_size
         if size > LARGEST:
             raise ValueError(f'the trained part of {name} takes {size:,} bytes, more than the {LARGEST:,} that a '
                              'checkpoint of the zoo may have; make the decoder smaller')
-        path = folder / f'{name}-{file_digest(part)[:8]}.safetensors'
-        part.replace(path)
+        path = folder / f'{name}-{file_digest(draft)[:8]}.safetensors'
+        draft.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
     return path
+
+
+def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    if not part:
+        return dict(state)
+    prefix = f'{part}.'
+    found = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+    if not found:
+        parts = sorted({key.split('.')[0] for key in state})
+        raise ValueError(f'the model has no part {part!r}; its parts are {parts}')
+    return found
 
 
 def enter(name: str, path: Path, *, task: str, config: str, what: str, license: str, data_terms: str, make: str,

@@ -48,7 +48,7 @@ def test_the_file_holds_the_trained_part_and_says_where_it_comes_from(tmp_path):
     assert set(content['state_dict']) == {'tower.frozen_record', 'head.weight', 'head.bias'}
     torch.testing.assert_close(content['state_dict']['head.weight'], model.head.weight.detach())
     assert content['meta'] == dict(config=dict(type='Toy', sizes=[3, 4]), data='toys', revision='abc',
-                                   metrics={'PQ': 1.5}, base_models={'a tower': model.tower.fingerprint})
+                                   metrics={'PQ': 1.5}, part='', base_models={'a tower': model.tower.fingerprint})
     assert path.stat().st_size < 5000  # nothing of the tower's 90000 weights
     assert set(checkpoints.HEADER) <= set(content['meta'])
 
@@ -58,6 +58,22 @@ def test_a_large_trained_part_is_refused_and_leaves_nothing(tmp_path, monkeypatc
     with pytest.raises(ValueError, match='takes .* bytes, more than the 1,000'):
         write(tmp_path, Toy(width=400))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_is_written_alone_and_small(tmp_path):
+    content = load_checkpoint_file(write(tmp_path, Toy(), part='head', dtype=torch.float16))
+    assert set(content['state_dict']) == {'weight', 'bias'} and content['meta']['part'] == 'head'
+    assert content['state_dict']['weight'].dtype == torch.float16
+    with pytest.raises(ValueError, match=r"no part 'neck'; its parts are \['head', 'tower'\]"):
+        write(tmp_path, Toy(), part='neck')
+
+
+def test_another_frozen_network_is_refused(tmp_path):
+    state = load_checkpoint_file(write(tmp_path, Toy()))['state_dict']
+    other = Toy()
+    other.tower = FrozenModule(nn.Linear(300, 300), name='another')
+    with pytest.raises(ValueError, match='made with the frozen network a tower'):
+        other.load_state_dict(state)
 
 
 def test_an_entry_leads_to_the_file_and_a_new_one_replaces_it(tmp_path, index):
