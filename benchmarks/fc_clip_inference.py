@@ -21,7 +21,7 @@ import ctypes
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -346,26 +346,19 @@ def times(models: dict[str, FCCLIP], args: argparse.Namespace) -> dict:
     return report
 
 
-def memory(models: dict[str, FCCLIP], args: argparse.Namespace) -> dict:
-    """Peaks beyond the weights."""
-    data = picture(IMAGE, SHORT_SIDE)
-    rows = []
-    for side in end_to_end(models, picture((64, 96), None), args.classes[0]).values():
+def memory(models: dict[str, FCCLIP], args: argparse.Namespace) -> Iterator[dict]:
+    """Peaks beyond the weights, one row after the other; the large image first."""
+    for side in end_to_end(models, picture((64, 96), None), 847).values():
         side()  # whatever is set up once
+    large, data = picture(LARGE, None), picture(IMAGE, SHORT_SIDE)
+    peak = peak_mib(lambda: ours(models['fp32'], large))
+    yield dict(what=f'end to end, {LARGE[0]}x{LARGE[1]}', classes=847, side='ours, exact fp32', peak_mib=round(peak, 1))
     for classes in args.classes:
-        groups = {'end to end': end_to_end(models, data, classes),
-                  'post-processing': postprocessing(models['fp32'], data, classes)['post-processing, network']}
+        groups = {'end to end': end_to_end(models, data, classes)}
+        groups['post-processing'] = postprocessing(models['fp32'], data, classes)['post-processing, network']
         for what, sides in groups.items():
             for name, side in sides.items():
-                rows.append(dict(what=what, classes=classes, side=name, peak_mib=round(peak_mib(side), 1)))
-                print(f'{what:24} {classes:4} classes  {name:22} {rows[-1]["peak_mib"]:8.0f} MiB', flush=True)
-    use_words(models['fp32'], 847)
-    large = picture(LARGE, None)
-    peak = peak_mib(lambda: ours(models['fp32'], large))
-    rows.append(dict(what=f'end to end, {LARGE[0]}x{LARGE[1]}', classes=847, side='ours, exact fp32',
-                     peak_mib=round(peak, 1)))
-    print(f'{LARGE[0]}x{LARGE[1]}, 847 classes: {peak:.0f} MiB beyond the weights')
-    return dict(machine=machine(), rows=rows)
+                yield dict(what=what, classes=classes, side=name, peak_mib=round(peak_mib(side), 1))
 
 
 def main() -> None:
@@ -382,10 +375,13 @@ def main() -> None:
     models = {precision: build(precision) for precision in ('fp32', 'bf16')}
     if args.memory:
         report = json.loads(args.out.read_text()) if args.out.is_file() else {}
-        report['memory'] = memory(models, args)
-    else:
-        report = times(models, args)
-    write_json(args.out, report)
+        report['memory'] = dict(machine=machine(), rows=[])
+        for row in memory(models, args):
+            print(f'{row["what"]:24} {row["classes"]:4} classes  {row["side"]:22} {row["peak_mib"]:8.0f} MiB', flush=True)
+            report['memory']['rows'].append(row)
+            write_json(args.out, report)
+        return
+    write_json(args.out, times(models, args))
 
 
 if __name__ == '__main__':
