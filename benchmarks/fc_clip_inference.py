@@ -377,7 +377,8 @@ def main() -> None:
         report = json.loads(args.out.read_text()) if args.out.is_file() else {}
         report['memory'] = dict(machine=machine(), rows=[])
         for row in memory(models, args):
-            print(f'{row["what"]:24} {row["classes"]:4} classes  {row["side"]:22} {row["peak_mib"]:8.0f} MiB', flush=True)
+            print(f'{row["what"]:24} {row["classes"]:4} classes  {row["side"]:22} {row["peak_mib"]:8.0f} MiB',
+                  flush=True)
             report['memory']['rows'].append(row)
             write_json(args.out, report)
         return
