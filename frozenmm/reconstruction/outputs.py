@@ -12,7 +12,7 @@ import torch
 from frozenmm.compat.dependencies import require
 from frozenmm.compat.files import write_whole
 from frozenmm.reconstruction.mesh import Mesh
-from frozenmm.reconstruction.motions import rotation_quaternion
+from frozenmm.reconstruction.motions import quaternion_rotation, rotation_quaternion
 
 
 def write_ply(path: Path, mesh: Mesh) -> Path:
@@ -65,6 +65,33 @@ def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None
         lines.append(' '.join(f'{value:.9g}' for value in (time, *pose[:3, 3], x, y, z, w)))
     write_whole(path, '\n'.join(lines) + '\n')
     return path
+
+
+def read_tum(path: str | Path) -> np.ndarray:
+    """Camera-to-world poses (F, 4, 4) from lines `time tx ty tz qx qy qz qw`; `#` begins a comment.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line with another count of numbers, or a quaternion of length 0.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'there are no poses at {path.absolute()}')
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith('#')]
+    rows = [line.split() for line in lines]
+    wrong = next((line for line, row in zip(lines, rows) if len(row) != 8), None)
+    if wrong is not None or not rows:
+        raise ValueError(f'{path.name}: expected lines of 8 numbers, `time tx ty tz qx qy qz qw`, got '
+                         f'{wrong if rows else "none"!r}')
+    values = np.array(rows, dtype=float)
+    x, y, z, w = values[:, 4:].T
+    length = np.linalg.norm(values[:, 4:], axis=1, keepdims=True)
+    if (length < 1e-6).any():
+        raise ValueError(f'{path.name}: a quaternion of length 0 is no rotation')
+    poses = np.tile(np.eye(4), (len(rows), 1, 1))
+    unit = torch.from_numpy(np.stack((w, x, y, z), 1) / length)
+    poses[:, :3, :3], poses[:, :3, 3] = quaternion_rotation(unit).numpy(), values[:, 1:4]
+    return poses
 
 
 def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, focal_px: float,
