@@ -1,7 +1,7 @@
 """Segment, detect or measure depth on images: python tools/infer.py IMG [--model NAME] [--vocab "red mug, keyboard"].
 
-NAME is a checkpoint of the zoo (`python -m frozenmm.zoo list checkpoints`), a task (open-vocabulary, semantic, detection,
-depth), a config file, or the name of a config of ours, then with --weights.
+NAME is a checkpoint of the zoo (`python -m frozenmm.zoo list checkpoints`), a task (open-vocabulary, semantic,
+detection, depth), a config file, or the name of a config of ours, then with --weights.
 """
 from __future__ import annotations
 
