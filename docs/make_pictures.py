@@ -23,6 +23,13 @@ from frozenmm.compat.files import write_whole  # noqa: E402
 
 OUT = ROOT / 'docs' / 'pictures'
 WORDS = 'cat|kitten, cup|mug, motorcycle|bike, horse'
+PHOTOGRAPHS = {
+    'chelsea.png': 'tabby cat|cat, wall',
+    'coffee.png': 'coffee cup|cup|espresso, spoon, wooden table|table',
+    'astronaut.png': 'space suit|astronaut, space shuttle|rocket, flag',
+    'motorcycle_left.png': 'motorcycle|motor scooter, garage door, floor',
+}
+"""Photograph -> free words, synonyms joined by |; no photograph was used in training."""
 
 
 def save(name: str, pixels: np.ndarray, *, width: int = 960) -> None:
@@ -53,13 +60,18 @@ def side_by_side(pictures: list[np.ndarray], *, height: int = 420) -> np.ndarray
 
 
 def words(name: str, task: str) -> None:
-    """Segments of words on two scenes and a photograph."""
+    """Segments of free words on photographs, in a row."""
     from frozenmm.apis import inferencer
     from frozenmm.apis.image_sources import NamedImage
     from frozenmm.apis.vocabulary_text import typed_vocabulary
-    chosen = inferencer(task, typed_vocabulary(WORDS))
-    images = [NamedImage('a', pixels) for pixels in (*scenes()[:2], skimage.data.chelsea())]
-    save(name, side_by_side([chosen.draw(image, chosen.predict([image])[0], min_score=0.1) for image in images]))
+    from frozenmm.datasets.scenes.photographs import photograph
+    chosen = inferencer(task, ['cat'])
+    drawn = []
+    for file, text in PHOTOGRAPHS.items():
+        chosen.set_vocabulary(typed_vocabulary(text))
+        image = NamedImage(Path(file).stem, photograph(file)[..., ::-1])
+        drawn.append(chosen.draw(image, chosen.predict([image])[0]))
+    save(name, side_by_side(drawn), width=1600)
 
 
 def detection() -> None:

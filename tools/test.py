@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--show-dir FOLDER] [--out FILE.json]."""
+"""Test a model: python tools/test.py CONFIG [CHECKPOINT] [--data NAME] [--show-dir FOLDER] [--out FILE.json]."""
 from __future__ import annotations
 
 import argparse
@@ -15,7 +15,9 @@ from frozenmm.engine.launch import evaluate, load_config, use_tta
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file; left out for a model without trained part')
+    parser.add_argument('--data', help='test an open-vocabulary model on another data set, with its vocabulary: a name '
+                        'in configs/_base_/datasets (ade20k_150, pascal_voc_20, ...) or a file')
     parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>')
     parser.add_argument('--show-dir', help='draw predictions beside ground truth into this folder')
     parser.add_argument('--show-count', type=int, default=16, help='number of images to draw')
@@ -32,7 +34,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher,
+                      data=args.data)
     if args.tta:
         use_tta(cfg)
     evaluate(cfg, args.checkpoint, show_dir=args.show_dir, show_count=args.show_count, out=args.out)

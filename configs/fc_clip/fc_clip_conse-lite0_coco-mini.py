@@ -16,11 +16,12 @@ model = dict(classifier=dict(train_vocabulary=train_vocabulary, vocabulary=vocab
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='frozenmm.LoadPanopticMaps', with_bbox=True, with_mask=True, with_seg=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='RandomResize', scale=(320, 320), ratio_range=(0.7, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(side, side), crop_type='absolute', recompute_bbox=True,
-         allow_negative_crop=True),
+    dict(type='frozenmm.StoredVariants', variants=16, transforms=[
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PhotoMetricDistortion'),
+        dict(type='RandomResize', scale=(320, 320), ratio_range=(0.7, 1.5), keep_ratio=True),
+        dict(type='RandomCrop', crop_size=(side, side), crop_type='absolute', recompute_bbox=True,
+             allow_negative_crop=True)]),
     dict(type='PackDetInputs')
 ]
 test_pipeline = [
@@ -30,7 +31,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(

@@ -21,9 +21,9 @@ model = dict(classifier=dict(train_vocabulary=train_vocabulary, vocabulary=vocab
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='frozenmm.LoadPanopticMaps', with_bbox=True, with_mask=True, with_seg=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
     dict(type='Resize', scale=(256, 256), keep_ratio=True),
+    dict(type='frozenmm.StoredVariants', variants=8, transforms=[
+        dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion')]),
     dict(type='PackDetInputs')
 ]
 test_pipeline = [
@@ -33,7 +33,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(

@@ -16,5 +16,7 @@ focal_px = None
 # edge of a voxel in the unit of the poses; None: the longest side of the scene over 160
 voxel_size = None
 mesh = True
+# connected parts of the mesh with fewer faces are dropped
+min_faces = 100
 mode = 'tracks'
 seed = 0

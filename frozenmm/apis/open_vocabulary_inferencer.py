@@ -119,6 +119,10 @@ class OpenVocabularyInferencer(Inferencer):
         """(H', W', 3) uint8 RGB, the picture with its segments and a legend."""
         return overlay(image, result, self.vocabulary, min_score=min_score)
 
+    def draw_frame(self, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> np.ndarray:
+        """The picture with its segments, without a legend, whose height would change from frame to frame."""
+        return overlay(image, result, self.vocabulary, min_score=min_score, legend=False)
+
     def write(self, folder: Path, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> list[Path]:
         """Write the files of `write_results`."""
         return write_results(folder, image, result, self.vocabulary, min_score=min_score)

@@ -18,14 +18,15 @@ from frozenmm.visualization.segment_map import segment_map
 from frozenmm.visualization.segments import Region, draw_segments
 
 
-def overlay(image: NamedImage, sample: Any, vocabulary: Vocabulary, *, min_score: float = 0.0) -> np.ndarray:
+def overlay(image: NamedImage, sample: Any, vocabulary: Vocabulary, *, min_score: float = 0.0,
+            legend: bool = True) -> np.ndarray:
     """(H', W', 3) uint8 RGB, the picture with its segments; those below the score are not drawn."""
     ids, segments = segment_map(sample)
     regions = [Region(info['id'], info['category_id'], info['score']) for info in segments
                if info['score'] is None or info['score'] >= min_score]
     colours = [entry.color for entry in vocabulary]
     palette = None if any(colour is None for colour in colours) else [colour for colour in colours if colour]
-    return draw_segments(image.pixels, ids, regions, vocabulary.names, palette=palette)
+    return draw_segments(image.pixels, ids, regions, vocabulary.names, palette=palette, legend=legend)
 
 
 def write_results(folder: Path, image: NamedImage, sample: Any, vocabulary: Vocabulary, *,

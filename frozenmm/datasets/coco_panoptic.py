@@ -20,9 +20,9 @@ class CocoPanoptic(BaseDetDataset):
     Args:
         ann_file: the JSON file.
         vocabulary: the classes, by category name or id (see `match_categories`); all categories by default.
-        **kwargs: for `mmdet.datasets.BaseDetDataset`: `data_root`, `data_prefix` (`img` and `seg`), `pipeline`,
-            `filter_cfg` (`filter_empty_gt` drops images without any segment of the classes, `min_size`), `test_mode`,
-            `indices`, ...
+        **kwargs: for `mmdet.datasets.BaseDetDataset`: `data_root`, `data_prefix` (`img`, `seg`, and `sem` for semantic
+            maps of the same names, which `frozenmm.LoadLabelMap(key='sem_map_path')` loads), `pipeline`, `filter_cfg`
+            (`filter_empty_gt` drops images without any segment of the classes, `min_size`), `test_mode`, `indices`, ...
 
     Raises:
         FileNotFoundError, ValueError: see `read_panoptic_file` and `match_categories`.
@@ -70,8 +70,10 @@ class CocoPanoptic(BaseDetDataset):
                 instances.append(dict(bbox=[x, y, x + width, y + height], bbox_label=label, ignore_flag=0))
         folders = self.data_prefix
         seg = None if folders.get('seg') is None else str(Path(folders['seg'], image.map_name))
+        semantic = None if folders.get('sem') is None else str(Path(folders['sem'], Path(image.map_name).name))
         return dict(img_path=str(Path(folders.get('img') or '', image.file_name)), img_id=image.id, seg_map_path=seg,
-                    height=image.height, width=image.width, instances=instances, segments_info=segments)
+                    sem_map_path=semantic, height=image.height, width=image.width, instances=instances,
+                    segments_info=segments)
 
     def filter_data(self) -> list[dict]:
         """Drop small images and those without any segment, as `filter_cfg` says; nothing in test mode."""

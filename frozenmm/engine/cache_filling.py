@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from frozenmm.datasets.progress import Progress
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.foundation.feature_cache import CachedTower
 from frozenmm.foundation.feature_cache.shards import num_bytes, to_tensors
@@ -137,28 +137,6 @@ def estimate(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Estimate:
     for hook in hooks:
         hook.remove()
     return Estimate(total, size / max(sampled, 1), seconds / max(sampled, 1))
-
-
-class Progress:
-    """A line with count, speed and time left: refreshed on a terminal, every `every` seconds elsewhere."""
-
-    def __init__(self, total: int, every: float = 10.0) -> None:
-        self.total = total
-        self.done = 0
-        self._start = self._last = time.monotonic()
-        self._every = 0.5 if sys.stderr.isatty() else every
-
-    def add(self, count: int, note: str) -> None:
-        """Count images."""
-        self.done += count
-        now = time.monotonic()
-        if self.done >= self.total or now - self._last >= self._every:
-            self._last = now
-            speed = self.done / max(now - self._start, 1e-9)
-            start, end = ('\r\x1b[K', '') if sys.stderr.isatty() and self.done < self.total else ('', '\n')
-            sys.stderr.write(f'{start}{self.done} of {self.total} images ({note}), {speed:.1f} images/s, '
-                             f'{max(self.total - self.done, 0) / speed:.0f} s left{end}')
-            sys.stderr.flush()
 
 
 def _run_towers(model: nn.Module, towers: list[CachedTower], data: dict, *, training: bool) -> None:

@@ -11,9 +11,10 @@ from frozenmm.registry import METRICS
 
 @METRICS.register_module()
 class SplitCocoMetric(CocoMetric):
-    """`mmdet.CocoMetric` that also averages AP over seen and over unseen classes.
+    """`mmdet.CocoMetric` for data sets of things and stuff; also averages AP over seen and over unseen classes.
 
-    Labels are those of the data set, whose thing classes must come first, as in COCO panoptic and its parts.
+    Labels are those of the data set. Its things may stand anywhere among its classes, and in any order. Their
+    categories are the data set's `category_ids`, as `CocoPanoptic` gives them, else the categories of their names.
 
     Args:
         vocabulary: the classes that the model predicts, in the data set's order.
@@ -38,30 +39,48 @@ class SplitCocoMetric(CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """The results of `mmdet.CocoMetric` and both means."""
-        things = self._things()
-        self.cat_ids = [self._coco_api.get_cat_ids(cat_names=[name])[0] for name in things]
-        metrics = super().compute_metrics(results)
-        precisions = {name: metrics.get(f'{name}_precision', float('nan')) for name in things}
+        # in the order of their numbers, in which pycocotools counts them
+        things = dict(sorted(self._things().items(), key=lambda item: item[1]))
+        self.cat_ids = list(things.values())
+        names = [self._coco_api.load_cats(number)[0]['name'] for number in self.cat_ids]
+        place = np.full(len(self.vocabulary), -1)
+        place[list(things)] = np.arange(len(things))
+        metrics = super().compute_metrics([(truth, _relabelled(found, place)) for truth, found in results])
+        precisions = {name: metrics.get(f'{name}_precision', float('nan')) for name in names}
         if not self.keep_classes:
-            for name in things:
+            for name in names:
                 metrics.pop(f'{name}_precision', None)
-        for label, seen in ('seen', True), ('unseen', False):
-            values = np.array([value for name, value in precisions.items()
-                               if self.seen[things.index(name)] == seen and not np.isnan(value)])
+        seen = self.seen[list(things)]
+        for label, chosen in ('seen', seen), ('unseen', ~seen):
+            values = np.array(list(precisions.values()))[chosen]
+            values = values[~np.isnan(values)]
             metrics[f'{self.metrics[0]}_mAP_{label}'] = float(values.mean()) if len(values) else float('nan')
         return metrics
 
-    def _things(self) -> list[str]:
-        """Names of the classes that have instances."""
-        classes = list(self.dataset_meta['classes'])
+    def _things(self) -> dict[int, int]:
+        """Label -> category id of the classes that have instances."""
+        meta = self.dataset_meta
+        classes = list(meta['classes'])
         if len(classes) != len(self.vocabulary):
             raise ValueError(f'the data set labels {len(classes)} classes, but {self.vocabulary.name} has '
                              f'{len(self.vocabulary)}; give the data set the same vocabulary')
-        things = [name for name in self.dataset_meta.get('thing_classes', classes)]
-        if classes[:len(things)] != things:
-            raise ValueError('the thing classes of the data set must come first in its vocabulary, as labels count; '
-                             f'got {classes[:len(things)][:3]}... for the things {things[:3]}...')
-        unknown = [name for name in things if not self._coco_api.get_cat_ids(cat_names=[name])]
+        things = set(meta.get('thing_classes', classes))
+        labels = [label for label, name in enumerate(classes) if name in things]
+        if 'category_ids' in meta:
+            numbers = {label: meta['category_ids'][label] for label in labels}
+        else:
+            by_name = {category['name']: number for number, category in self._coco_api.cats.items()}
+            numbers = {label: by_name.get(classes[label]) for label in labels}
+        unknown = [classes[label] for label, number in numbers.items() if number not in self._coco_api.cats]
         if unknown:
             raise ValueError(f'the instance annotations have no category {unknown[0]!r} ({len(unknown)} classes lack)')
-        return things
+        return numbers
+
+
+def _relabelled(found: dict, place: np.ndarray) -> dict:
+    """One image's predictions with labels among the things; those of stuff are dropped."""
+    labels = place[found['labels']]
+    kept = np.flatnonzero(labels >= 0)
+    changed = {key: value[kept] if isinstance(value, np.ndarray) else [value[index] for index in kept]
+               for key, value in found.items() if key != 'img_id'}
+    return {**changed, 'img_id': found['img_id'], 'labels': labels[kept]}

@@ -19,6 +19,7 @@ from frozenmm.foundation.image_towers.efficientnet_lite_network import Efficient
 from frozenmm.foundation.text_embeddings import text_embeddings
 from frozenmm.foundation.text_tower import TextTower
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass
+from frozenmm.foundation.wrapping_tower import WrappingTower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
 
@@ -82,7 +83,8 @@ class ConSE(nn.Module):
     """Image vectors in the space of a text tower, for whole images, regions and every cell of a map.
 
     Args:
-        image_tower: an `EfficientNetLiteTower` or its config; by default one with `resize_mode='squash'`.
+        image_tower: an `EfficientNetLiteTower`, one inside a `CachedTower` or `RememberingTower`, or its config; by
+            default one with `resize_mode='squash'`.
         text_tower: a `TextTower` or its config; the embedded MiniLM by default.
         top_k: how many classes take part in a vector.
         store: keep the vectors of the class names on disk, see `text_embeddings`.
@@ -109,6 +111,8 @@ class ConSE(nn.Module):
             type='frozenmm.EfficientNetLiteTower', resize_mode='squash')
         text = text_tower if text_tower is not None else dict(type='frozenmm.MiniLMTextTower')
         self.image_tower = MODELS.build(image) if isinstance(image, Mapping) else image
+        while isinstance(self.image_tower, WrappingTower):  # what it remembers are maps; the head needs the network
+            self.image_tower = self.image_tower.inner
         self.text_tower = MODELS.build(text) if isinstance(text, Mapping) else text
         if not isinstance(self.image_tower, EfficientNetLiteTower):
             raise TypeError(f'image_tower must be an EfficientNetLiteTower, got {type(self.image_tower).__name__}')

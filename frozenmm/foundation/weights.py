@@ -6,12 +6,8 @@ the network. `FROZENMM_MIRROR=https://host/folder` is asked for a file of the sa
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,13 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from frozenmm.compat.fetch import fetch, file_digest, offline
 from frozenmm.foundation.state_file import read_state
 from frozenmm.foundation.state_match import load_strictly
 
-_CHUNK = 1 << 20
 _RANDOM = re.compile(r'random(?::(\d+))?')
 M = TypeVar('M', bound=nn.Module)
 
@@ -144,7 +139,7 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
     help_text = (f'weights of {name} are not on this machine: {file.file_name} (about {file.megabytes} MB, licence: '
                  f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as '
                  '`weights`')
-    if os.environ.get('FROZENMM_OFFLINE', '') not in ('', '0'):
+    if offline():
         raise FileNotFoundError(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
@@ -153,7 +148,7 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         if path.is_file():
             return path
         source = _fetch_from_first(file, part, help_text)
-        found = file_sha256(part)
+        found = file_digest(part)
         if not found.startswith(file.sha256):
             part.unlink()
             raise ValueError(f'{source} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
@@ -169,43 +164,8 @@ def _fetch_from_first(file: WeightFile, part: Path, help_text: str) -> str:
     failures = []
     for url in addresses:
         try:
-            _fetch(url, part)
+            fetch(url, part, title=file.file_name)
             return url
-        except (urllib.error.URLError, OSError) as error:
+        except OSError as error:
             failures.append(f'{error}' if url == file.url else f'{url}: {error}')
     raise FileNotFoundError(f'{help_text} (fetching it failed: {"; ".join(failures)})')
-
-
-def _fetch(url: str, part: Path) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=20)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # the part is the whole file already
-            return
-        raise
-    with response, part.open('ab' if response.status == 206 else 'wb') as out:
-        done = have if response.status == 206 else 0
-        total = done + int(response.headers.get('Content-Length') or 0)
-        start = last = time.monotonic()
-        first = done
-        while chunk := response.read(_CHUNK):
-            out.write(chunk)
-            done += len(chunk)
-            if time.monotonic() - last > 5:
-                last = time.monotonic()
-                speed = (done - first) / (last - start)
-                eta = f', {(total - done) / speed:.0f} s left' if total > done else ''
-                print_log(f'{part.stem}: {done >> 20} of {total >> 20} MB{eta}', logger='current')
-        if total and done < total:
-            raise OSError(f'the connection ended after {done} of {total} bytes; call again to go on')
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Mask pooling: the mean feature under each mask."""
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .mask_library import _LIBRARY, define_op
 
-Rule = Literal['hard', 'soft']
+Rule = Literal['hard', 'soft', 'area']
 
 
 def mask_pool(features: Tensor, mask_logits: Tensor, *, threshold: float = 0.0, eps: float = 1e-8,
@@ -23,10 +23,12 @@ def mask_pool(features: Tensor, mask_logits: Tensor, *, threshold: float = 0.0, 
     Args:
         features: (B, C, Hf, Wf), floating point, finite.
         mask_logits: (B, Q, h, w), floating point.
-        threshold: `'hard'` only; a cell belongs to the mask where the resized logit exceeds it. NaN does not.
+        threshold: not for `'soft'`; a cell belongs to the mask where the resized logit exceeds it. NaN does not.
         eps: added to the area.
         rule: `'hard'` weighs cells 0 or 1, with gradient to the features only; `'soft'` weighs them by the sigmoid of
-            the resized logit, with gradient to both.
+            the resized logit, with gradient to both; `'area'` weighs them by the share of the cell that the mask
+            covers at the logits' own size, with gradient to the features only, so that masks smaller than a cell of a
+            coarse map do not vanish.
 
     Returns:
         (B, Q, C) in the features' type.
@@ -42,7 +44,10 @@ def mask_pool(features: Tensor, mask_logits: Tensor, *, threshold: float = 0.0, 
         pooled = torch.ops.frozenmm.mask_pool(features.to(wide), mask_logits.detach().to(wide), threshold, eps)
     else:
         with torch.autocast(features.device.type, enabled=False):
-            weights = resize_masks(mask_logits.to(wide), features.shape[-2:]).sigmoid()
+            if rule == 'soft':
+                weights = resize_masks(mask_logits.to(wide), features.shape[-2:]).sigmoid()
+            else:
+                weights = covered_area((mask_logits.detach() > threshold).to(wide), features.shape[-2:])
             pooled = _weighted_mean(features.to(wide), weights, eps)
     return pooled.to(features.dtype)
 
@@ -62,8 +67,8 @@ def _check_pool(features: Tensor, mask_logits: Tensor, rule: str) -> None:
     if features.device != mask_logits.device:
         raise ValueError(f'mask_pool: features is on {features.device} but mask_logits on {mask_logits.device}; '
                          'move both to one device.')
-    if rule not in ('hard', 'soft'):
-        raise ValueError(f"mask_pool: rule must be 'hard' or 'soft', got {rule!r}.")
+    if rule not in get_args(Rule):
+        raise ValueError(f'mask_pool: rule must be one of {list(get_args(Rule))}, got {rule!r}.')
 
 
 def resize_masks(mask_logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -79,6 +84,13 @@ def resize_masks(mask_logits: Tensor, size: tuple[int, int] | torch.Size) -> Ten
     folded = mask_logits.reshape(-1, 1, *mask_logits.shape[-2:])
     resized = F.interpolate(folded, size=tuple(size), mode='bilinear', align_corners=False)
     return resized.view(*mask_logits.shape[:2], *size)
+
+
+def covered_area(masks: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Share (B, Q, *size) of every cell that masks (B, Q, h, w) of 0 and 1 cover."""
+    if masks.numel() == 0:
+        return masks.new_zeros((*masks.shape[:2], *size))
+    return F.adaptive_avg_pool2d(masks.flatten(0, 1)[:, None], (size[0], size[1])).view(*masks.shape[:2], *size)
 
 
 def _weighted_mean(features: Tensor, weights: Tensor, eps: float) -> Tensor:

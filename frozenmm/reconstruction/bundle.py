@@ -1,7 +1,7 @@
 """Joint least squares of cameras, depth parameters and points, with the points eliminated (spec section 12.0, step 3).
 
 Per observation: two residuals of the pixel, one of the logarithmic depth against the frozen prediction, all with Cauchy
-weights. Points are eliminated by a Schur complement that is formed per pair of frames; the rest is solved densely.
+weights. Points are eliminated by a Schur complement that is formed per pair of frames.
 """
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from frozenmm.compat.dependencies import require
 from frozenmm.reconstruction.depth_model import GRID, DepthParameters, FrozenDepth, hats_at
 from frozenmm.reconstruction.features import Tracks
+from frozenmm.reconstruction.frame_system import FrameSystem
 from frozenmm.reconstruction.motions import se3_exp
 
 CAUCHY = 4.0
 """Squared width of the Cauchy weights 1 / (1 + e^2 / 4)."""
 POSE = 6
+SHARED = 2
+"""Unknowns of all frames: logarithm of the focal length, radial distortion."""
 NEAREST = 1e-3
 
 
@@ -34,7 +36,9 @@ class BundleSettings:
         shift: width of the prior on the shift.
         log_focal: width of the prior on the focal length.
         with_grid: the grid's factors are unknowns, too.
+        radial: width of the prior on the radial distortion.
         fixed_focal: the focal length is given.
+        fixed_radial: the radial distortion is given.
         fixed_poses: the poses are given.
     """
 
@@ -45,7 +49,9 @@ class BundleSettings:
     shift: float = 1.6
     log_focal: float = 0.3
     with_grid: bool = True
+    radial: float = 0.1
     fixed_focal: bool = False
+    fixed_radial: bool = True
     fixed_poses: bool = False
 
 
@@ -58,12 +64,14 @@ class BundleState:
         log_focal: logarithm of the focal length in pixels.
         depth: of every frame.
         points: (P, 3) in the world.
+        radial: k of x (1 + k |x|^2), x the ideal place on the plane at depth 1.
     """
 
     poses: np.ndarray
     log_focal: float
     depth: DepthParameters
     points: np.ndarray
+    radial: float = 0.0
 
 
 def cauchy_cost(squared: np.ndarray) -> np.ndarray:
@@ -107,7 +115,9 @@ class Bundle:
         rotation, shift = state.poses[frame, :3, :3], state.poses[frame, :3, 3]
         points = np.einsum('oij,oj->oi', rotation, state.points[self.tracks.point]) + shift
         z = np.maximum(points[:, 2], NEAREST)
-        pixels = np.exp(state.log_focal) * points[:, :2] / z[:, None] + self.centre - self.tracks.pixels
+        plane = points[:, :2] / z[:, None]
+        plane = plane * (1 + state.radial * (plane**2).sum(1, keepdims=True))
+        pixels = np.exp(state.log_focal) * plane + self.centre - self.tracks.pixels
         return points, pixels, np.log(z) - self.log_depth(state)[0]
 
     def cost(self, state: BundleState) -> float:
@@ -117,7 +127,8 @@ class Bundle:
         total = cauchy_cost((pixels**2).sum(1) / (s.pixel * self.unit)**2).sum()
         total += cauchy_cost((depth / s.log_depth)**2).sum()
         total += ((state.depth.grid / s.grid)**2).sum() + (((state.depth.shift - s.shift_mean) / s.shift)**2).sum()
-        return float(total + ((state.log_focal - self.log_focal_prior) / s.log_focal)**2)
+        total += ((state.log_focal - self.log_focal_prior) / s.log_focal)**2
+        return float(total + (0 if s.fixed_radial else (state.radial / s.radial)**2))
 
     def optimise(self, state: BundleState, *, steps: int, tolerance: float = 1e-5) -> tuple[BundleState, float]:
         """Up to `steps` Levenberg-Marquardt steps; ends early where the cost falls by less than `tolerance` of it.
@@ -142,19 +153,23 @@ class Bundle:
         return state, cost
 
     def _jacobians(self, state: BundleState) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Weighted Jacobians by frame (O, 3, D), focal (O, 3), point (O, 3, 3), and weighted residuals (O, 3)."""
+        """Weighted Jacobians by frame (O, 3, D), focal and radial (O, 3, 2), point (O, 3, 3), and residuals (O, 3)."""
         s, frame = self.settings, self.tracks.frame
         points, pixels, depth = self.residuals(state)
         focal, z = np.exp(state.log_focal), np.maximum(points[:, 2], NEAREST)
         slope = self.log_depth(state)[1]
+        plane = points[:, :2] / z[:, None]
+        squared = (plane**2).sum(1)
+        stretch = 1 + state.radial * squared
         by_point = np.zeros((len(points), 3, 3))  # derivative by the camera point
-        by_point[:, 0, 0] = by_point[:, 1, 1] = focal / z
-        by_point[:, :2, 2] = -focal * points[:, :2] / (z**2)[:, None]
+        by_point[:, 0, 0] = by_point[:, 1, 1] = focal * stretch / z
+        by_point[:, :2, :2] += (2 * state.radial * focal / z)[:, None, None] * plane[:, :, None] * plane[:, None]
+        by_point[:, :2, 2] = -focal * plane * ((stretch + 2 * state.radial * squared) / z)[:, None]
         by_point[:, 2, 2] = 1 / z
         residual = np.concatenate((pixels, depth[:, None]), 1)
         width = np.array([s.pixel * self.unit, s.pixel * self.unit, s.log_depth])
-        squared = np.stack(((pixels**2).sum(1) / width[0]**2, (depth / width[2])**2), 1)
-        weight = (1 / np.sqrt(1 + squared / CAUCHY))[:, [0, 0, 1]] / width
+        errors = np.stack(((pixels**2).sum(1) / width[0]**2, (depth / width[2])**2), 1)
+        weight = (1 / np.sqrt(1 + errors / CAUCHY))[:, [0, 0, 1]] / width
         by_frame = np.zeros((len(points), 3, self.columns))
         by_frame[:, :, :3] = by_point
         by_frame[:, :, 3:6] = np.cross(points[:, None], by_point)  # -J [Y]x, row by row
@@ -162,100 +177,93 @@ class Bundle:
         by_frame[:, 2, 7] = -slope
         if s.with_grid:
             by_frame[:, 2, 8:] = -self.hats
-        by_focal = np.concatenate((focal * points[:, :2] / z[:, None], np.zeros((len(points), 1))), 1)
+        by_shared = np.zeros((len(points), 3, SHARED))
+        by_shared[:, :2, 0] = focal * stretch[:, None] * plane
+        by_shared[:, :2, 1] = focal * squared[:, None] * plane
         world = by_point @ state.poses[frame, :3, :3]
-        return (by_frame * weight[:, :, None], by_focal * weight, world * weight[:, :, None], residual * weight)
+        return (by_frame * weight[:, :, None], by_shared * weight[:, :, None], world * weight[:, :, None],
+                residual * weight)
 
     def _linearise(self, state: BundleState) -> dict[str, np.ndarray]:
         """Blocks of the normal equations."""
-        cameras, focal, points, residual = self._jacobians(state)
-        joined = np.concatenate((cameras, focal[:, :, None], residual[:, :, None]), 2)
+        cameras, shared, points, residual = self._jacobians(state)
+        joined = np.concatenate((cameras, shared, residual[:, :, None]), 2)
         size = joined.shape[2]
         blocks = np.stack([_gram(joined[index].reshape(-1, size)) for index in self._by_frame])
         transposed = points.transpose(0, 2, 1)
-        per_point = np.add.reduceat(transposed @ np.concatenate((points, joined[:, :, -2:]), 2), self._firsts)
+        rest = np.concatenate((points, joined[:, :, self.columns:]), 2)
+        per_point = np.add.reduceat(transposed @ rest, self._firsts)
         return {'frames': blocks, 'cross': transposed @ cameras, 'points': per_point[:, :, :3],
-                'point_focal': per_point[:, :, 3], 'point_gradient': per_point[:, :, 4],
-                'prior': self._prior(state)}
+                'point_rest': per_point[:, :, 3:], 'prior': self._prior(state),
+                'shared_prior': self._shared_prior(state)}
 
     def _prior(self, state: BundleState) -> np.ndarray:
-        """Diagonal and gradient (2, F * D + 1) of the priors."""
+        """Diagonal and gradient (2, F, D) of the priors of the frames."""
         s, prior = self.settings, np.zeros((2, self.frames, self.columns))
         prior[0, :, 7], prior[1, :, 7] = 1 / s.shift**2, (state.depth.shift - s.shift_mean) / s.shift**2
         if s.with_grid:
             prior[0, :, 8:], prior[1, :, 8:] = 1 / s.grid**2, state.depth.grid / s.grid**2
-        focal = np.array([[1 / s.log_focal**2], [(state.log_focal - self.log_focal_prior) / s.log_focal**2]])
-        return np.concatenate((prior.reshape(2, -1), focal), 1)
+        return prior
 
-    def _solve(self, system: dict[str, np.ndarray], damping: float) -> tuple[np.ndarray, np.ndarray]:
-        """Steps of frames and focal (F * D + 1, ) and of the points (P, 3)."""
-        d, frames = self.columns, self.frames
-        matrix, gradient = self._camera_system(system)
-        matrix[np.diag_indices(len(matrix))] *= 1 + damping
-        hpp = system['points'] * (1 + damping * np.eye(3)) + 1e-12 * np.eye(3)
+    def _shared_prior(self, state: BundleState) -> np.ndarray:
+        """Diagonal and gradient (2, 2) of the priors of focal length and radial distortion."""
+        widths = np.array([self.settings.log_focal, self.settings.radial])
+        return np.stack((np.ones(SHARED), [state.log_focal - self.log_focal_prior, state.radial])) / widths**2
+
+    def _solve(self, blocks: dict[str, np.ndarray], damping: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Steps of the frames (F, D), of focal length and radial distortion (2, ) and of the points (P, 3)."""
+        system = self._camera_system(blocks, damping)
+        hpp = blocks['points'] * (1 + damping * np.eye(3)) + 1e-12 * np.eye(3)
         lower_inverse = np.linalg.inv(np.linalg.cholesky(hpp))
-        half = lower_inverse[self.tracks.point] @ system['cross']  # (O, 3, D)
-        half_focal = np.einsum('pij,pj->pi', lower_inverse, system['point_focal'])
-        half_gradient = np.einsum('pij,pj->pi', lower_inverse, system['point_gradient'])
-        border = np.stack((half_focal, half_gradient), 2)[self.tracks.point]
+        half = lower_inverse[self.tracks.point] @ blocks['cross']  # (O, 3, D)
+        half_rest = lower_inverse @ blocks['point_rest']  # (P, 3, 3): focal, radial, gradient
+        border = half_rest[self.tracks.point]
         for frame, index in enumerate(self._by_frame):
-            rows = half[index].reshape(-1, d)
-            place = slice(frame * d, (frame + 1) * d)
-            matrix[place, place] -= rows.T @ rows
-            shared = rows.T @ border[index].reshape(-1, 2)
-            matrix[place, -1] -= shared[:, 0]
-            matrix[-1, place] -= shared[:, 0]
-            gradient[place] -= shared[:, 1]
+            rows = half[index].reshape(-1, self.columns)
+            system.add(frame, frame, -_gram(rows))
+            shared = rows.T @ border[index].reshape(-1, SHARED + 1)
+            system.border[frame] -= shared[:, :SHARED]
+            system.gradient[frame] -= shared[:, SHARED]
         for (a, b), (first, second) in self._shared.items():
-            block = half[first].reshape(-1, d).T @ half[second].reshape(-1, d)
-            matrix[a * d:(a + 1) * d, b * d:(b + 1) * d] -= block
-            matrix[b * d:(b + 1) * d, a * d:(a + 1) * d] -= block.T
-        matrix[-1, -1] -= (half_focal**2).sum()
-        gradient[-1] -= (half_focal * half_gradient).sum()
-        step = self._solve_free(matrix, gradient)
-        blocks = step[:-1].reshape(frames, d)
-        back = half_gradient + half_focal * step[-1]
-        moved = np.einsum('oij,oj->oi', half, blocks[self.tracks.frame])
-        back = back + np.add.reduceat(moved, self._firsts)
-        return step, -np.einsum('pji,pj->pi', lower_inverse, back)
+            system.add(a, b, -half[first].reshape(-1, self.columns).T @ half[second].reshape(-1, self.columns))
+        rest = _gram(half_rest.reshape(-1, SHARED + 1))
+        system.corner -= rest[:SHARED, :SHARED]
+        system.shared_gradient -= rest[:SHARED, SHARED]
+        step, shared_step = system.solve(*self._free())
+        back = half_rest[:, :, SHARED] + half_rest[:, :, :SHARED] @ shared_step
+        back = back + np.add.reduceat(np.einsum('oij,oj->oi', half, step[self.tracks.frame]), self._firsts)
+        return step, shared_step, -np.einsum('pji,pj->pi', lower_inverse, back)
 
-    def _camera_system(self, system: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        d, frames, prior = self.columns, self.frames, system['prior']
-        matrix, gradient = np.diag(prior[0]), prior[1].copy()
-        for frame, block in enumerate(system['frames']):
-            place = slice(frame * d, (frame + 1) * d)
-            matrix[place, place] += block[:d, :d]
-            matrix[place, -1] = matrix[-1, place] = block[:d, d]
-            gradient[place] += block[:d, d + 1]
-            matrix[-1, -1] += block[d, d]
-            gradient[-1] += block[d, d + 1]
-        scales = np.arange(frames) * d + POSE
-        matrix[np.ix_(scales, scales)] += 1e4 / frames**2  # the mean scale stays: the gauge of the world
-        return matrix, gradient
+    def _camera_system(self, blocks: dict[str, np.ndarray], damping: float) -> FrameSystem:
+        d, system = self.columns, FrameSystem(self.frames, self.columns, SHARED)
+        for frame, (block, prior) in enumerate(zip(blocks['frames'], blocks['prior'][0])):
+            system.add(frame, frame, block[:d, :d] + np.diag(prior))
+        system.border += blocks['frames'][:, :d, d:d + SHARED]
+        system.gradient += blocks['frames'][:, :d, -1] + blocks['prior'][1]
+        rest = blocks['frames'][:, d:, d:].sum(0)
+        system.corner += rest[:SHARED, :SHARED] + np.diag(blocks['shared_prior'][0])
+        system.shared_gradient += rest[:SHARED, SHARED] + blocks['shared_prior'][1]
+        system.damp(damping)
+        return system
 
-    def _solve_free(self, matrix: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-        """Step of the free unknowns, 0 of the fixed ones."""
-        linalg = require('scipy.linalg', 'the joint solver')
-        free = np.ones(len(gradient), dtype=bool)
-        poses = free[:-1].reshape(self.frames, self.columns)
-        poses[0 if not self.settings.fixed_poses else slice(None), :POSE] = False
-        poses[[len(index) < POSE for index in self._by_frame], :POSE] = False  # too few observations to place a frame
+    def _free(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which unknowns of the frames (F, D) and of all frames (2, ) change."""
+        free = np.ones((self.frames, self.columns), dtype=bool)
+        if self.settings.fixed_poses:
+            free[:, :POSE] = False
+        else:  # the gauge of the world
+            free[0, :POSE + 1] = False
+        free[[len(index) < POSE for index in self._by_frame], :POSE] = False  # too few observations to place a frame
         if self.depth.kind == 'metric':
-            poses[:, 7] = False
-        free[-1] = not self.settings.fixed_focal
-        step = np.zeros_like(gradient)
-        reduced = matrix[np.ix_(free, free)]
-        reduced[np.diag_indices(len(reduced))] += 1e-9
-        step[free] = -linalg.solve(reduced, gradient[free], assume_a='pos', check_finite=False)
-        return step
+            free[:, 7] = False
+        return free, ~np.array([self.settings.fixed_focal, self.settings.fixed_radial])
 
-    def _apply(self, state: BundleState, step: np.ndarray, point_step: np.ndarray) -> BundleState:
-        blocks = step[:-1].reshape(self.frames, self.columns)
-        moved = se3_exp(torch.from_numpy(blocks[:, :POSE].copy())).numpy() @ state.poses
-        depth = DepthParameters(state.depth.log_scale + blocks[:, 6], state.depth.shift + blocks[:, 7],
-                                state.depth.grid + blocks[:, 8:] if self.settings.with_grid else state.depth.grid)
-        return replace(state, poses=moved, log_focal=state.log_focal + float(step[-1]), depth=depth,
-                       points=state.points + point_step)
+    def _apply(self, state: BundleState, step: np.ndarray, shared: np.ndarray, point_step: np.ndarray) -> BundleState:
+        moved = se3_exp(torch.from_numpy(step[:, :POSE].copy())).numpy() @ state.poses
+        depth = DepthParameters(state.depth.log_scale + step[:, 6], state.depth.shift + step[:, 7],
+                                state.depth.grid + step[:, 8:] if self.settings.with_grid else state.depth.grid)
+        return replace(state, poses=moved, log_focal=state.log_focal + float(shared[0]), depth=depth,
+                       points=state.points + point_step, radial=state.radial + float(shared[1]))
 
 
 def _gram(rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
     'depth': {'type': 'frozenmm.LeReS', 'encoder': 'resnext101', 'weights': None}, 'every': None, 'focal_px': None,
-    'voxel_size': None, 'mesh': True, 'mode': 'tracks', 'seed': 0}
+    'voxel_size': None, 'mesh': True, 'min_faces': 100, 'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
 
@@ -93,7 +93,8 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
     align = AlignSettings(mode=str(values['mode']), seed=int(str(values['seed'])))
     settings = PipelineSettings(align, every=_number(values, 'every', int), mesh=bool(values['mesh']),
                                 focal_px=_number(values, 'focal_px', float),
-                                voxel_size=_number(values, 'voxel_size', float))
+                                voxel_size=_number(values, 'voxel_size', float),
+                                min_faces=_number(values, 'min_faces', int) or 0)
     return reconstruct(source, out, maps, settings=settings, report=report or ProgressLine())
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from frozenmm.foundation.local_lines import interpolation_matrix, node_positions
+
 ANCHORS = 5
 BANDWIDTH_PX = 50.0
 NODE_STRIDE = 32
@@ -21,29 +23,6 @@ def anchor_positions(length: int, *, count: int = ANCHORS, device: torch.device 
         raise ValueError(f'an axis of {length} pixels cannot hold {count} anchors; use a larger map')
     step = length / count
     return torch.tensor([int(step // 2 + m * step) for m in range(count)], device=device)
-
-
-def node_positions(length: int, *, stride: int = NODE_STRIDE, device: torch.device | str | None = None) -> Tensor:
-    """Pixel positions of the nodes along an axis: stride / 2, 3 stride / 2, ..., below the length."""
-    positions = torch.arange(stride // 2, length, stride, device=device)
-    if not len(positions):
-        raise ValueError(f'an axis of {length} pixels has no node at stride {stride}; use a map of more than '
-                         f'{stride // 2} pixels or a smaller stride')
-    return positions
-
-
-def interpolation_matrix(nodes: Tensor, length: int) -> Tensor:
-    """Matrix (length, N) of linear interpolation from values at ascending positions; the edge values are repeated."""
-    count = len(nodes)
-    matrix = nodes.new_zeros(length, count)
-    if count == 1:
-        return matrix + 1
-    pixels = torch.arange(length, dtype=nodes.dtype, device=nodes.device)
-    pixels = torch.minimum(torch.maximum(pixels, nodes[0]), nodes[-1])
-    left = (torch.searchsorted(nodes, pixels, right=True) - 1).clamp(0, count - 2)
-    share = (pixels - nodes[left]) / (nodes[left + 1] - nodes[left])
-    matrix.scatter_(1, left[:, None], (1 - share)[:, None])
-    return matrix.scatter_add_(1, left[:, None] + 1, share[:, None])
 
 
 class LWLR:

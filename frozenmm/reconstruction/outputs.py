@@ -1,46 +1,66 @@
 """Files of a reconstruction: point clouds and meshes (binary PLY), depth, poses (TUM), COLMAP and nerfstudio."""
 from __future__ import annotations
 
+import io
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from frozenmm.compat.dependencies import require
-from frozenmm.reconstruction.motions import rotation_quaternion
-from frozenmm.reconstruction.tsdf import Mesh
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write through a temporary name in the same folder, so that `path` is never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+from frozenmm.compat.files import write_whole
+from frozenmm.reconstruction.mesh import Mesh
+from frozenmm.reconstruction.motions import quaternion_rotation, rotation_quaternion
 
 
 def write_ply(path: Path, mesh: Mesh) -> Path:
     """A coloured mesh, or a point cloud where it has no faces, as binary little-endian PLY."""
-    vertices = np.zeros(len(mesh.vertices), dtype=[('xyz', '<f4', 3), ('rgb', 'u1', 3)])
+    vertices, faces = _ply_arrays(len(mesh.vertices), len(mesh.faces))
     vertices['xyz'], vertices['rgb'] = mesh.vertices, mesh.colours
-    faces = np.zeros(len(mesh.faces), dtype=[('count', 'u1'), ('index', '<i4', 3)])
     faces['count'] = 3
     if len(faces):
         faces['index'] = mesh.faces
-    header = ['ply', 'format binary_little_endian 1.0', f'element vertex {len(vertices)}',
-              *(f'property float {axis}' for axis in 'xyz'),
-              *(f'property uchar {colour}' for colour in ('red', 'green', 'blue'))]
-    if len(faces):
-        header += [f'element face {len(faces)}', 'property list uchar int vertex_indices']
-    text = '\n'.join([*header, 'end_header', '']).encode()
-    return write_whole(path, lambda file: file.write_bytes(text + vertices.tobytes() + faces.tobytes()))
+    text = _ply_header(len(vertices), len(faces)).encode()
+    write_whole(path, text + vertices.tobytes() + faces.tobytes())
+    return path
+
+
+def read_ply(path: Path) -> Mesh:
+    """A mesh or point cloud from a PLY file that `write_ply` made.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another layout (other programs' PLY files open with trimesh), or an incomplete file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no file {path.resolve()}')
+    header, _, body = path.read_bytes().partition(b'end_header\n')
+    lines = header.decode('ascii', errors='replace').splitlines()
+    counts = {line.split()[1]: int(line.split()[2]) for line in lines if line.startswith('element')}
+    wanted = _ply_header(counts.get('vertex', 0), counts.get('face', 0)).partition('end_header')[0].splitlines()
+    vertices, faces = _ply_arrays(counts.get('vertex', 0), counts.get('face', 0))
+    if lines != wanted or len(body) != vertices.nbytes + faces.nbytes:
+        raise ValueError(f'{path} is no complete PLY file of this package; open those of other programs with trimesh')
+    vertices = np.frombuffer(body[:vertices.nbytes], vertices.dtype)
+    faces = np.frombuffer(body[vertices.nbytes:], faces.dtype)
+    return Mesh(vertices['xyz'].copy(), faces['index'].astype(np.int64), vertices['rgb'].copy())
+
+
+def _ply_arrays(vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Empty records of so many vertices and faces."""
+    return (np.zeros(vertices, dtype=[('xyz', '<f4', 3), ('rgb', 'u1', 3)]),
+            np.zeros(faces, dtype=[('count', 'u1'), ('index', '<i4', 3)]))
+
+
+def _ply_header(vertices: int, faces: int) -> str:
+    lines = ['ply', 'format binary_little_endian 1.0', f'element vertex {vertices}',
+             *(f'property float {axis}' for axis in 'xyz'),
+             *(f'property uchar {colour}' for colour in ('red', 'green', 'blue'))]
+    if faces:
+        lines += [f'element face {faces}', 'property list uchar int vertex_indices']
+    return '\n'.join([*lines, 'end_header', ''])
 
 
 def write_depth(folder: Path, names: Sequence[str], depth: np.ndarray) -> list[Path]:
@@ -51,19 +71,19 @@ def write_depth(folder: Path, names: Sequence[str], depth: np.ndarray) -> list[P
     cv2 = require('cv2', 'writing depth images')
     unit = float(np.nanmax(depth)) / 60000
     written = []
+
+    def write(name: str, content: bytes | str) -> None:
+        write_whole(folder / name, content)
+        written.append(folder / name)
+
     for name, values in zip(names, depth):
-        written.append(write_whole(folder / f'{name}.npy', lambda file, v=values: _save_npy(file, v)))
-        steps = np.clip(np.rint(values / unit), 0, 65535).astype(np.uint16)
-        content = cv2.imencode('.png', steps)[1].tobytes()
-        written.append(write_whole(folder / f'{name}.png', lambda file, c=content: file.write_bytes(c)))
-    text = json.dumps({'depth_per_step': unit, 'missing': 0}, indent=1)
-    written.append(write_whole(folder / 'scale.json', lambda file: file.write_text(text)))
-    return written
-
-
-def _save_npy(file: Path, values: np.ndarray) -> None:
-    with file.open('wb') as stream:
+        stream = io.BytesIO()
         np.save(stream, values.astype(np.float32))
+        write(f'{name}.npy', stream.getvalue())
+        steps = np.clip(np.rint(values / unit), 0, 65535).astype(np.uint16)
+        write(f'{name}.png', cv2.imencode('.png', steps)[1].tobytes())
+    write('scale.json', json.dumps({'depth_per_step': unit, 'missing': 0}, indent=1))
+    return written
 
 
 def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None = None) -> Path:
@@ -73,7 +93,27 @@ def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None
     lines = ['# time tx ty tz qx qy qz qw (camera to world)']
     for time, pose, (w, x, y, z) in zip(times, poses_c2w, quaternions):
         lines.append(' '.join(f'{value:.9g}' for value in (time, *pose[:3, 3], x, y, z, w)))
-    return write_whole(path, lambda file: file.write_text('\n'.join(lines) + '\n'))
+    write_whole(path, '\n'.join(lines) + '\n')
+    return path
+
+
+def read_tum(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Times (F, ) and camera-to-world poses (F, 4, 4) of a TUM file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line without 8 numbers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no file {path.resolve()}')
+    rows = np.loadtxt(path, ndmin=2)
+    if rows.shape[1] != 8:
+        raise ValueError(f'{path} must hold 8 numbers per line (time, place, quaternion xyzw), got {rows.shape[1]}')
+    quaternions = rows[:, [7, 4, 5, 6]] / np.linalg.norm(rows[:, 4:], axis=1, keepdims=True)
+    poses = np.tile(np.eye(4), (len(rows), 1, 1))
+    poses[:, :3, :3] = quaternion_rotation(torch.from_numpy(quaternions)).numpy()
+    poses[:, :3, 3] = rows[:, 1:4]
+    return rows[:, 0], poses
 
 
 def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, focal_px: float,
@@ -97,19 +137,30 @@ def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, foca
             numbers = ' '.join([*(f'{value:.6g}' for value in place), *(str(value) for value in colour)])
             rows.append(f'{index + 1} {numbers} 0')
     texts = {'cameras.txt': camera, 'images.txt': '\n'.join(images) + '\n', 'points3D.txt': '\n'.join(rows) + '\n'}
-    return [write_whole(folder / name, lambda file, t=text: file.write_text(t)) for name, text in texts.items()]
+    for file, text in texts.items():
+        write_whole(folder / file, text)
+    return [folder / file for file in texts]
 
 
 def write_nerfstudio(path: Path, image_paths: Sequence[str], poses_c2w: np.ndarray, focal_px: float,
                      size: tuple[int, int]) -> Path:
-    """A nerfstudio `transforms.json`; its cameras look along -z with y up, ours along z with y down."""
+    """A nerfstudio `transforms.json`; its cameras look along -z with y up, ours along z with y down.
+
+    Args:
+        path: of the file.
+        image_paths: of the images, relative to the file's folder.
+        poses_c2w: (F, 4, 4).
+        focal_px: the principal point is the centre.
+        size: (height, width).
+    """
     height, width = size
     flip = np.diag([1.0, -1.0, -1.0, 1.0])
     frames = [{'file_path': str(name), 'transform_matrix': (pose @ flip).tolist()}
               for name, pose in zip(image_paths, poses_c2w)]
     content = {'camera_model': 'OPENCV', 'w': width, 'h': height, 'fl_x': focal_px, 'fl_y': focal_px,
                'cx': width / 2, 'cy': height / 2, 'k1': 0.0, 'k2': 0.0, 'p1': 0.0, 'p2': 0.0, 'frames': frames}
-    return write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1)))
+    write_whole(path, json.dumps(content, indent=1))
+    return path
 
 
 def point_cloud(images: np.ndarray, depth: np.ndarray, poses_c2w: np.ndarray, focal_px: float, *,

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.logging import print_log
 
+from frozenmm.compat.files import whole_file, write_whole
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.frames import VIDEO_SUFFIXES, list_images, read_images, read_video
+from frozenmm.reconstruction.fusion import fuse, without_far
 from frozenmm.reconstruction.outputs import (
     point_cloud,
     write_colmap,
@@ -21,15 +22,11 @@ from frozenmm.reconstruction.outputs import (
     write_nerfstudio,
     write_ply,
     write_tum,
-    write_whole,
 )
-from frozenmm.reconstruction.report import draw_report
-from frozenmm.reconstruction.tsdf import Mesh, TSDFVolume, frustum_bounds
+from frozenmm.reconstruction.report import draw_mesh, draw_report
 
 Report = Callable[[str, int, int], None]
 VIDEO_STEP = 10
-VOXELS_PER_SIDE = 160
-FAR_PERCENTILE = 99.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class PipelineSettings:
         focal_px: focal length at the images' width, where it is known.
         voxel_size: in the unit of the poses; by default the longest side of the scene over 160.
         mesh: fuse a mesh.
+        min_faces: connected parts of the mesh with fewer faces are dropped; 0 keeps all.
     """
 
     align: AlignSettings = field(default_factory=AlignSettings)
@@ -49,6 +47,7 @@ class PipelineSettings:
     focal_px: float | None = None
     voxel_size: float | None = None
     mesh: bool = True
+    min_faces: int = 100
 
 
 def read_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list[str]]:
@@ -85,7 +84,7 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
 
     Returns:
         the alignment. Written are `poses.txt` (TUM), `depth/`, `colmap/`, `transforms.json`, `points.ply`,
-        `mesh.ply`, `report.png` and `summary.json`.
+        `mesh.ply`, `mesh.png`, `report.png` and `summary.json`.
     """
     settings = settings or PipelineSettings()
     out = Path(out)
@@ -101,7 +100,9 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         print_log(sentence, 'current', level=30)
     write_results(out, images, names, frozen, result, source=str(source))
     if settings.mesh:
-        write_ply(out / 'mesh.ply', fuse(images, result, voxel_size=settings.voxel_size, report=report))
+        mesh = fuse(images, result, voxel_size=settings.voxel_size, min_faces=settings.min_faces, report=report)
+        write_ply(out / 'mesh.ply', mesh)
+        draw_mesh(out / 'mesh.png', mesh, images, result)
     return result
 
 
@@ -113,11 +114,8 @@ def _stored(path: Path, key: str) -> dict[str, np.ndarray] | None:
 
 
 def _store(path: Path, key: str, **arrays: np.ndarray | float) -> None:
-    def save(file: Path) -> None:
-        with file.open('wb') as stream:
-            np.savez(stream, key=np.array(key), **arrays)
-
-    write_whole(path, save)
+    with whole_file(path) as part, part.open('wb') as stream:
+        np.savez(stream, key=np.array(key), **arrays)
 
 
 def _frozen_depth(images: np.ndarray, names: list[str], depth: PrecomputedDepth | NetworkDepth, path: Path, key: str,
@@ -149,7 +147,7 @@ def write_results(out: Path, images: np.ndarray, names: list[str], frozen: np.nd
     """Poses, depth, exports, point cloud, picture and summary of an alignment."""
     size = images.shape[1:3]
     stems = [Path(name).stem for name in names]
-    cloud = point_cloud(images, _without_far(result.depth), result.poses_c2w, result.focal_px)
+    cloud = point_cloud(images, without_far(result.depth), result.poses_c2w, result.focal_px)
     write_tum(out / 'poses.txt', result.poses_c2w)
     write_depth(out / 'depth', stems, result.depth)
     write_colmap(out / 'colmap', names, result.poses_c2w, result.focal_px, size, cloud)
@@ -158,33 +156,4 @@ def write_results(out: Path, images: np.ndarray, names: list[str], frozen: np.nd
     draw_report(out / 'report.png', images, frozen, result, title=f'{source}: {len(images)} frames')
     summary = {'frames': len(images), 'size': list(size), 'focal_px': result.focal_px,
                'reprojection_px': float(np.median(result.reprojection)), 'warnings': result.warnings}
-    write_whole(out / 'summary.json', lambda file: file.write_text(json.dumps(summary, indent=1)))
-
-
-def _without_far(depth: np.ndarray) -> np.ndarray:
-    """Depth with the farthest percent set to 0 (unknown), because a few wild pixels would blow up the scene."""
-    return np.where(depth <= np.percentile(depth, FAR_PERCENTILE), depth, 0)
-
-
-def fuse(images: np.ndarray, result: Alignment, *, voxel_size: float | None = None,
-         report: Report | None = None) -> Mesh:
-    """A mesh of an aligned clip.
-
-    Args:
-        images: (F, H, W, 3) uint8.
-        result: of the alignment.
-        voxel_size: in the unit of the poses; by default the longest side of the scene over 160.
-        report: progress.
-    """
-    depth, poses = torch.from_numpy(_without_far(result.depth)).float(), torch.from_numpy(result.poses_c2w)
-    height, width = depth.shape[1:]
-    intrinsics = torch.tensor([[result.focal_px, 0, (width - 1) / 2], [0, result.focal_px, (height - 1) / 2],
-                               [0, 0, 1]], dtype=torch.float64)
-    bounds = frustum_bounds(depth, intrinsics, poses)
-    voxel_size = voxel_size or float((bounds[:, 1] - bounds[:, 0]).max()) / VOXELS_PER_SIDE
-    volume = TSDFVolume(bounds, voxel_size=voxel_size)
-    for index in range(len(depth)):
-        volume.integrate(depth[index], torch.from_numpy(images[index]), intrinsics, poses[index])
-        if report is not None:
-            report('fusion', index + 1, len(depth))
-    return volume.extract_mesh()
+    write_whole(out / 'summary.json', json.dumps(summary, indent=1))

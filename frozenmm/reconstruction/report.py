@@ -1,4 +1,4 @@
-"""A picture of a reconstruction: depth strips, the camera's path, residuals and how many tracks each frame keeps."""
+"""Pictures of a reconstruction: depth strips, the camera's path, residuals, tracks per frame; views of the mesh."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from frozenmm.compat.dependencies import require
+from frozenmm.compat.files import whole_file
 from frozenmm.reconstruction.align import Alignment
-from frozenmm.reconstruction.outputs import write_whole
+from frozenmm.reconstruction.mesh import Mesh
+from frozenmm.reconstruction.render import outside_view, render_mesh
 
 SHOWN = 6
+OUTSIDE = (480, 640)
+"""Size of the picture of a mesh from outside."""
 
 
 def draw_report(path: Path, images: np.ndarray, frozen: np.ndarray, result: Alignment, *, title: str) -> Path:
@@ -44,7 +48,40 @@ def draw_report(path: Path, images: np.ndarray, frozen: np.ndarray, result: Alig
     plots = figure.add_gridspec(1, 3, left=0.06, right=0.98, top=0.35, bottom=0.06, wspace=0.28)
     for place, draw in zip(plots, (_draw_path, _draw_residuals, _draw_counts)):
         draw(figure.add_subplot(place), result)
-    return write_whole(path, lambda file: figure.savefig(file, format='png', dpi=80))
+    return _save(figure, path)
+
+
+def draw_mesh(path: Path, mesh: Mesh, images: np.ndarray, result: Alignment) -> Path:
+    """Write a picture of the mesh as PNG: from outside, and from two cameras' places beside their photographs.
+
+    Args:
+        path: of the file.
+        mesh: in the world of the poses.
+        images: (F, H, W, 3) uint8.
+        result: of the alignment.
+    """
+    figures = require('matplotlib.figure', 'the picture report')
+    height, width = images.shape[1:3]
+    intrinsics = np.array([[result.focal_px, 0, (width - 1) / 2], [0, result.focal_px, (height - 1) / 2], [0, 0, 1]])
+    figure = figures.Figure(figsize=(13, 6.4))
+    grid = figure.add_gridspec(2, 4, left=0.01, right=0.99, top=0.93, bottom=0.02, wspace=0.04, hspace=0.12)
+    outside = outside_view(mesh, result.poses_c2w, OUTSIDE)
+    pictures = [(grid[:, :2], render_mesh(mesh, *outside, OUTSIDE)[0], f'{len(mesh.faces)} faces, from outside')]
+    for row, frame in enumerate((len(images) // 4, 3 * len(images) // 4)):
+        seen = render_mesh(mesh, intrinsics, result.poses_c2w[frame], (height, width))[0]
+        pictures += [(grid[row, 2], images[frame], f'frame {frame}'), (grid[row, 3], seen, 'the mesh from its place')]
+    for place, picture, title in pictures:
+        axes = figure.add_subplot(place)
+        axes.imshow(picture)
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=10)
+    return _save(figure, path)
+
+
+def _save(figure: object, path: Path) -> Path:
+    with whole_file(path) as part:
+        figure.savefig(part, format='png', dpi=80)
+    return path
 
 
 def _draw_path(axes: object, result: Alignment) -> None:

@@ -1,31 +1,15 @@
 """Projective TSDF fusion into a dense volume (spec section 6)."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from frozenmm.compat.dependencies import require
+from frozenmm.reconstruction.mesh import Mesh
 
 TRUNCATION_VOXELS = 5.0
 MAX_VOXELS = 200_000_000
-
-
-@dataclass
-class Mesh:
-    """A coloured triangle mesh.
-
-    Attributes:
-        vertices: (V, 3) float32 in world units.
-        faces: (T, 3) int64.
-        colours: (V, 3) uint8, RGB.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    colours: np.ndarray
 
 
 def mask_border(depth: Tensor, pixels: int) -> Tensor:
@@ -128,11 +112,6 @@ class TSDFVolume:
         colours[:, index] = ((old * colours[:, index] + weight * colour.T) / new).round().clamp(max=255)
         self.colour[:, plane] = colours.view(3, *self.dim[1:])
 
-    def _seen_cubes(self) -> np.ndarray:
-        """Bool volume, True at the last corner of every cube whose eight corners were seen."""
-        seen = torch.nn.functional.max_pool3d((self.weight == 0).float()[None, None], 2, 1)[0, 0] == 0
-        return torch.nn.functional.pad(seen, (1, 0, 1, 0, 1, 0)).cpu().numpy()
-
     def packed_colour(self) -> Tensor:
         """Colour as blue * 65536 + green * 256 + red, float32."""
         return self.colour[2] * 65536 + self.colour[1] * 256 + self.colour[0]
@@ -152,11 +131,17 @@ class TSDFVolume:
             raise ValueError('the volume holds no surface: no frame with valid depth was integrated into it')
         measure = require('skimage.measure', 'a mesh')
         vertices, faces, _, _ = measure.marching_cubes(distance, level=0,
-                                                       mask=self._seen_cubes() if observed_only else None)
+                                                       mask=seen_cubes(self.weight) if observed_only else None)
         nearest = np.round(vertices).astype(int)
         colours = self.colour.cpu().numpy()[:, nearest[:, 0], nearest[:, 1], nearest[:, 2]].T
         return Mesh((vertices * self.voxel_size + self.origin.numpy()).astype(np.float32), faces.astype(np.int64),
                     colours.astype(np.uint8))
+
+
+def seen_cubes(weight: Tensor) -> np.ndarray:
+    """Bool volume, True at the last corner of every cube whose eight corners were seen, from weights (X, Y, Z)."""
+    seen = torch.nn.functional.max_pool3d((weight == 0).float()[None, None], 2, 1)[0, 0] == 0
+    return torch.nn.functional.pad(seen, (1, 0, 1, 0, 1, 0)).cpu().numpy()
 
 
 def observe(points_camera: Tensor, depth: Tensor, intrinsics_px: Tensor,

@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frozenmm.compat.fetch import file_digest
 from frozenmm.foundation.lookup import lookup
-from frozenmm.foundation.weights import file_sha256, weights_folder
+from frozenmm.foundation.weights import weights_folder
 from frozenmm.zoo.folders import data_folder
 
 INDEX = Path(__file__).with_name('index.json')
@@ -88,7 +89,7 @@ class Checkpoint:
         Raises:
             ValueError: it is another file.
         """
-        found = file_sha256(self.path)
+        found = file_digest(self.path)
         if found != self.sha256:
             raise ValueError(f'{self.path} has the SHA-256 {found[:16]}..., but the index of the zoo says '
                              f'{str(self.sha256)[:16]}...; the file is damaged or was changed: check it out or install '

@@ -143,7 +143,7 @@ def shelf(tmp_path, monkeypatch):
     def add(name, task, config, state, meta):
         path = tmp_path / 'new.safetensors'
         save_checkpoint_file(path, state, meta)
-        digest = checkpoints.file_sha256(path)
+        digest = checkpoints.file_digest(path)
         path.rename(tmp_path / f'{name}-{digest[:8]}.safetensors')
         file = tmp_path / 'index.json'
         index = json.loads(file.read_text()) if file.is_file() else {}

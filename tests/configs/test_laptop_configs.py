@@ -79,3 +79,17 @@ def test_the_config_of_scenes_trains_and_is_evaluated(repo_root, tiny_scenes, tm
     samples = [runner.train_dataloader.dataset[index]['data_samples'] for index in range(2)]
     labels = torch.cat([sample.gt_sem_seg.sem_seg.unique() for sample in samples])
     assert {6, 255} <= set(labels.tolist()) <= {*range(7), 255}  # ground, and held-out objects that are void
+
+
+def test_the_config_of_collages_trains_and_meets_unseen_things_in_the_test_alone(repo_root, shared_dir, tmp_path):
+    cfg = load_config(repo_root / 'configs/fc_clip/fc_clip_conse-lite0_collages.py', TINY, work_dir=tmp_path)
+    for loader in cfg.train_dataloader, cfg.val_dataloader:
+        loader.dataset.update(source=str(shared_dir / 'data/coco_mini'), count=4)
+    cfg.custom_hooks = [dict(type='frozenmm.AccelerateHook')]
+    runner = train(cfg)
+    assert runner.iter == 2 and len(runner.train_dataloader.dataset) == 4
+    seen = runner.model.classifier.rows_of(training=False).seen
+    assert len(seen) == 31 and int((~seen).sum()) == 10
+    shown = {name for picture in runner.train_dataloader.dataset.pictures for name in picture.labels}
+    assert shown and not shown & set(cfg.unseen)
+    assert 0 <= runner.message_hub.get_scalar('val/semantic/mIoU_unseen').current() <= 100

@@ -8,7 +8,7 @@ import pytest
 
 from frozenmm.datasets.scenes import CLASSES, SceneSettings, paint, write_scenes, writer
 from frozenmm.datasets.scenes.cutouts import cutouts
-from frozenmm.datasets.scenes.painter import MIN_VISIBLE, _leaves_all_visible
+from frozenmm.datasets.scenes.painter import MIN_VISIBLE, leaves_all_visible
 from frozenmm.datasets.scenes.photographs import photograph
 from frozenmm.datasets.scenes.surroundings import LIGHTS, TEXTURES, light
 
@@ -81,9 +81,9 @@ def test_an_object_that_would_hide_another_is_refused():
     segments[:10, :10] = 1
     mask = np.zeros((20, 20), bool)
     mask[:10, :int(10 * (1 - MIN_VISIBLE)) + 1] = True
-    assert not _leaves_all_visible(segments, mask, [100], block)
+    assert not leaves_all_visible(segments, mask, [100], block)
     mask[:10, int(10 * (1 - MIN_VISIBLE)):] = False
-    assert _leaves_all_visible(segments, mask, [100], block)
+    assert leaves_all_visible(segments, mask, [100], block)
 
 
 def test_boxes_masks_and_panoptic_maps_agree(tmp_path):

@@ -7,6 +7,11 @@ import pytest
 import tiny_dino as tiny
 import torch
 
+from frozenmm.compat.versions import installed_versions
+
+pytestmark = pytest.mark.skipif('onedl-mmdetection' in installed_versions(), reason=(
+    "OneDL's DINO embeds reference boxes with twice the width of upstream's, which ours keeps so that weights load"))
+
 
 @pytest.fixture(scope='module')
 def pair():

@@ -99,8 +99,3 @@ def test_a_stored_alignment_comes_back(aligned):
     again = Alignment.from_arrays(aligned.to_arrays())
     assert again.focal_px == aligned.focal_px and again.warnings == aligned.warnings
     assert np.array_equal(again.grid, aligned.grid)
-
-
-def test_a_room_without_area_is_refused():
-    with pytest.raises(ValueError, match='at least one frame and one pixel'):
-        render_room(RoomSettings(frames=0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from frozenmm.reconstruction import frame_system
 from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth, bilinear, hats_at
 from frozenmm.reconstruction.features import Tracks
@@ -37,50 +38,91 @@ def _bundle(tracks, depth, **options):
     return Bundle(tracks, depth, log_focal_prior=np.log(FOCAL), unit=1.0, settings=BundleSettings(**options))
 
 
-@pytest.mark.parametrize('kind', ['affine_depth', 'affine_disparity'])
-def test_jacobians_equal_finite_differences(kind):
+@pytest.mark.parametrize('kind, radial', [('affine_depth', 0.0), ('affine_disparity', 0.2)])
+def test_jacobians_equal_finite_differences(kind, radial):
     tracks, depth, state = _scene(kind, noise=0.5)
+    state = dataclasses.replace(state, radial=radial)
     bundle = _bundle(tracks, depth, pixel=1e6, log_depth=1e6)  # so wide that robust weights are constant
-    cameras, focal, points, _ = bundle._jacobians(state)
+    cameras, shared, points, _ = bundle._jacobians(state)
     random, eps = np.random.default_rng(1), 1e-6
-    step = random.normal(size=len(depth.maps) * bundle.columns + 1)
+    step, shared_step = random.normal(size=(len(depth.maps), bundle.columns)), random.normal(size=2)
     point_step = random.normal(size=state.points.shape)
     sides = []
     for sign in (1, -1):
-        moved = bundle._apply(state, sign * eps * step, sign * eps * point_step)
+        moved = bundle._apply(state, sign * eps * step, sign * eps * shared_step, sign * eps * point_step)
         _, pixels, log_depth = bundle.residuals(moved)
         sides.append(np.concatenate((pixels, log_depth[:, None]), 1) / 1e6)
     numeric = (sides[0] - sides[1]) / (2 * eps)
-    blocks = step[:-1].reshape(-1, bundle.columns)
-    analytic = (np.einsum('okd,od->ok', cameras, blocks[tracks.frame]) + focal * step[-1]
+    analytic = (np.einsum('okd,od->ok', cameras, step[tracks.frame]) + shared @ shared_step
                 + np.einsum('okd,od->ok', points, point_step[tracks.point]))
     np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-9 * np.abs(numeric).max() + 1e-12)
 
 
-def test_the_eliminated_system_gives_the_step_of_the_full_one():
+@pytest.mark.parametrize('dense_up_to', [40, 0])
+def test_the_eliminated_system_gives_the_step_of_the_full_one(dense_up_to, monkeypatch):
+    monkeypatch.setattr(frame_system, 'DENSE_UP_TO', dense_up_to)
+    monkeypatch.setattr(frame_system, 'TOLERANCE', 1e-12)
     tracks, depth, state = _scene(noise=0.3, points=25)
-    bundle = _bundle(tracks, depth, with_grid=False)
-    step, point_step = bundle._solve(bundle._linearise(state), 0.1)
-    cameras, focal, points, residual = bundle._jacobians(state)
+    bundle = _bundle(tracks, depth, with_grid=False, fixed_radial=False)
+    step, shared_step, point_step = bundle._solve(bundle._linearise(state), 0.1)
+    cameras, shared, points, residual = bundle._jacobians(state)
     frames, d, count = len(depth.maps), bundle.columns, len(state.points)
-    whole = np.zeros((len(tracks), 3, frames * d + 1 + 3 * count))
+    ends = np.cumsum([frames * d, 2, 3 * count])
+    whole = np.zeros((len(tracks), 3, ends[2]))
     for index, (frame, point) in enumerate(zip(tracks.frame, tracks.point)):
         whole[index, :, frame * d:(frame + 1) * d] = cameras[index]
-        whole[index, :, frames * d] = focal[index]
-        whole[index, :, frames * d + 1 + 3 * point:frames * d + 4 + 3 * point] = points[index]
+        whole[index, :, ends[0]:ends[1]] = shared[index]
+        whole[index, :, ends[1] + 3 * point:ends[1] + 3 * point + 3] = points[index]
     whole, residual = whole.reshape(-1, whole.shape[2]), residual.reshape(-1)
     matrix, gradient = whole.T @ whole, whole.T @ residual
-    prior = bundle._prior(state)
-    matrix[np.arange(frames * d + 1), np.arange(frames * d + 1)] += prior[0]
-    gradient[:frames * d + 1] += prior[1]
-    scales = np.arange(frames) * d + 6
-    matrix[np.ix_(scales, scales)] += 1e4 / frames**2
+    prior = np.concatenate((bundle._prior(state).reshape(2, -1), bundle._shared_prior(state)), 1)
+    matrix[np.arange(ends[1]), np.arange(ends[1])] += prior[0]
+    gradient[:ends[1]] += prior[1]
     matrix[np.diag_indices(len(matrix))] *= 1.1
-    free = np.arange(6, len(matrix))  # the first pose is fixed
+    free = np.arange(7, len(matrix))  # pose and scale of the first frame are fixed
     expected = np.zeros(len(matrix))
     expected[free] = -np.linalg.solve(matrix[np.ix_(free, free)], gradient[free])
-    np.testing.assert_allclose(step, expected[:frames * d + 1], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(point_step.ravel(), expected[frames * d + 1:], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(step.ravel(), expected[:ends[0]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(shared_step, expected[ends[0]:ends[1]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(point_step.ravel(), expected[ends[1]:], rtol=1e-4, atol=1e-6)
+
+
+def test_windows_solve_a_long_chain_with_a_loop(monkeypatch):
+    random, frames, d = np.random.default_rng(0), 50, 3
+    system = frame_system.FrameSystem(frames, d, 1)
+    whole = np.zeros((frames * d, frames * d))
+    for a in range(frames):
+        for b in (a, (a + 1) % frames, (a + 4) % frames):
+            rows = np.zeros((5, frames * d))
+            rows[:, a * d:a * d + d], rows[:, b * d:b * d + d] = random.normal(size=(2, 5, d))
+            whole += rows.T @ rows
+    for a in range(frames):
+        for b in range(a, frames):
+            if np.abs(whole[a * d:a * d + d, b * d:b * d + d]).max() > 0:
+                system.add(b, a, whole[b * d:b * d + d, a * d:a * d + d])
+    system.gradient += random.normal(size=(frames, d))
+    system.corner += 2.0
+    system.border += 0.01
+    system.shared_gradient += 1.0
+    system.damp(1e-3)
+    monkeypatch.setattr(frame_system, 'TOLERANCE', 1e-10)
+    free = np.ones((frames, d), dtype=bool)
+    free[0] = False
+    step, shared = system.solve(free, np.array([True]))
+    damped = whole.copy()
+    damped[np.diag_indices(len(whole))] *= 1 + 1e-3
+    rest = damped @ step.ravel() + system.border[..., 0].ravel() * shared[0] + system.gradient.ravel()
+    assert np.abs(rest[d:]).max() < 1e-6 and not step[0].any()
+
+
+def test_radial_distortion_is_found():
+    tracks, depth, truth = _scene(frames=6, points=200)
+    bent = dataclasses.replace(truth, radial=-0.15)
+    offset = _bundle(tracks, depth).residuals(bent)[1]
+    tracks = dataclasses.replace(tracks, pixels=tracks.pixels + offset)
+    bundle = _bundle(tracks, depth, log_depth=10.0, radial=1.0, fixed_radial=False, fixed_focal=True)
+    state, _ = bundle.optimise(truth, steps=30, tolerance=1e-12)
+    assert abs(state.radial + 0.15) < 0.01
 
 
 def test_disturbed_cameras_come_back():

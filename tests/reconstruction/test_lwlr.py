@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from frozenmm.reconstruction.lwlr import LWLR, anchor_positions, corrected_depth, interpolation_matrix
+from frozenmm.foundation.local_lines import interpolation_matrix
+from frozenmm.reconstruction.lwlr import LWLR, anchor_positions, corrected_depth
 
 
 def _depth(generator, frames=2, size=(40, 56)):

@@ -13,7 +13,6 @@ from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_setting
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.frames import list_images, read_images, read_video
 from frozenmm.reconstruction.generated_room import distort_depth
-from frozenmm.reconstruction.outputs import write_whole
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +32,7 @@ def results(clip, tmp_path_factory) -> Path:
 
 
 def test_everything_is_written(results):
-    for name in ('poses.txt', 'transforms.json', 'points.ply', 'mesh.ply', 'report.png', 'summary.json',
+    for name in ('poses.txt', 'transforms.json', 'points.ply', 'mesh.ply', 'mesh.png', 'report.png', 'summary.json',
                  'colmap/cameras.txt', 'colmap/images.txt', 'colmap/points3D.txt', 'depth/8.npy', 'depth/12.png'):
         assert (results / name).stat().st_size > 0, name
     assert not list(results.rglob('.*'))  # no temporary file is left
@@ -78,18 +77,6 @@ def test_a_second_run_takes_the_stored_alignment(results, clip, monkeypatch):
     reconstruct_from(clip, results, depth=clip / 'depth.npz', options={'mesh': False}, report=ProgressLine())
     with pytest.raises(AssertionError, match='aligned again'):
         reconstruct_from(clip, results, depth=clip / 'depth.npz', options={'seed': 1}, report=ProgressLine())
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path):
-    path = write_whole(tmp_path / 'a.txt', lambda file: file.write_text('old'))
-
-    def broken(file: Path) -> None:
-        file.write_text('half')
-        raise OSError('disk full')
-
-    with pytest.raises(OSError, match='disk full'):
-        write_whole(path, broken)
-    assert path.read_text() == 'old' and [p.name for p in tmp_path.iterdir()] == ['a.txt']
 
 
 def test_the_shipped_config_states_the_defaults(repo_root):

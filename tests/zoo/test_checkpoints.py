@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from frozenmm.compat.checkpoint import save_checkpoint_file
-from frozenmm.foundation.weights import file_sha256
+from frozenmm.compat.fetch import file_digest
 from frozenmm.zoo import checkpoints, command
 
 ENTRY = dict(aliases=['short'], task='detection', config='configs/quickstart/dino_frozen_scenes.py', file=None,
@@ -34,7 +34,7 @@ def shipped(shelf: Path, header: dict | None = None) -> dict:
     """An entry whose file lies on the shelf."""
     save_checkpoint_file(shelf / 'new.safetensors', {'head.weight': torch.ones(2)},
                          HEADER if header is None else header)
-    digest = file_sha256(shelf / 'new.safetensors')
+    digest = file_digest(shelf / 'new.safetensors')
     name = f'model-{digest[:8]}.safetensors'
     (shelf / 'new.safetensors').rename(shelf / name)
     return dict(ENTRY, file=name, sha256=digest)

@@ -55,9 +55,9 @@ def paint(split: str, size: int, objects: tuple[int, int], rng: np.random.Genera
         name = str(rng.choice(CLASSES))
         cutout = _vary(name, size, rng)
         for _attempt in range(12):
-            pixels, alpha = _place(cutout, size, rng)
+            pixels, alpha = place(cutout, size, rng)
             mask = alpha > 0.5
-            if _leaves_all_visible(segments, mask, areas, cutout):
+            if leaves_all_visible(segments, mask, areas, cutout):
                 canvas = canvas * (1 - alpha[..., None]) + pixels * alpha[..., None]
                 labels.append(name)
                 segments[mask] = len(labels)
@@ -80,10 +80,11 @@ def _vary(name: str, size: int, rng: np.random.Generator) -> Cutout:
     pixels = _recolour(cv2.resize(cutout.pixels, shape, interpolation=interpolation), name, rng)
     if rng.random() < 0.5:
         pixels, alpha = pixels[:, ::-1], alpha[:, ::-1]
-    return _turn(np.ascontiguousarray(pixels), np.ascontiguousarray(alpha), rng.uniform(-40, 40))
+    return turn(np.ascontiguousarray(pixels), np.ascontiguousarray(alpha), rng.uniform(-40, 40))
 
 
-def _turn(pixels: Image, alpha: np.ndarray, degrees: float) -> Cutout:
+def turn(pixels: Image, alpha: np.ndarray, degrees: float) -> Cutout:
+    """A cut-out of pixels (H, W, 3) and alpha (H, W) turned about its centre, cropped to what is left."""
     height, width = alpha.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
     cos, sin = abs(matrix[0, 0]), abs(matrix[0, 1])
@@ -108,7 +109,7 @@ def _recolour(pixels: Image, name: str, rng: np.random.Generator) -> Image:
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2BGR)
 
 
-def _place(cutout: Cutout, size: int, rng: np.random.Generator) -> tuple[Image, np.ndarray]:
+def place(cutout: Cutout, size: int, rng: np.random.Generator) -> tuple[Image, np.ndarray]:
     """The cut-out at a random place of an empty picture; up to a tenth of it may hang over the edge."""
     height, width = cutout.alpha.shape
     left, top = (int(rng.integers(-side // 10, max(size - side + side // 10, 0) + 1)) for side in (width, height))
@@ -119,7 +120,7 @@ def _place(cutout: Cutout, size: int, rng: np.random.Generator) -> tuple[Image, 
     return pixels, alpha
 
 
-def _leaves_all_visible(segments: np.ndarray, mask: np.ndarray, areas: list[int], cutout: Cutout) -> bool:
+def leaves_all_visible(segments: np.ndarray, mask: np.ndarray, areas: list[int], cutout: Cutout) -> bool:
     """Whether the new object and all earlier ones keep `MIN_VISIBLE` of their pixels."""
     if mask.sum() < MIN_VISIBLE * (cutout.alpha > 0.5).sum():
         return False

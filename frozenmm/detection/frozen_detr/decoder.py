@@ -7,7 +7,7 @@ self-attention see them here, which gives the same numbers (a test compares both
 from __future__ import annotations
 
 import torch
-from mmdet.models.layers import coordinate_to_encoding, inverse_sigmoid
+from mmdet.models.layers import MLP, coordinate_to_encoding, inverse_sigmoid
 from mmdet.models.layers.transformer import DinoTransformerDecoder
 from torch import Tensor, nn
 
@@ -17,6 +17,12 @@ REFINE_EPS = 1e-3
 
 class ImageQueryDecoder(DinoTransformerDecoder):
     """mmdet's DINO decoder plus image queries; sine features follow `embed_dims` instead of a fixed 128."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        # OneDL's fork of mmdet doubles the width of the sine features; official and upstream weights have half of it
+        if self.ref_point_head.layers[0].in_features != 2 * self.embed_dims:
+            self.ref_point_head = MLP(2 * self.embed_dims, self.embed_dims, self.embed_dims, 2)
 
     def query_positions(self, references: Tensor, valid_ratios: Tensor) -> Tensor:
         """Position embedding of reference boxes.

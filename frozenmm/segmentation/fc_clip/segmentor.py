@@ -25,6 +25,7 @@ from frozenmm.structures import ImageStats, TowerFeatures
 
 PYRAMID = ('res2', 'res3', 'res4', 'res5')
 DENSE = 'clip_vis_dense'
+FROZEN_POOLS = ('hard', 'area')
 
 
 @MODELS.register_module()
@@ -43,6 +44,8 @@ class FCCLIP(BaseDetector):
         postprocess: options of `MaskPostprocessor`.
         frozen_head: config of what embeds pooled features of a tower without CLIP's head, e.g. `dict(type='ConSE')`
             with an `EfficientNetLiteTower`; it gets this model's image tower.
+        frozen_pool: with `frozen_head` only: `'hard'` pools the cells of the frozen map that a mask contains, as
+            officially; `'area'` weighs them by the share that it covers, so that small masks are classified too.
         mask_padding: leave padding out of attention and pooling, for new training; officially it takes part.
         data_preprocessor: see mmdet; its normalisation is undone and redone for the tower, so any will do.
         init_cfg: see mmengine.
@@ -52,8 +55,8 @@ class FCCLIP(BaseDetector):
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
-                 frozen_head: Mapping[str, object] | None = None, mask_padding: bool = False,
-                 data_preprocessor: nn.Module | Mapping[str, object] | None = None,
+                 frozen_head: Mapping[str, object] | None = None, frozen_pool: str = 'hard',
+                 mask_padding: bool = False, data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.image_tower = build_tower(image_tower)
@@ -67,6 +70,10 @@ class FCCLIP(BaseDetector):
         self.postprocessor = MaskPostprocessor(**(postprocess or {}))
         self.frozen_head = None if frozen_head is None else MODELS.build(
             {**frozen_head, 'image_tower': self.image_tower})
+        if frozen_pool not in FROZEN_POOLS or (frozen_pool != 'hard' and frozen_head is None):
+            raise ValueError(f'frozen_pool must be one of {list(FROZEN_POOLS)}, \'hard\' without a frozen_head; got '
+                             f'{frozen_pool!r}')
+        self.frozen_pool = frozen_pool
         self.mask_padding = mask_padding
 
     def build_generator(self, generator: nn.Module | Mapping[str, object] | None) -> nn.Module:
@@ -138,17 +145,19 @@ class FCCLIP(BaseDetector):
         """What the frozen tower says about masks (B, Q, h, w).
 
         Returns:
-            (B, Q, D) in text space; (B, Q) bool, masks that have a pixel on the frozen map.
+            (B, Q, D) in text space; (B, Q) bool, masks that have a pixel (`'area'`) or a cell of the frozen map.
         """
         dense = features.map(self.dense_name)
-        masks = resize_masks(mask_logits.float(), dense.shape[-2:])
+        masks = mask_logits.float()
+        if self.frozen_pool == 'hard':
+            masks = resize_masks(masks, dense.shape[-2:])
         if self.mask_padding:
             stride = self.image_tower.strides[self.dense_name]
             canvas = (dense.shape[-2] * stride, dense.shape[-1] * stride)
             masks = Padding(features.valid, canvas, masks.device).cut(masks)
         valid = (masks > 0).flatten(2).any(-1)
         if self.frozen_head is not None:
-            pooled = mask_pool(self.frozen_head.class_features(dense), masks)
+            pooled = mask_pool(self.frozen_head.class_features(dense), masks, rule=self.frozen_pool)
             return self.frozen_head.visual_prediction(pooled), valid
         return self.image_tower.run(mask_embeddings, dense, masks), valid
 

@@ -1,15 +1,10 @@
 """SAM's automatic masks as an input: prepared once per image, stored small, read back at image size."""
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 LARGEST = 50  # official: only the 50 largest masks of an image are used
@@ -50,6 +45,11 @@ class SAMMasks:
         scores = None if self.predicted_iou is None else self.predicted_iou[order]
         return SAMMasks(self.logits[order], self.size, scores)
 
+    def select(self, choice: str, count: int = LARGEST) -> SAMMasks:
+        """The `'largest'` or the `'best'` masks."""
+        check_choice(choice)
+        return self.largest(count) if choice == 'largest' else self.best(count)
+
     def best(self, count: int = LARGEST) -> SAMMasks:
         """The `count` masks with the highest predicted IoU.
 
@@ -62,74 +62,10 @@ class SAMMasks:
         return SAMMasks(self.logits[order], self.size, self.predicted_iou[order])
 
 
-class SAMMaskFolder:
-    """Prepared masks, one safetensors file per image: `<image file name without ending>.safetensors`.
-
-    Args:
-        folder: where they lie.
-        choice: `'largest'` (official) or `'best'`, see `SAMMasks`.
-        count: masks to use per image.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: unknown choice.
-    """
-
-    def __init__(self, folder: str | Path, *, choice: str = 'largest', count: int = LARGEST) -> None:
-        if choice not in ('largest', 'best'):
-            raise ValueError(f"choice must be 'largest' or 'best', got {choice!r}")
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f'the folder of prepared SAM masks {self.folder.resolve()} does not exist; prepare '
-                                    'the masks first, or leave `sam_masks` out of the model')
-        self.choice = choice
-        self.count = count
-
-    def path(self, image: str | Path) -> Path:
-        """The file that holds an image's masks."""
-        return self.folder / f'{Path(image).stem}.safetensors'
-
-    def load(self, image: str | Path) -> SAMMasks:
-        """The masks of an image.
-
-        Raises:
-            FileNotFoundError: none were prepared for it; the text names the expected file.
-            ValueError: the file is damaged or holds something else.
-        """
-        path = self.path(image)
-        if not path.exists():
-            raise FileNotFoundError(f'no SAM masks were prepared for the image {image}: {path.resolve()} does '
-                                    'not exist; prepare masks for the whole data set, or pass the '
-                                    'masks with the data sample')
-        masks = read_masks(path)
-        return masks.largest(self.count) if self.choice == 'largest' else masks.best(self.count)
-
-
-def write_masks(path: str | Path, masks: SAMMasks) -> None:
-    """Store masks in one step: logits in float16 at their own resolution, image size in the header."""
-    path = Path(path)
-    tensors = {'logits': masks.logits.half().cpu().contiguous()}
-    if masks.predicted_iou is not None:
-        tensors['predicted_iou'] = masks.predicted_iou.float().cpu().contiguous()
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.part')
-    save_file(tensors, temporary, metadata={'image_size': json.dumps(list(masks.size))})
-    temporary.replace(path)
-
-
-def read_masks(path: str | Path) -> SAMMasks:
-    """What `write_masks` stored.
-
-    Raises:
-        ValueError: the file is damaged or holds something else.
-    """
-    try:
-        with safe_open(path, 'pt') as file:
-            size = json.loads((file.metadata() or {})['image_size'])
-            logits = file.get_tensor('logits')
-            scores = file.get_tensor('predicted_iou') if 'predicted_iou' in file.keys() else None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f'{path} does not hold SAM masks ({error}); prepare the image again') from error
-    return SAMMasks(logits, (int(size[0]), int(size[1])), scores)
+def check_choice(choice: str) -> None:
+    """Refuse a choice that is none."""
+    if choice not in ('largest', 'best'):
+        raise ValueError(f"choice must be 'largest' or 'best', got {choice!r}")
 
 
 def masks_on_map(logits: Tensor, map_size: tuple[int, int], *, image: tuple[int, int],
@@ -171,4 +107,3 @@ def masks_on_map_compat(logits: Tensor, map_size: tuple[int, int], divisor: int)
     """
     resized = F.interpolate(logits[:, None].float(), size=map_size, mode='nearest')[:, 0]
     return F.pad(resized, (0, -map_size[1] % divisor, 0, -map_size[0] % divisor))
-

@@ -1,7 +1,7 @@
 """FrozenSeg as an mmdet model: FC-CLIP, a frozen SAM beside the frozen CLIP, and SAM's masks where they are at hand."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,12 @@ from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.postprocess import MaskResults, all_masks
 from frozenmm.segmentation.fc_clip.segmentor import FCCLIP, PYRAMID, build_tower, valid_sizes
+from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks
 from frozenmm.segmentation.frozen_seg.generator import InjectedMaskGenerator
+from frozenmm.segmentation.frozen_seg.mask_files import SAMMaskFolder
 from frozenmm.segmentation.frozen_seg.proposal_ensemble import proposal_ensemble
 from frozenmm.segmentation.frozen_seg.sam_input import normalise_and_pad, stretch
-from frozenmm.segmentation.frozen_seg.sam_masks import SAMMaskFolder, SAMMasks, masks_on_map, masks_on_map_compat
+from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks, masks_on_map, masks_on_map_compat
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -49,16 +51,20 @@ class FrozenSeg(FCCLIP):
     """Open-vocabulary segmentation with spatial knowledge of SAM.
 
     Source: Chen et al., FrozenSeg (arXiv 2409.03525). SAM's image features enter the mask generator; SAM's automatic
-    masks, prepared beforehand, may vote in the semantic result. A data sample brings its masks in the field `sam_masks`
-    (a `SAMMasks`), or they come from a folder; an image with none gets the plain semantic result.
+    masks may vote in the semantic result. A data sample brings its masks in the field `sam_masks` (a `SAMMasks`), or
+    they come from a folder, or they are computed at test time and left in that field; an image with none gets the plain
+    semantic result.
 
     Args:
         image_tower: see `FCCLIP`.
-        sam_tower: a `SAMTower` or `MobileSAMTower`, or its config; kept at the resolution that this model stretches to.
-        classifier: see `FCCLIP`; likewise criterion, postprocess, frozen_head, mask_padding, data_preprocessor and
-            init_cfg.
+        sam_tower: a `SAMTower`, `MobileSAMTower` or `DemoSAMTower`, or its config; kept at the resolution that this
+            model stretches to.
+        classifier: see `FCCLIP`; likewise criterion, postprocess, frozen_head, frozen_pool, mask_padding,
+            data_preprocessor and init_cfg.
         mask_generator: options of `InjectedMaskGenerator` but the widths, or a module with its signature.
         sam_masks: options of `SAMMaskFolder` (`folder`, `choice`, `count`); None: no folder.
+        automatic_masks: options of `AutomaticMasks` (`prompter`, `points_per_side`, ...), which then makes the masks of
+            images that bring none; exclusive with a folder. None: no such masks.
         proposals: options of `ProposalOptions`.
     """
 
@@ -66,18 +72,24 @@ class FrozenSeg(FCCLIP):
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
-                 frozen_head: Mapping[str, object] | None = None, mask_padding: bool = False,
-                 sam_masks: Mapping[str, object] | None = None, proposals: Mapping[str, object] | None = None,
+                 frozen_head: Mapping[str, object] | None = None, frozen_pool: str = 'hard', mask_padding: bool = False,
+                 sam_masks: Mapping[str, object] | None = None,
+                 automatic_masks: Mapping[str, object] | None = None, proposals: Mapping[str, object] | None = None,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         sam_tower = build_tower(sam_tower)
         # `build_generator` asks for SAM's width before nn.Module can hold submodules
         self.__dict__['_sam_channels'] = sam_tower.channels[next(reversed(sam_tower.channels))]
         super().__init__(image_tower, classifier, mask_generator=mask_generator, criterion=criterion,
-                         postprocess=postprocess, frozen_head=frozen_head, mask_padding=mask_padding,
+                         postprocess=postprocess, frozen_head=frozen_head, frozen_pool=frozen_pool,
+                         mask_padding=mask_padding,
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.sam_tower = sam_tower
+        if sam_masks is not None and automatic_masks is not None:
+            raise ValueError('SAM\'s masks come from a folder (`sam_masks`) or are made at test time '
+                             '(`automatic_masks`), not both; leave one out')
         self.sam_masks = None if sam_masks is None else SAMMaskFolder(**sam_masks)
+        self.automatic_masks = None if automatic_masks is None else AutomaticMasks(**automatic_masks)
         self.proposals = ProposalOptions(**(proposals or {}))
 
     def build_generator(self, generator: nn.Module | Mapping[str, object] | None) -> nn.Module:
@@ -105,6 +117,32 @@ class FrozenSeg(FCCLIP):
         return self.sam_tower(stretch(padded, (size, size)), image_stats=target).map()
 
     # ------------------------------------------------------------------------------------------------ SAM's masks
+    def results(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], *,
+                rescale: bool = True) -> list[MaskResults]:
+        """See `FCCLIP.results`; masks that are to be made at test time are made first."""
+        if self.automatic_masks is not None:
+            self.add_masks(batch_inputs, batch_data_samples)
+        return super().results(batch_inputs, batch_data_samples, rescale=rescale)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> FrozenSeg:
+        # the mask maker is no part of what is trained and saved, but follows the model's device
+        super()._apply(fn, recurse)
+        if self.automatic_masks is not None:
+            self.automatic_masks.prompter._apply(fn, recurse)
+        return self
+
+    def add_masks(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> None:
+        """Give the data samples of a batch (B, 3, H, W) that have no `sam_masks` theirs."""
+        if self.automatic_masks is None:
+            raise ValueError('this model makes no SAM masks; build it with `automatic_masks`')
+        stats = ImageStats.from_preprocessor(self.data_preprocessor)
+        for image, shown, sample in zip(batch_inputs, valid_sizes(batch_inputs, batch_data_samples),
+                                        batch_data_samples):
+            if 'sam_masks' not in sample:
+                features = self.automatic_masks.prompter.embed(image[None], [shown], stats)
+                height, width = sample.ori_shape[:2]
+                sample.sam_masks = self.automatic_masks.generate(features, shown, (height, width))
+
     def finish(self, log_probs: Tensor, mask_logits: Tensor, geometry: MaskGeometry, sample: DetDataSample,
                features: TowerFeatures) -> MaskResults:
         """See `FCCLIP.finish`; the semantic result and the proposals take SAM's masks in."""

@@ -6,7 +6,8 @@ import torch
 from tiny_segmentors import SAM, batch, fc_clip, frozen_seg
 
 from frozenmm.foundation import fingerprint
-from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks, write_masks
+from frozenmm.segmentation.frozen_seg.mask_files import write_masks
+from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks
 
 TASKS = dict(tasks=('semantic', 'panoptic', 'instance', 'proposals'), class_scores=True)
 

@@ -7,15 +7,9 @@ import torch.nn.functional as F
 
 from frozenmm.ops import MaskGeometry
 from frozenmm.segmentation.frozen_seg import proposal_ensemble as module
+from frozenmm.segmentation.frozen_seg.mask_files import SAMMaskFolder, read_masks, write_masks
 from frozenmm.segmentation.frozen_seg.proposal_ensemble import kept_masks, proposal_ensemble
-from frozenmm.segmentation.frozen_seg.sam_masks import (
-    SAMMaskFolder,
-    SAMMasks,
-    masks_on_map,
-    masks_on_map_compat,
-    read_masks,
-    write_masks,
-)
+from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks, masks_on_map, masks_on_map_compat
 
 SEEN = torch.tensor([True, False, False, True])
 

@@ -1,0 +1,41 @@
+"""LVIS v1: its vocabulary with synonyms, out of the annotation file; the pictures are COCO's."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from frozenmm.datasets.prepare.coco import image_archives
+from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass
+
+_PAGE = 'https://www.lvisdataset.org/dataset'
+FILES = (
+    # pictures of LVIS's validation set come from both of COCO's 2017 sets
+    *image_archives('../coco', all_splits=True),
+    SourceFile('lvis_v1_val.json.zip', 'about 190 MB unpacked', _PAGE, ('lvis_v1_val.json', ),
+               'https://dl.fbaipublicfiles.com/LVIS/lvis_v1_val.json.zip',
+               'sha256:2bf946b92c3037f53c172d80017f5b74ea035f00a21b20e0766b3b638b2363f9', split='val'),
+    SourceFile('lvis_v1_train.json.zip', 'about 1 GB unpacked', _PAGE, ('lvis_v1_train.json', ),
+               'https://dl.fbaipublicfiles.com/LVIS/lvis_v1_train.json.zip', split='train'))
+
+
+def convert(folder: Path, split: str) -> None:
+    """Write `vocabulary.json`: every category with its synonyms, all of them things.
+
+    Raises:
+        ValueError: the annotation file is another one.
+    """
+    source = folder / f'lvis_v1_{split}.json'
+    content = json.loads(source.read_text(encoding='utf-8'))
+    try:
+        entries = sorted(content['categories'], key=lambda entry: entry['id'])
+        classes = tuple(VocabularyClass(*_words(entry['synonyms']), id=entry['id'], isthing=True) for entry in entries)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{source} has no categories with id and synonyms ({error}); is it LVIS v1?') from None
+    Vocabulary(classes, 'lvis_v1').save(folder / 'vocabulary.json')
+
+
+def _words(synonyms: list[str]) -> tuple[str, tuple[str, ...]]:
+    """Name and synonyms in plain words: "aerosol_can" is written "aerosol can"."""
+    first, *rest = (' '.join(word.replace('_', ' ').split()) for word in synonyms)
+    return first, tuple(rest)

@@ -1,0 +1,222 @@
+"""Mask AP on LVIS, whose images are annotated exhaustively for some classes only."""
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+
+from frozenmm.compat import require
+from frozenmm.evaluation.seen_classes import seen_split
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
+from frozenmm.registry import METRICS
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+FREQUENCIES = ('r', 'c', 'f')
+
+
+@dataclass
+class FederatedImage:
+    """What the annotations say about one image.
+
+    Attributes:
+        size: (height, width) in pixels.
+        outlines: category id -> segmentations of its objects, in COCO's formats.
+        absent: categories that do not occur.
+        open_ended: categories of which not every object is annotated.
+    """
+
+    size: tuple[int, int]
+    outlines: dict[int, list] = field(default_factory=lambda: defaultdict(list))
+    absent: frozenset[int] = frozenset()
+    open_ended: frozenset[int] = frozenset()
+
+
+@dataclass
+class Matches:
+    """Detections of one image that count, N of them, at T thresholds.
+
+    Attributes:
+        categories: (N,) ids.
+        scores: (N,).
+        correct: (N, T) bool.
+        ignored: (N, T) bool, unmatched detections of open-ended categories.
+        truth: category id -> number of annotated objects.
+    """
+
+    categories: np.ndarray
+    scores: np.ndarray
+    correct: np.ndarray
+    ignored: np.ndarray
+    truth: dict[int, int]
+
+
+def match_image(image: FederatedImage, categories: np.ndarray, scores: np.ndarray, masks: Sequence[Mapping]
+                ) -> Matches:
+    """Match the detections of an image, best first, each to the free object that it overlaps most.
+
+    Source: Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 4, and the
+    rules of its evaluation: detections of categories that are neither annotated in the image nor known to be absent
+    do not count, nor do those without a pixel.
+
+    Args:
+        image: its annotations.
+        categories: (N,) category ids.
+        scores: (N,).
+        masks: N masks as run lengths of pycocotools.
+    """
+    coco_mask = require('pycocotools.mask', 'mask AP')
+    asked = set(image.outlines) | image.absent
+    areas = coco_mask.area(list(masks)) if len(masks) else []
+    chosen = [index for index in np.argsort(-scores, kind='stable').tolist()
+              if int(categories[index]) in asked and areas[index] > 0]
+    correct = np.zeros((len(chosen), len(THRESHOLDS)), bool)
+    for category in {int(categories[index]) for index in chosen} & set(image.outlines):
+        rows = [row for row, index in enumerate(chosen) if categories[index] == category]
+        objects = [_run_length(outline, image.size, coco_mask) for outline in image.outlines[category]]
+        overlaps = np.asarray(coco_mask.iou([masks[chosen[row]] for row in rows], objects, [0] * len(objects)))
+        for column, threshold in enumerate(THRESHOLDS):
+            free = np.ones(len(objects), bool)
+            for row, overlap in zip(rows, overlaps):
+                # of equal overlaps the last one counts, as in the official evaluation
+                best = len(objects) - 1 - int(np.argmax(np.where(free, overlap, -1)[::-1]))
+                if free[best] and overlap[best] >= min(threshold, 1 - 1e-10):
+                    correct[row, column] = True
+                    free[best] = False
+    kept = categories[chosen].astype(np.int64)
+    return Matches(kept, scores[chosen], correct, ~correct & np.isin(kept, list(image.open_ended))[:, None],
+                   {category: len(outlines) for category, outlines in image.outlines.items()})
+
+
+def average_precisions(matches: Sequence[Matches], category_ids: Sequence[int]) -> np.ndarray:
+    """AP (K, T) of every category at every threshold, in 0..1, by 101 points; NaN without annotated objects."""
+    truth: dict[int, int] = defaultdict(int)
+    for found in matches:
+        for category, count in found.truth.items():
+            truth[category] += count
+    result = np.full((len(category_ids), len(THRESHOLDS)), np.nan)
+    if not matches:
+        return result
+    categories = np.concatenate([found.categories for found in matches])
+    scores = np.concatenate([found.scores for found in matches])
+    correct, ignored = (np.concatenate([getattr(found, name) for found in matches]) for name in ('correct', 'ignored'))
+    order = np.lexsort((np.arange(len(scores)), -scores, categories))
+    starts = np.searchsorted(categories[order], category_ids)
+    ends = np.searchsorted(categories[order], category_ids, side='right')
+    for index, number in enumerate(category_ids):
+        if truth[number]:
+            rows = order[starts[index]:ends[index]]
+            result[index] = _curve_areas(correct[rows], ignored[rows], truth[number])
+    return result
+
+
+def _curve_areas(correct: np.ndarray, ignored: np.ndarray, objects: int) -> np.ndarray:
+    """Mean precision (T,) at 101 recalls of detections (N, T) in descending order of score."""
+    areas = np.zeros(correct.shape[1])
+    if not len(correct):
+        return areas
+    hits, errors = np.cumsum(correct, 0), np.cumsum(~correct & ~ignored, 0)
+    precision = hits / np.maximum(hits + errors, np.finfo(float).eps)
+    precision = np.maximum.accumulate(precision[::-1], 0)[::-1]
+    for column in range(len(areas)):
+        places = np.searchsorted(hits[:, column] / objects, RECALLS)
+        reached = places < len(precision)
+        areas[column] = precision[places[reached], column].sum() / len(RECALLS)
+    return areas
+
+
+def _run_length(outline: Any, size: tuple[int, int], coco_mask: Any) -> Mapping:
+    if isinstance(outline, list):
+        return coco_mask.merge(coco_mask.frPyObjects(outline, *size))
+    return coco_mask.frPyObjects(outline, *size) if isinstance(outline['counts'], list) else outline
+
+
+@METRICS.register_module()
+class LVISMaskAP(BaseMetric):
+    """Mask AP on LVIS v1, without the package lvis.
+
+    Reads `pred_instances` (`masks` (N, H, W) bool, `scores`, `labels`) and `img_id` of a data sample.
+
+    Args:
+        ann_file: `lvis_v1_*.json`; its categories, by ascending id, are the labels 0, 1, ...
+        vocabulary: the classes that the model predicts, one per category; only needed with `train_vocabulary`.
+        train_vocabulary: adds results for classes that share a word with it (seen) and for all others (unseen).
+        max_detections: the best ones of an image that count.
+        collect_device, prefix: see mmengine's `BaseMetric`.
+
+    Results in percent: `AP`, `AP50`, `AP75`, `APr`, `APc`, `APf` (rare, common, frequent categories), and `AP_seen` and
+    `AP_unseen`; NaN where no such category is annotated in the images.
+    """
+
+    default_prefix = 'lvis'
+
+    def __init__(self, ann_file: str, *, vocabulary: VocabularySource | None = None,
+                 train_vocabulary: VocabularySource | None = None, max_detections: int = 300,
+                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.ann_file = ann_file
+        self.max_detections = max_detections
+        self.seen = seen_split(vocabulary, train_vocabulary, 'LVISMaskAP')
+        self.category_ids, self.frequencies, self.images = _read(Path(ann_file))
+        if vocabulary is not None and len(Vocabulary.read(vocabulary)) != len(self.category_ids):
+            raise ValueError(f'{ann_file} has {len(self.category_ids)} categories, but the vocabulary has '
+                             f'{len(Vocabulary.read(vocabulary))} classes; prepare the vocabulary out of this file')
+
+    def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
+        """Match the detections of each image."""
+        coco_mask = require('pycocotools.mask', 'mask AP')
+        for sample in data_samples:
+            if 'pred_instances' not in sample:
+                raise ValueError('LVISMaskAP found no `pred_instances` in a prediction; add \'instance\' to the tasks '
+                                 'of the model\'s post-processing')
+            image = self.images.get(sample['img_id'])
+            if image is None:
+                raise ValueError(f'image {sample["img_id"]} is not in {self.ann_file}; is it that of another split?')
+            found = sample['pred_instances']
+            scores, labels = found['scores'].cpu().numpy(), found['labels'].cpu().numpy()
+            best = np.argsort(-scores, kind='stable')[:self.max_detections]
+            masks = [coco_mask.encode(np.asfortranarray(found['masks'][int(index)].cpu().numpy().astype(np.uint8)))
+                     for index in best]
+            self.results.append(match_image(image, self.category_ids[labels[best]], scores[best], masks))
+
+    def compute_metrics(self, results: list[Matches]) -> dict[str, float]:
+        """Average precision over all images."""
+        table = 100 * average_precisions(results, self.category_ids.tolist())
+        groups = {f'AP{letter}': self.frequencies == letter for letter in FREQUENCIES}
+        if self.seen is not None:
+            groups |= {'AP_seen': self.seen, 'AP_unseen': ~self.seen}
+        metrics = {'AP': _mean(table), 'AP50': _mean(table[:, 0]), 'AP75': _mean(table[:, 5])}
+        metrics |= {name: _mean(table[chosen]) for name, chosen in groups.items()}
+        MMLogger.get_current_instance().info(', '.join(f'{key} {value:.2f}' for key, value in metrics.items()))
+        return metrics
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float('nan')
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, FederatedImage]]:
+    """Category ids (K,), their frequencies (K,), and the images by id."""
+    if not path.is_file():
+        raise FileNotFoundError(f'no annotation file {path.resolve()}')
+    content = json.loads(path.read_text(encoding='utf-8'))
+    try:
+        categories = sorted(content['categories'], key=lambda entry: entry['id'])
+        images = {entry['id']: FederatedImage(
+            (entry['height'], entry['width']), absent=frozenset(entry['neg_category_ids']),
+            open_ended=frozenset(entry['not_exhaustive_category_ids'])) for entry in content['images']}
+        for entry in content['annotations']:
+            images[entry['image_id']].outlines[entry['category_id']].append(entry['segmentation'])
+        return (np.array([entry['id'] for entry in categories]), np.array([entry['frequency'] for entry in categories]),
+                images)
+    except KeyError as error:
+        raise ValueError(f'{path} lacks {error}; an annotation file of LVIS v1 was expected (COCO\'s will not do)'
+                         ) from None

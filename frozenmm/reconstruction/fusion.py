@@ -1,0 +1,69 @@
+"""A mesh of an aligned clip."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from frozenmm.reconstruction.align import Alignment
+from frozenmm.reconstruction.mesh import Mesh, drop_specks
+from frozenmm.reconstruction.sparse_tsdf import fuse_frames
+from frozenmm.reconstruction.tsdf import frustum_bounds
+
+VOXELS_PER_SIDE = 160
+FAR_PERCENTILE = 99.0
+EDGE = 0.06
+"""Relative step of depth between neighbouring pixels above which both are taken for an edge."""
+
+
+def without_far(depth: np.ndarray) -> np.ndarray:
+    """Depth with the farthest percent set to 0 (unknown), because a few wild pixels would blow up the scene."""
+    return np.where(depth <= np.percentile(depth, FAR_PERCENTILE), depth, 0)
+
+
+def without_edges(depth: np.ndarray, *, step: float = EDGE) -> np.ndarray:
+    """Depth (F, H, W) with pixels at jumps set to 0 (unknown): a network smears them between front and back.
+
+    A pixel goes where its depth and that of a pixel beside it differ by more than `step` of the nearer one.
+    """
+    known = depth > 0
+    jump = np.zeros(depth.shape, dtype=bool)
+    for axis in (1, 2):
+        low = np.minimum(*_pairs(depth, axis))
+        apart = (np.abs(np.diff(depth, axis=axis)) > step * low) & np.logical_and(*_pairs(known, axis))
+        for side in range(2):
+            where = [slice(None)] * 3
+            where[axis] = slice(side, depth.shape[axis] - 1 + side)
+            jump[tuple(where)] |= apart
+    return np.where(jump, 0, depth)
+
+
+def _pairs(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values and their next neighbours along an axis."""
+    count = values.shape[axis]
+    return np.take(values, range(count - 1), axis), np.take(values, range(1, count), axis)
+
+
+def fuse(images: np.ndarray, result: Alignment, *, voxel_size: float | None = None, min_faces: int = 0,
+         report: Callable[[str, int, int], None] | None = None) -> Mesh:
+    """A mesh of an aligned clip; pixels at jumps of depth and the farthest percent take no part.
+
+    Args:
+        images: (F, H, W, 3) uint8.
+        result: of the alignment.
+        voxel_size: in the unit of the poses; by default the longest side of the scene over 160.
+        min_faces: connected parts with fewer faces are dropped.
+        report: progress.
+    """
+    known = without_edges(without_far(result.depth))
+    depth, poses = torch.from_numpy(known).float(), torch.from_numpy(result.poses_c2w)
+    height, width = depth.shape[1:]
+    intrinsics = torch.tensor([[result.focal_px, 0, (width - 1) / 2], [0, result.focal_px, (height - 1) / 2],
+                               [0, 0, 1]], dtype=torch.float64)
+    if voxel_size is None:
+        bounds = frustum_bounds(depth, intrinsics, poses)
+        voxel_size = float((bounds[:, 1] - bounds[:, 0]).max()) / VOXELS_PER_SIDE
+    volume = fuse_frames(depth, torch.from_numpy(images), intrinsics, poses, voxel_size=voxel_size,
+                         report=None if report is None else lambda done, total: report('fusion', done, total))
+    return drop_specks(volume.extract_mesh(), min_faces)

@@ -1,0 +1,6 @@
+"""Depth networks as models of mmseg: the trainable demonstration head, frozen networks, correction by known points."""
+from frozenmm.reconstruction.mmseg_depth.estimators import CorrectedDepthEstimator, FrozenDepthEstimator
+from frozenmm.reconstruction.mmseg_depth.head import LightDepthHead
+from frozenmm.reconstruction.mmseg_depth.losses import AffineDepthLoss
+
+__all__ = ['AffineDepthLoss', 'CorrectedDepthEstimator', 'FrozenDepthEstimator', 'LightDepthHead']
