@@ -35,9 +35,8 @@ class SemanticMask:
         if not words:
             raise ValueError('a mask needs at least one class, such as "sky, person"')
         self.name = f'{model} {weights} {", ".join(words)}'
-        options = {'weights': weights, 'device': device, 'trust_weights': trust_weights}
         make = _mmseg_labels if _is_mmseg(model) else _open_labels
-        self._labels, self._chosen = make(words, model, **options)
+        self._labels, self._chosen = make(words, model, weights=weights, device=device, trust_weights=trust_weights)
 
     def __call__(self, images: np.ndarray, report: Callable[[str, int, int], None] | None = None) -> np.ndarray:
         """Bool (F, H, W) of RGB images (F, H, W, 3) uint8."""
