@@ -18,6 +18,7 @@ from torch import Tensor
 
 from frozenmm.compat.files import write_whole
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
+from frozenmm.segmentation.fc_clip.ensemble import with_void
 from frozenmm.segmentation.fc_clip.results import store
 from frozenmm.segmentation.fc_clip.segmentor import FCCLIP, one_image
 
@@ -48,7 +49,7 @@ def branches(model: FCCLIP, *, untrained: int = 0, exchanged: int = 0, seed: int
         return classifier.log_probs(logits, None)
 
     def only_frozen(embeddings: Tensor, logits: Tensor, frozen: Tensor, valid: Tensor) -> Tensor:
-        return with_void(classifier.frozen_logits(frozen), logits)
+        return with_void(classifier.frozen_logits(frozen), logits, sharpness=classifier.sharpness)
 
     rules: dict[str, Rule] = {'both': both, 'trained': trained, 'frozen': only_frozen}
     for number in range(untrained):
@@ -56,13 +57,6 @@ def branches(model: FCCLIP, *, untrained: int = 0, exchanged: int = 0, seed: int
     for number in range(exchanged):
         rules[f'exchanged {number}'] = _exchanged(both, classifier.rows.num_classes, seed + number)
     return rules
-
-
-def with_void(class_logits: Tensor, logits: Tensor) -> Tensor:
-    """Log probabilities (B, Q, K+1) of class logits (B, Q, K), with void as in the trained branch's (B, Q, K+1)."""
-    log_probs = logits.log_softmax(-1)
-    some = torch.log1p(-log_probs[..., -1:].exp().clamp(max=1 - 1e-6))
-    return torch.cat([class_logits.log_softmax(-1) + some, log_probs[..., -1:]], -1)
 
 
 def _untrained(classifier: MaskClassifier, seed: int) -> Rule:
@@ -76,7 +70,7 @@ def _untrained(classifier: MaskClassifier, seed: int) -> Rule:
     def rule(embeddings: Tensor, logits: Tensor, frozen: Tensor, valid: Tensor) -> Tensor:
         trained, classifier.class_embed = classifier.class_embed, fresh
         try:
-            return with_void(classifier(embeddings)[..., :-1], logits)
+            return with_void(classifier(embeddings)[..., :-1], logits, sharpness=classifier.sharpness)
         finally:
             classifier.class_embed = trained
 

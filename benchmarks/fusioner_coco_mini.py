@@ -43,6 +43,7 @@ TESTS = {'single': ('joint', 1, 0), 'together': ('joint', None, 2), 'together, p
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--arms', nargs='+', default=list(ARMS), choices=ARMS, help='train these only')
     parser.add_argument('--permutations', type=int, default=5)
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'coco_mini')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'benchmark_fusioner_coco_mini')
@@ -81,19 +82,23 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def measure(model: torch.nn.Module, cfg: Config, classes: list[str], test: str) -> dict[str, float]:
+def measure(model: torch.nn.Module, cfg: Config, vocabularies: list[list[str]], test: str) -> list[dict[str, float]]:
+    """Scores of a test with each of several vocabularies, from one pass over the data."""
     mode, count, negatives = TESTS[test]
     settings = copy.deepcopy(cfg.val_dataloader)
-    settings.dataset.update(classes=classes, classes_per_episode=count, negatives=negatives)
+    settings.dataset.update(classes_per_episode=count, negatives=negatives)
     loader = Runner.build_dataloader(settings)
-    evaluator = Evaluator(copy.deepcopy(cfg.val_evaluator))
+    evaluators = [Evaluator(copy.deepcopy(cfg.val_evaluator)) for _ in vocabularies]
     trained_mode, model.decode_head.mode = model.decode_head.mode, mode
     model.eval()
     with torch.no_grad():
         for data in loader:
-            evaluator.process(model.test_step(data), data)
+            for names, evaluator in zip(vocabularies, evaluators):
+                for sample in data['data_samples']:
+                    sample.set_metainfo(dict(class_names=[names[number - 1] for number in sample.class_ids]))
+                evaluator.process(model.test_step(data), data)
     model.decode_head.mode = trained_mode
-    return evaluator.evaluate(len(loader.dataset))
+    return [evaluator.evaluate(len(loader.dataset)) for evaluator in evaluators]
 
 
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
@@ -109,10 +114,12 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
     names, unseen = fold_table('coco20i')['names'], unseen_classes('coco20i', 0)
     result: dict = dict(arm=arm, seed=seed, train_seconds=seconds, iterations=runner.iter, tests={}, permuted={})
     for test in TESTS:
-        result['tests'][test] = measure(runner.model, cfg, names, test)
-        if arm == 'true':
-            result['permuted'][test] = [measure(runner.model, cfg, exchanged(names, unseen, number), test)
-                                        for number in range(args.permutations)]
+        controls = range(args.permutations if arm == 'true' else 0)
+        own, *others = measure(runner.model, cfg, [names, *(exchanged(names, unseen, number) for number in controls)],
+                               test)
+        result['tests'][test] = own
+        if others:
+            result['permuted'][test] = others
     result['test_seconds'] = time.perf_counter() - start - seconds
     part = path.with_suffix('.part')
     part.write_text(json.dumps(result, indent=1))
@@ -146,11 +153,14 @@ def report(results: list[dict], args: argparse.Namespace) -> str:
 def main(arguments: list[str] | None = None) -> str:
     args = parse_args(arguments)
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    jobs = [(arm, seed) for seed in args.seeds for arm in ARMS]
-    if args.report:
-        jobs = [(arm, seed) for arm, seed in jobs if (args.work_dir / f'{arm}-seed{seed}.json').is_file()]
+    for seed in args.seeds if not args.report else ():
+        for arm in args.arms:
+            run(arm, seed, args)
+    jobs = [(arm, seed) for seed in args.seeds for arm in ARMS if (args.work_dir / f'{arm}-seed{seed}.json').is_file()]
     if {arm for arm, _ in jobs} != set(ARMS):
-        raise SystemExit(f'no finished runs of both arms in {args.work_dir}; run without --report')
+        if args.report:
+            raise SystemExit(f'no finished runs of both arms in {args.work_dir}; run without --report')
+        return f'{len(jobs)} runs are stored; the table needs both arms'
     text = report([run(arm, seed, args) for arm, seed in jobs], args)
     print(text)
     return text

@@ -1,34 +1,36 @@
-"""Deformable attention on CPU against mmcv's torch path: `python benchmarks/ops_deform_attn.py [--models] [--quick]`.
+"""Deformable attention against mmcv's torch path (part `attention` of `benchmarks/ops.py`).
 
-Every row measures both sides in one process, by turns, and compares the least times, so that other work on the machine
-touches both alike. The roofline columns relate the time to the bytes that have to move: `floor` is reading every input
-and writing every output once at the measured copy bandwidth, `gather` the rate at which the four rows of every sample
-are read (they come from caches, so it may exceed that bandwidth). `--models` adds stock mmdet models before and after
-`frozenmm.ops.accelerate`. Writes `benchmarks/results/ops_deform_attn.json`.
+Every row measures both sides by turns in one process and compares the least times. The roofline columns relate the
+forward time to the bytes that have to move: `floor` is reading every input and writing every output once at the
+measured copy bandwidth, as a share of the time; `gather` the rate at which the four rows of every sample are read (they
+come from caches, so it may exceed that bandwidth). `extra` is the peak memory beyond inputs and output as a share of
+them. bf16 rows compare with mmcv's path in float32, since it knows no bfloat16.
+
+What bounds the CPU forward, measured on the machine of `results/ops_attention.json` (2 MiB of second-level cache a
+core; one core reads 30 GB/s from the third level): with Q=5440 a packed head stays in the second level, which gives
+random rows at up to 140 GB/s. With Q=300 all 5.6 MB of values come out of the third level and are used 3.5 times: 0.19
+ms for reading them in order, 0.42 ms for as many random rows, 0.13 ms for the arithmetic on rows that are near already.
+The kernel takes 0.34 to 0.50 ms with AVX-512 and 0.57 to 0.62 ms with AVX2, depending on how busy the shared third
+level is, against 4.1 to 4.9 ms of mmcv's path: 8.5 to 12 and 7 to 8 times. Other designs took longer with AVX-512:
+packing the heads 0.65 ms, software prefetch of the corner rows 0.45 to 0.55 ms, head after head in the tensor 0.40 to
+0.48 ms (rows of one head share an eighth of the cache sets).
 """
 from __future__ import annotations
 
-import argparse
-import gc
-import json
 import os
-import platform
-import subprocess
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
+from ops_timing import by_turns, copy_bandwidth, extra_peak_bytes, instruction_sets, with_cpu
 from torch import Tensor
 
-from frozenmm import env
-from frozenmm.ops import accelerate, loader, ms_deform_attn, restore
+from frozenmm.compat.mmcv_ext import compiled_extension
+from frozenmm.ops import ms_deform_attn
 
-ROOT = Path(__file__).resolve().parents[1]
 PYRAMID = ((64, 64), (32, 32), (16, 16), (8, 8))
 SMALL = ((28, 28), (14, 14), (7, 7))
+Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Setting:
     dtype: torch.dtype = torch.float32
 
 
-SETTINGS = (
+ON_CPU = (
     Setting('Q=300', 1, PYRAMID, 300, 32, False),
     Setting('Q=300 local', 1, PYRAMID, 300, 32, True),
     Setting('Q=5440', 1, PYRAMID, 5440, 32, False),
@@ -56,6 +58,8 @@ SETTINGS = (
     Setting('B=16 D=16 Q=S', 16, SMALL, 1029, 16, True),
     Setting('B=16 D=16 Q=300', 16, SMALL, 300, 16, False),
 )
+ON_CUDA = tuple(Setting(f'B={b} Q={q} {dtype}'.replace('torch.', ''), b, PYRAMID, q, 32, True, dtype=dtype)
+                for b in (1, 8) for q in (300, 5440) for dtype in (torch.float32, torch.float16, torch.bfloat16))
 
 
 def make_inputs(setting: Setting, heads: int = 8, points: int = 4) -> tuple[Tensor, ...]:
@@ -77,194 +81,97 @@ def make_inputs(setting: Setting, heads: int = 8, points: int = 4) -> tuple[Tens
     return value.to(setting.dtype), sizes, areas.cumsum(0) - areas, locations, weights
 
 
-def by_turns(calls: list[Callable[[], object]], seconds: float, least_rounds: int = 4) -> list[float]:
-    """The least time of each call in seconds; each round runs every call, the short ones several times."""
-    for call in calls:
-        call()
-    best, begin, rounds = [float('inf')] * len(calls), time.perf_counter(), 0
-    gc.disable()
-    try:
-        while rounds < least_rounds or time.perf_counter() - begin < seconds:
-            rounds += 1
-            for i, call in enumerate(calls):
-                for _ in range(8 if best[i] < 0.01 else 1):
-                    start = time.perf_counter()
-                    call()
-                    best[i] = min(best[i], time.perf_counter() - start)
-    finally:
-        gc.enable()
-    return best
-
-
-def extra_peak_bytes(call: Callable[[], Tensor]) -> int | None:
-    """Memory that a call needs beyond its inputs and output, at its peak; None where Linux does not tell."""
-    def status(name: str) -> int:
-        line = next(x for x in Path('/proc/self/status').read_text().splitlines() if x.startswith(name))
-        return int(line.split()[1]) * 1024
-
-    def fresh() -> None:
-        torch.set_num_threads(1)
-        kept.append(call())
-
-    call()
-    gc.collect()
-    try:
-        Path('/proc/self/clear_refs').write_text('5')  # resets the high-water mark
-    except OSError:
-        return None
-    before, kept = status('VmRSS'), []
-    # a new thread has no working memory yet, so what the kernels keep for the next call is counted
-    worker = threading.Thread(target=fresh)
-    worker.start()
-    worker.join()
-    return max(0, status('VmHWM') - before - kept[0].numel() * kept[0].element_size())
-
-
-def copy_bandwidth() -> float:
-    """Bytes per second that one thread reads and writes when it copies 128 MiB."""
-    source = torch.randn(32 << 20)
-    target = torch.empty_like(source)
-    best, = by_turns([lambda: target.copy_(source)], 0.5)
-    return 2 * source.numel() * source.element_size() / best
-
-
-def measure(setting: Setting, seconds: float) -> dict[str, object]:
-    """One row of the table."""
+def mmcv_call(device: str) -> Operator:
+    """The CUDA operator of mmcv where it is compiled, else its torch path; arguments as those of our operator."""
     # here, not above: importing frozenmm first is what makes mmcv without compiled operators importable
-    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+    from mmcv.ops import multi_scale_deform_attn as mmcv
+    if device == 'cuda' and compiled_extension() is not None:
+        return lambda value, shapes, starts, points, weights: mmcv.MultiScaleDeformableAttnFunction.apply(
+            value, shapes, starts, points, weights, 64)
+    return lambda value, shapes, starts, points, weights: mmcv.multi_scale_deformable_attn_pytorch(
+        value, shapes, points, weights)
+
+
+def measure(setting: Setting, seconds: float, device: str, kernels: str | None) -> dict[str, object]:
+    """One row of the table; `kernels` is the CPU's instruction set."""
+    theirs = mmcv_call(device)
     torch.set_num_threads(setting.threads)
-    value, shapes, starts, locations, weights = make_inputs(setting)
-    grad = torch.randn(setting.batch, setting.queries, value.shape[2] * value.shape[3]).to(setting.dtype)
-    leaves = [t.clone().requires_grad_() for t in (value, locations, weights)]
-    reference = [t.float().clone().requires_grad_() for t in (value, locations, weights)]
+    value, shapes, starts, locations, weights = (t.to(device) for t in make_inputs(setting))
+    grad = torch.randn(setting.batch, setting.queries, value.shape[2] * value.shape[3]).to(value)
+    ours_leaves = [t.clone().requires_grad_() for t in (value, locations, weights)]
+    their_leaves = [t.float().clone().requires_grad_() for t in (value, locations, weights)]
 
-    def ours() -> Tensor:
-        return ms_deform_attn(value, shapes, starts, locations, weights)
+    def forward(leaves: list[Tensor], function: Operator) -> Tensor:
+        with torch.no_grad():
+            return function(leaves[0], shapes, starts, *leaves[1:])
 
-    def theirs() -> Tensor:
-        return multi_scale_deformable_attn_pytorch(reference[0].detach(), shapes, locations, weights)
+    def train(leaves: list[Tensor], function: Operator) -> object:
+        out = function(leaves[0], shapes, starts, *leaves[1:])
+        return torch.autograd.grad(out, leaves, grad.to(out))
 
-    def train_ours() -> None:
-        torch.autograd.grad(ms_deform_attn(leaves[0], shapes, starts, *leaves[1:]), leaves, grad)
-
-    def train_theirs() -> None:
-        torch.autograd.grad(multi_scale_deformable_attn_pytorch(reference[0], shapes, *reference[1:]), reference,
-                            grad.float())
-
-    error = (ours().float() - theirs()).abs().max().item()
-    times = by_turns([ours, theirs, train_ours, train_theirs], seconds)
+    sides = {'ours': lambda: forward(ours_leaves, ms_deform_attn), 'train': lambda: train(ours_leaves, ms_deform_attn)}
+    if kernels is not None:
+        sides = {name: with_cpu(kernels, side) for name, side in sides.items()}
+    memory = extra_peak_bytes(sides['ours'], device)
+    sides.update({'theirs': lambda: forward(their_leaves, theirs), 'their train': lambda: train(their_leaves, theirs)})
+    error = (sides['ours']().float() - sides['theirs']()).abs().max().item()
+    times = {name: t.wall for name, t in by_turns(sides, seconds, device=device).items()}
     size = value.element_size()
-    moved = value.numel() * size + 4 * (locations.numel() + weights.numel()) + grad.numel() * size
-    memory = extra_peak_bytes(ours)
-    return dict(name=setting.name, threads=setting.threads, dtype=str(setting.dtype).removeprefix('torch.'),
-                forward_ms=times[0] * 1e3, mmcv_forward_ms=times[1] * 1e3, forward_ratio=times[1] / times[0],
-                train_ms=times[2] * 1e3, mmcv_train_ms=times[3] * 1e3, train_ratio=times[3] / times[2],
-                worst_difference=error, bytes_moved=moved,
-                gather_bytes=weights.numel() * 4 * value.shape[3] * size, extra_bytes=memory)
+    moved = (value.numel() + grad.numel()) * size + 4 * (locations.numel() + weights.numel())
+    return {'name': setting.name, 'device': device, 'kernels': kernels, 'threads': setting.threads,
+            'dtype': str(setting.dtype).removeprefix('torch.'),
+            'forward_ms': times['ours'] * 1e3, 'mmcv_forward_ms': times['theirs'] * 1e3,
+            'forward_ratio': times['theirs'] / times['ours'],
+            'train_ms': times['train'] * 1e3, 'mmcv_train_ms': times['their train'] * 1e3,
+            'train_ratio': times['their train'] / times['train'], 'worst_difference': error, 'bytes_moved': moved,
+            'gather_bytes': weights.numel() * 4 * value.shape[3] * size, 'extra_bytes': memory}
 
 
-def measure_model(name: str, config: str, size: int, seconds: float) -> dict[str, object]:
-    """A stock mmdet model without training, one image, before and after `accelerate`."""
-    import mmdet
-    from mmdet.registry import MODELS
-    from mmdet.structures import DetDataSample
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-    init_default_scope('mmdet')
-    cfg = Config.fromfile(Path(mmdet.__file__).parent / '.mim' / 'configs' / config)
-    cfg.model.backbone.init_cfg = None
-    torch.manual_seed(0)
+def add_roofline(row: dict, bandwidth: float) -> None:
+    """Shares of the copy bandwidth and of the memory, from the bytes of a row."""
+    row['share_of_floor'] = row['bytes_moved'] / bandwidth / (row['forward_ms'] / 1e3)
+    row['gather_gb_per_s'] = row['gather_bytes'] / row['forward_ms'] / 1e6
+    row['extra_share'] = None if row['extra_bytes'] is None else row['extra_bytes'] / row['bytes_moved']
+
+
+def show(row: dict) -> None:
+    """One line of the table."""
+    extra = '-' if row['extra_share'] is None else f'{row["extra_share"]:.1%}'
+    print(f'{row["name"]:<20}{row["kernels"] or "cuda":<7}{row["threads"]:>2} {row["forward_ms"]:>8.3f}ms'
+          f'{row["mmcv_forward_ms"]:>8.2f}ms{row["forward_ratio"]:>6.1f}x {row["train_ms"]:>8.2f}ms'
+          f'{row["mmcv_train_ms"]:>8.1f}ms{row["train_ratio"]:>6.1f}x {row["share_of_floor"]:>6.0%}'
+          f'{row["gather_gb_per_s"]:>6.0f}GB/s{extra:>7}', flush=True)
+
+
+def relations(rows: list[dict]) -> dict[str, float]:
+    """How two threads scale and what bf16 costs, forward and forward + backward, on the widest instruction set."""
+    best = {(r['name'], r['threads']): r for r in rows if r['kernels'] == rows[0]['kernels']}
+    found = {}
+    for time in ('forward_ms', 'train_ms'):
+        if ('Q=5440 local', 2) in best:
+            found[f'two threads, {time}'] = best['Q=5440 local', 1][time] / best['Q=5440 local', 2][time]
+        for name in ('Q=300', 'Q=5440'):
+            if (f'{name} bf16', 1) in best:
+                found[f'{name} bf16 over fp32, {time}'] = best[f'{name} bf16', 1][time] / best[name, 1][time]
+    return found
+
+
+def run(seconds: float, device: str) -> dict[str, object]:
+    """Measure all settings and print the table; the report."""
     torch.set_num_threads(1)
-    model = MODELS.build(cfg.model).eval()
-    sizes = dict.fromkeys(('img_shape', 'batch_input_shape', 'pad_shape', 'ori_shape'), (size, size))
-    sample = DetDataSample(metainfo=dict(**sizes, scale_factor=(1.0, 1.0)))
-    image = torch.randn(1, 3, size, size)
-
-    @torch.no_grad()
-    def run() -> Tensor:
-        return flatten(model._forward(image, [sample]) if hasattr(model, '_forward') else model(image, [sample]))
-
-    def accelerated() -> Tensor:
-        accelerate(model)
-        return run()
-
-    def plain() -> Tensor:
-        restore(model)
-        return run()
-
-    expected, found = plain(), accelerated()
-    modules = len(accelerate(model).already)
-    times = by_turns([accelerated, plain], seconds, 2)
-    return dict(name=name, image=size, modules=modules, accelerated_ms=times[0] * 1e3, plain_ms=times[1] * 1e3,
-                ratio=times[1] / times[0], worst_difference=(found - expected).abs().max().item(),
-                largest_output=expected.abs().max().item())
-
-
-def flatten(outputs: object) -> Tensor:
-    """All tensors of nested outputs as one vector."""
-    if isinstance(outputs, Tensor):
-        return outputs.float().flatten()
-    if isinstance(outputs, dict):
-        outputs = list(outputs.values())
-    return torch.cat([flatten(o) for o in outputs if o is not None])
-
-
-def commit() -> str:
-    command = ['git', 'describe', '--always', '--dirty']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or 'unknown'
-
-
-def processor() -> str:
-    info = Path('/proc/cpuinfo')
-    names = [x.partition(':')[2].strip() for x in info.read_text().splitlines() if x.startswith('model name')] \
-        if info.exists() else []
-    return f'{names[0] if names else platform.processor()}, {os.cpu_count()} cores'
-
-
-def show(rows: list[dict], bandwidth: float) -> None:
-    print(f'{"setting":<17}{"thr":>3} {"forward":>9}{"mmcv":>9}{"ratio":>7} {"fwd+bwd":>9}{"mmcv":>9}{"ratio":>7}'
-          f' {"floor":>8}{"gather":>9}{"extra":>9}')
-    for r in rows:
-        floor = r['bytes_moved'] / bandwidth * 1e3
-        gather = r['gather_bytes'] / r['forward_ms'] / 1e6
-        extra = '-' if r['extra_bytes'] is None else f'{r["extra_bytes"] / r["bytes_moved"]:.1%}'
-        print(f'{r["name"]:<17}{r["threads"]:>3} {r["forward_ms"]:>7.2f}ms{r["mmcv_forward_ms"]:>7.1f}ms'
-              f'{r["forward_ratio"]:>6.1f}x {r["train_ms"]:>7.2f}ms{r["mmcv_train_ms"]:>7.1f}ms'
-              f'{r["train_ratio"]:>6.1f}x {floor / r["forward_ms"]:>8.0%}{gather:>5.0f}GB/s{extra:>9}')
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n\n')[0])
-    parser.add_argument('--models', action='store_true', help='also time stock mmdet models')
-    parser.add_argument('--quick', action='store_true', help='fewer repeats')
-    parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'ops_deform_attn.json')
-    args = parser.parse_args()
-    if loader.backend('cpu') != 'native':
-        raise SystemExit('the CPU kernels are not loaded; build them with `python -m frozenmm.ops.build`')
-    torch.set_num_threads(1)
-    bandwidth = copy_bandwidth()
-    seconds = 1.0 if args.quick else 6.0
-    rows = [measure(s, seconds) for s in SETTINGS if s.threads <= (os.cpu_count() or 1)]
-    print(f'{processor()}, kernels for {env.instruction_set()}, copy bandwidth {bandwidth / 1e9:.1f} GB/s, '
-          f'load {os.getloadavg()[0]:.1f}')
-    show(rows, bandwidth)
-    models = []
-    if args.models:
-        models = [measure_model('DINO R50', 'dino/dino-4scale_r50_8xb2-12e_coco.py', 320, seconds),
-                  measure_model('Mask2Former R50', 'mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py', 320,
-                                seconds)]
-        for m in models:
-            print(f'{m["name"]:<17} {m["image"]} px, {m["modules"]} modules: {m["plain_ms"]:.0f} ms, accelerated '
-                  f'{m["accelerated_ms"]:.0f} ms, {m["ratio"]:.2f}x, worst difference {m["worst_difference"]:.1e}')
-    report = dict(machine=processor(), kernels=env.instruction_set(), load=os.getloadavg()[0],
-                  versions=env.collect().versions, commit=commit(), copy_bytes_per_second=bandwidth,
-                  settings=[{k: str(v) for k, v in asdict(s).items()} for s in SETTINGS], rows=rows, models=models)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_name(f'{args.out.name}.part')
-    part.write_text(json.dumps(report, indent=1) + '\n')
-    os.replace(part, args.out)
-
-
-if __name__ == '__main__':
-    main()
+    bandwidth = copy_bandwidth(device)
+    print(f'copy bandwidth {bandwidth / 1e9:.1f} GB/s\n{"setting":<20}{"kernels":<7}{"thr":>2} {"forward":>9}'
+          f'{"mmcv":>10}{"ratio":>7} {"fwd+bwd":>10}{"mmcv":>10}{"ratio":>7} {"floor":>6}{"gather":>10}{"extra":>7}')
+    rows: list[dict] = []
+    settings = ON_CUDA if device == 'cuda' else [s for s in ON_CPU if s.threads <= (os.cpu_count() or 1)]
+    for kernels in [None] if device == 'cuda' else [k for k in instruction_sets() if k != 'base']:
+        for setting in settings:
+            if kernels == 'avx2' and not setting.name.endswith(('Q=300', 'Q=5440', 'local')):
+                continue
+            rows.append(measure(setting, seconds, device, kernels))
+            add_roofline(rows[-1], bandwidth)
+            show(rows[-1])
+    for name, value in (found := relations(rows)).items():
+        print(f'{name}: {value:.2f}')
+    return {'copy_bytes_per_second': bandwidth, 'relations': found, 'rows': rows,
+            'settings': [{k: str(v) for k, v in asdict(s).items()} for s in settings]}

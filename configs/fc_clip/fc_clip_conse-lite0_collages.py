@@ -19,7 +19,7 @@ vocabulary = dict(
     stuff_classes=['ground, background'])
 train_vocabulary = dict(of=vocabulary, without=unseen)
 side = 192
-iterations = 900
+iterations = 600
 
 model = dict(
     data_preprocessor=dict(
@@ -37,7 +37,7 @@ train_dataloader = dict(
         source=source,
         split='train',
         vocabulary=train_vocabulary,
-        count=400,
+        count=300,
         size=side,
         pipeline=[
             dict(type='frozenmm.StoredVariants', variants=2, transforms=[

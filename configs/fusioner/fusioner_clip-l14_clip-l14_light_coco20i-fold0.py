@@ -1,4 +1,4 @@
-"""The light decoder in place of the official one, features cached; COCO-20i, fold 0.
+"""The light decoder in place of the official one, features cached, without augmentation; COCO-20i, fold 0.
 
 Metric: mIoU and FB-IoU of unseen classes (not measured yet).
 Command: python tools/train.py configs/fusioner/fusioner_clip-l14_clip-l14_light_coco20i-fold0.py
@@ -17,13 +17,4 @@ model = dict(
             tower=dict(type='frozenmm.CLIPTower', model='ViT-L/14', patch_output='projected'))),
     decode_head=dict(decoder=dict(type='frozenmm.LightFusionerDecoder')))
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='frozenmm.LoadEpisodeMap'),
-    dict(type='Resize', scale=(224, 224), keep_ratio=False),
-    dict(
-        type='PackSegInputs',
-        meta_keys=('img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
-                   'flip_direction', 'class_names', 'class_ids'))
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}))

@@ -14,13 +14,5 @@ val_dataloader = dict(
         count=100,
         side=160,
         test_mode=True,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(160, 160), keep_ratio=False),
-            dict(type='frozenmm.LoadEpisodeMap'),
-            dict(
-                type='PackSegInputs',
-                meta_keys=('img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
-                           'flip_direction', 'class_names', 'class_ids'))
-        ]))
+        pipeline={{_base_.test_pipeline}}))
 test_dataloader = val_dataloader

@@ -1,9 +1,11 @@
 // Which instruction set the kernels use: the widest that the CPU and the operating system offer, unless the environment
-// variable FROZENMM_CPU=base|avx2|avx512 asks for less.
+// variable FROZENMM_CPU=base|avx2|avx512|amx asks for less. It is read at every call, so that one process can compare them.
 #pragma once
 
+#include <torch/headeronly/util/Exception.h>
+
 #include <cstdlib>
-#include <cstring>
+#include <string>
 
 namespace frozenmm::cpu {
 
@@ -21,16 +23,21 @@ inline Level detect() {
 #endif
 }
 
+// The value of FROZENMM_CPU, empty when it is not set.
+inline std::string wanted() {
+  const char* value = std::getenv("FROZENMM_CPU");
+  const std::string name = value ? value : "";
+  STD_TORCH_CHECK(name.empty() || name == "base" || name == "avx2" || name == "avx512" || name == "amx",
+                  "FROZENMM_CPU must be base, avx2, avx512 or amx, got ", name);
+  return name;
+}
+
 inline Level level() {
-  static const Level chosen = [] {
-    const Level found = detect();
-    const char* wanted = std::getenv("FROZENMM_CPU");
-    if (wanted == nullptr) return found;
-    if (std::strcmp(wanted, "base") == 0) return Level::base;
-    if (std::strcmp(wanted, "avx2") == 0 && found != Level::base) return Level::avx2;
-    return found;
-  }();
-  return chosen;
+  static const Level found = detect();
+  const std::string name = wanted();
+  if (name == "base") return Level::base;
+  if (name == "avx2" && found == Level::avx512) return Level::avx2;
+  return found;
 }
 
 }  // namespace frozenmm::cpu

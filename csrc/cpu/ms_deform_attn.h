@@ -29,18 +29,20 @@ struct Problem {
   void* grad_reference;        // [batch, queries, heads, levels, reference_size] or null: shares of the heads
 };
 
-// One piece of work: some queries and channels of one head. Pieces write disjoint memory.
+// One piece of work: some queries and channels of some heads. Pieces write disjoint memory.
 struct Slice {
-  int64_t image, head;
+  int64_t image;
+  int64_t first_head, end_head;  // one head, but for a forward that is not packed
   int64_t first_query, end_query;
   int64_t first_channel, end_channel;
-  bool packed;        // copy the head's values into one dense block first
-  bool point_grads;   // backward: write the gradients of locations and weights (needs all channels)
-  bool value_grads;   // backward: write the gradient of the values (needs all queries)
+  bool packed;               // forward: copy the head's values into one dense block first
+  bool point_grads = false;  // backward: write the gradients of locations and weights (needs all channels)
+  bool value_grads = false;  // backward: write the gradient of the values (needs all queries)
 };
 
 struct Kernels {
   const char* name;
+  bool (*reads_tensor)(const Problem&);            // whether a forward can do without packing
   bool (*forward)(const Problem&, const Slice&);   // false: out of memory
   bool (*backward)(const Problem&, const Slice&);
 };

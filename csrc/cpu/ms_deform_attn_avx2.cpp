@@ -1,5 +1,5 @@
 #include "ms_deform_attn_kernel.h"
 
 namespace frozenmm::deform {
-extern const Kernels kernels_avx2{"avx2", ::forward, ::backward};
+extern const Kernels kernels_avx2{"avx2", ::reads_tensor, ::forward, ::backward};
 }  // namespace frozenmm::deform

@@ -17,22 +17,25 @@ inline void fetch(const T* p, int64_t count) {
     __builtin_prefetch(line + byte, WRITE);
 }
 
-// sum over samples and corners of weight * row, for NV vectors of channels. Rows are of type T; DIRECT: in the tensor.
-template <class R, int NV, bool DIRECT, class T>
-inline void gather(const Samples<typename R::Scalar>& s, const T* rows, const T* zero_row, typename R::Scalar* out) {
+// sum over samples and corners of weight * row, for NV vectors of channels; rows are of type T.
+template <class R, int NV, class T>
+inline void gather(const Corners<typename R::Scalar>* block, int count, typename R::Scalar* out) {
   constexpr int SETS = NV <= 2 ? 4 : NV <= 4 ? 2 : 1;  // independent sums hide the latency of the additions
   typename R::V sum[SETS][NV];
   for (int k = 0; k < SETS; ++k)
     for (int v = 0; v < NV; ++v) sum[k][v] = R::set(0);
-  for (int i = 0; i < s.count; ++i) {
+  for (int left = count; left > 0; ++block, left -= kPad) {
+    const Corners<typename R::Scalar>& corners = *block;
+    const int live = left < kPad ? left : kPad;
+    for (int lane = 0; lane < live; ++lane) {
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      const int32_t offset = s.offset[c][i];
-      const T* row = DIRECT && offset == s.outside ? zero_row : rows + offset;
-      const auto weight = R::set(s.weight[c][i]);
+      for (int c = 0; c < 4; ++c) {
+        const T* row = static_cast<const T*>(corners.row[c][lane]);
+        const auto weight = R::set(corners.weight[c][lane]);
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v)
-        sum[c % SETS][v] = R::fma(weight, load_row<R>(row + v * R::W, R::W), sum[c % SETS][v]);
+        for (int v = 0; v < NV; ++v)
+          sum[c % SETS][v] = R::fma(weight, load_row<R>(row + v * R::W, R::W), sum[c % SETS][v]);
+      }
     }
   }
   for (int v = 0; v < NV; ++v) {
@@ -51,17 +54,19 @@ inline void scatter(const Samples<typename R::Scalar>& s, const typename R::Scal
   typename R::V g[NV];
   for (int v = 0; v < NV; ++v) g[v] = R::load(grad + v * R::W);
   for (int i = 0; i < s.count; ++i) {
+    const Corners<C>& corners = s.corners[0][i / kPad];
+    const int lane = i % kPad;
     typename R::V dot[4];
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
-      const int64_t offset = s.offset[c][i];
+      const int64_t offset = corners.offset[c][lane];
       if (POINTS) {
         dot[c] = R::mul(g[0], R::load(rows + offset));
 #pragma GCC unroll 8
         for (int v = 1; v < NV; ++v) dot[c] = R::fma(g[v], R::load(rows + offset + v * R::W), dot[c]);
       }
       if (VALUES) {
-        const auto weight = R::set(s.weight[c][i]);
+        const auto weight = R::set(corners.weight[c][lane]);
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) {
           C* target = grad_rows + offset + v * R::W;
@@ -80,23 +85,19 @@ inline void scatter(const Samples<typename R::Scalar>& s, const typename R::Scal
   }
 }
 
-// Calls `step(constant NV, first channel)` for blocks of at most MAX vectors until `channels` are covered.
+// Calls `step(constant NV, first channel)` for blocks of 8 (if MAX is 8), 4, 2 or 1 vectors until `channels` are covered.
 template <int N> struct Constant { static constexpr int value = N; };
 
 template <int MAX, class Step>
 inline void for_blocks(int64_t channels, int width, const Step& step) {
   for (int64_t at = 0; at < channels;) {
     const int64_t left = (channels - at) / width;
-    const int take = static_cast<int>(left < MAX ? left : MAX);
+    const int take = MAX == 8 && left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
     switch (take) {
       case 1: step(Constant<1>(), at); break;
       case 2: step(Constant<2>(), at); break;
-      case 3: step(Constant<3>(), at); break;
       case 4: step(Constant<4>(), at); break;
-      case 5: step(Constant<(MAX > 4 ? 5 : 4)>(), at); break;
-      case 6: step(Constant<(MAX > 4 ? 6 : 4)>(), at); break;
-      case 7: step(Constant<(MAX > 4 ? 7 : 4)>(), at); break;
-      default: step(Constant<(MAX > 4 ? 8 : 4)>(), at); break;
+      default: step(Constant<MAX>(), at); break;
     }
     at += static_cast<int64_t>(take) * width;
   }

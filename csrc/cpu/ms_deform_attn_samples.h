@@ -24,17 +24,31 @@ struct Arena {
   }
 };
 
+// The corners (y0,x0) (y0,x1) (y1,x0) (y1,x1) of kPad samples: their rows, and attention times bilinear weight. One block,
+// so that a loop over samples needs one pointer for all of it.
+template <class C>
+struct alignas(64) Corners {
+  C weight[4][kPad];
+  const void* row[4][kPad];  // forward
+  int32_t offset[4][kPad];   // backward, where a row of values and one of gradients lie alike
+};
+
+// Where the rows of one head are.
+struct Rows {
+  const void* first;
+  const void* zeros;      // stands for all that are outside their map
+  int32_t stride;         // elements between two rows
+  int32_t outside;        // offset of `zeros`, above all others; used by the backward only
+};
+
 // Samples of one query and head, one array per quantity.
 template <class C>
 struct Samples {
-  int count;
+  int count, blocks;
   int points;
-  int32_t stride;                       // elements between two rows
-  int32_t outside;                      // offset that stands for "no such row"
   C *width, *height;                    // of the sample's map
   int32_t *columns, *start, *lookup;    // map width, first row, index of its reference point
-  int32_t* offset[4];                   // of the corners (y0,x0) (y0,x1) (y1,x0) (y1,x1)
-  C* weight[4];                         // attention times bilinear weight
+  Corners<C>* corners[2];               // [blocks]; two, so that those of a query are ready before they are needed
   C *fx, *fy;                           // fractions inside the cell
   C *attention;                         // 0 for a dropped sample
   C *probability;                       // softmax of the logits (fused form)
@@ -42,18 +56,18 @@ struct Samples {
   C *share[4];                          // gradients of the reference points by sample
 
   void carve(Arena& arena, int samples) {
-    count = samples;
     const int64_t n = round_up(samples, kPad);
+    count = samples, blocks = static_cast<int>(n / kPad);
     width = arena.take<C>(n), height = arena.take<C>(n);
     columns = arena.take<int32_t>(n), start = arena.take<int32_t>(n), lookup = arena.take<int32_t>(n);
-    for (int c = 0; c < 4; ++c) offset[c] = arena.take<int32_t>(n), weight[c] = arena.take<C>(n);
+    for (auto& c : corners) c = arena.take<Corners<C>>(blocks);
     fx = arena.take<C>(n), fy = arena.take<C>(n), attention = arena.take<C>(n), probability = arena.take<C>(n);
     sums = arena.take<C>(4 * n);
     for (int c = 0; c < 4; ++c) share[c] = arena.take<C>(n);
   }
 
-  void fill(const Problem& p, int32_t row_stride, int32_t outside_offset) {
-    points = static_cast<int>(p.points), stride = row_stride, outside = outside_offset;
+  void fill(const Problem& p) {
+    points = static_cast<int>(p.points);
     const int padded = static_cast<int>(round_up(count, kPad));
     for (int i = 0; i < padded; ++i) {
       const int level = i < count ? i / points : 0;
@@ -117,13 +131,15 @@ inline void positions(const Samples<typename F::Scalar>& s, const typename F::Sc
   py = F::sub(F::mul(F::fma(F::mul(y, step), rh, ry), h), half);
 }
 
-// Fills offsets, weights, fractions and attention of all samples of one query.
-template <class F, int REF>
-inline void prepare(const Samples<typename F::Scalar>& s, const typename F::Scalar* xy,
-                    const typename F::Scalar* attention, const typename F::Scalar* reference, int levels) {
+// Fills the corners of all samples of one query: addresses of rows of numbers of SIZE bytes, or (SIZE 0) their offsets and
+// what the gradients of the samples need.
+template <class F, int REF, int SIZE>
+inline void prepare(const Samples<typename F::Scalar>& s, Corners<typename F::Scalar>* into, const Rows& rows,
+                    const typename F::Scalar* xy, const typename F::Scalar* attention,
+                    const typename F::Scalar* reference, int levels) {
   if (REF != 0) softmax<F>(attention, s.probability, s.count), attention = s.probability;
   const auto one = F::set(1), minus_one = F::set(-1), zero = F::set(0);
-  const auto no_cell = F::set_int(-1), outside = F::set_int(s.outside), stride = F::set_int(s.stride);
+  const auto no_cell = F::set_int(-1), outside = F::set_int(rows.outside), stride = F::set_int(rows.stride);
   for (int i = 0; i < s.count; i += F::W) {
     typename F::V px, py;
     positions<F, REF>(s, xy, reference, levels, i, px, py);
@@ -145,31 +161,39 @@ inline void prepare(const Samples<typename F::Scalar>& s, const typename F::Scal
     const auto bottom = F::less(F::add(F::to_float(y0), one), h);
     const auto row0 = F::add_int(F::load_int(s.start + i), F::add_int(F::mul_int(y0, columns), x0));
     const auto o00 = F::mul_int(row0, stride), o10 = F::mul_int(F::add_int(row0, columns), stride);
-    F::store_int(s.offset[0] + i, F::select_int(F::both(top, left), o00, outside));
-    F::store_int(s.offset[1] + i, F::select_int(F::both(top, right), F::add_int(o00, stride), outside));
-    F::store_int(s.offset[2] + i, F::select_int(F::both(bottom, left), o10, outside));
-    F::store_int(s.offset[3] + i, F::select_int(F::both(bottom, right), F::add_int(o10, stride), outside));
+    Corners<typename F::Scalar>& corners = into[i / kPad];
+    const int lane = i % kPad;
+    const typename F::M present[4] = {F::both(top, left), F::both(top, right), F::both(bottom, left),
+                                      F::both(bottom, right)};
+    const typename F::I offset[4] = {o00, F::add_int(o00, stride), o10, F::add_int(o10, stride)};
+    for (int c = 0; c < 4; ++c) {
+      if constexpr (SIZE == 0) F::store_int(corners.offset[c] + lane, F::select_int(present[c], offset[c], outside));
+      else F::template store_rows<SIZE>(corners.row[c] + lane, offset[c], present[c], rows.first, rows.zeros);
+    }
     const auto up = F::mul(a, gy), down = F::mul(a, fy);
-    F::store(s.weight[0] + i, F::mul(up, gx)), F::store(s.weight[1] + i, F::mul(up, fx));
-    F::store(s.weight[2] + i, F::mul(down, gx)), F::store(s.weight[3] + i, F::mul(down, fx));
-    F::store(s.fx + i, fx), F::store(s.fy + i, fy), F::store(s.attention + i, a);
+    F::store(corners.weight[0] + lane, F::mul(up, gx)), F::store(corners.weight[1] + lane, F::mul(up, fx));
+    F::store(corners.weight[2] + lane, F::mul(down, gx)), F::store(corners.weight[3] + lane, F::mul(down, fx));
+    if (SIZE == 0) F::store(s.fx + i, fx), F::store(s.fy + i, fy), F::store(s.attention + i, a);
   }
 }
 
 // Gradients of locations and attention (or offsets, logits and reference points) of one query from `s.sums`.
 template <class F, int REF>
-inline void point_gradients(const Samples<typename F::Scalar>& s, const typename F::Scalar* xy,
+inline void point_gradients(const Samples<typename F::Scalar>& s, int32_t no_row, const typename F::Scalar* xy,
                             const typename F::Scalar* reference, int levels, typename F::Scalar* grad_xy,
                             typename F::Scalar* grad_weights, bool shares) {
   using C = typename F::Scalar;
   const auto one = F::set(1), zero = F::set(0), step = F::set(static_cast<C>(0.5) / static_cast<C>(s.points));
-  const auto outside = F::set_int(s.outside);
+  const auto outside = F::set_int(no_row);
   auto mean = F::set(0);
   for (int i = 0; i < s.count; i += F::W) {
     const int live = s.count - i < F::W ? s.count - i : F::W;
     typename F::V d[4];
     F::load_quads(s.sums + 4 * i, d[0], d[1], d[2], d[3]);
-    for (int c = 0; c < 4; ++c) d[c] = F::select(F::less_int(F::load_int(s.offset[c] + i), outside), d[c], zero);
+    for (int c = 0; c < 4; ++c) {
+      const auto offset = F::load_int(s.corners[0][i / kPad].offset[c] + i % kPad);
+      d[c] = F::select(F::less_int(offset, outside), d[c], zero);
+    }
     const auto fx = F::load(s.fx + i), fy = F::load(s.fy + i), a = F::load(s.attention + i);
     const auto gx = F::sub(one, fx), gy = F::sub(one, fy);
     const auto upper = F::fma(gx, d[0], F::mul(fx, d[1])), lower = F::fma(gx, d[2], F::mul(fx, d[3]));

@@ -42,6 +42,11 @@ struct VecPortable {
   static void store_n(C* p, V x, int n) {
     for (int i = 0; i < (n < W ? n : W); ++i) p[i] = x[i];
   }
+  // Addresses of rows: `first` plus an offset in elements of SIZE bytes where `present`, else `absent`.
+  template <int SIZE>
+  static void store_rows(const void** to, I offset, M present, const void* first, const void* absent) {
+    for (int i = 0; i < W; ++i) to[i] = present[i] ? static_cast<const char*>(first) + int64_t{offset[i]} * SIZE : absent;
+  }
   static I load_int(const int32_t* p) { I r{}; for (int i = 0; i < W; ++i) r[i] = p[i]; return r; }
   static void store_int(int32_t* p, I x) { for (int i = 0; i < W; ++i) p[i] = static_cast<int32_t>(x[i]); }
   static void load_pairs(const C* p, int n, V& x, V& y) {
@@ -118,6 +123,18 @@ struct VecAvx2 {
   static void store(float* p, V x) { _mm256_storeu_ps(p, x); }
   static V load_n(const float* p, int n) { return n >= W ? load(p) : _mm256_maskload_ps(p, live(n)); }
   static void store_n(float* p, V x, int n) { n >= W ? store(p, x) : _mm256_maskstore_ps(p, live(n), x); }
+  template <int SIZE>
+  static void store_rows(const void** to, I offset, M present, const void* first, const void* absent) {
+    const I base = _mm256_set1_epi64x(reinterpret_cast<int64_t>(first));
+    const I other = _mm256_set1_epi64x(reinterpret_cast<int64_t>(absent)), chosen = _mm256_castps_si256(present);
+    for (int half = 0; half < 2; ++half) {
+      const __m128i o = half ? _mm256_extracti128_si256(offset, 1) : _mm256_castsi256_si128(offset);
+      const __m128i c = half ? _mm256_extracti128_si256(chosen, 1) : _mm256_castsi256_si128(chosen);
+      const I row = _mm256_add_epi64(base, _mm256_slli_epi64(_mm256_cvtepi32_epi64(o), SIZE == 8 ? 3 : SIZE == 4 ? 2 : 1));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 4 * half),
+                          _mm256_blendv_epi8(other, row, _mm256_cvtepi32_epi64(c)));
+    }
+  }
   static I load_int(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static void store_int(int32_t* p, I x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
   static void load_pairs(const float* p, int n, V& x, V& y) {
@@ -198,6 +215,16 @@ struct VecAvx512 {
   static void store(float* p, V x) { _mm512_storeu_ps(p, x); }
   static V load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(live(n), p); }
   static void store_n(float* p, V x, int n) { _mm512_mask_storeu_ps(p, live(n), x); }
+  template <int SIZE>
+  static void store_rows(const void** to, I offset, M present, const void* first, const void* absent) {
+    const I base = _mm512_set1_epi64(reinterpret_cast<int64_t>(first));
+    const I other = _mm512_set1_epi64(reinterpret_cast<int64_t>(absent));
+    for (int half = 0; half < 2; ++half) {
+      const __m256i o = half ? _mm512_extracti64x4_epi64(offset, 1) : _mm512_castsi512_si256(offset);
+      const I step = _mm512_slli_epi64(_mm512_cvtepi32_epi64(o), SIZE == 8 ? 3 : SIZE == 4 ? 2 : 1);
+      _mm512_storeu_si512(to + 8 * half, _mm512_mask_add_epi64(other, static_cast<__mmask8>(present >> 8 * half), base, step));
+    }
+  }
   static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
   static void store_int(int32_t* p, I x) { _mm512_storeu_si512(p, x); }
   static I ramp(int first, int step) {

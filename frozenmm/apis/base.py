@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from frozenmm.apis.image_sources import NamedImage, read_images
+from frozenmm.apis.video_files import AnnotatedVideos
 
 
 class Inferencer:
@@ -31,7 +32,7 @@ class Inferencer:
         Args:
             images: see `read_images`: path, folder, video, array, PIL picture, or a list of these.
             batch_size: images that go through the network together.
-            out_dir: write result files into this folder, see `write`.
+            out_dir: write result files into this folder, see `write`; a video also gives `NAME_overlay.mp4`.
             min_score: what scores below it is not drawn.
             channel_order: of arrays, `'rgb'` or `'bgr'`.
 
@@ -44,11 +45,22 @@ class Inferencer:
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1, got {batch_size}')
         source = read_images(images, channel_order=channel_order)
-        while batch := list(islice(source, batch_size)):
-            for image, result in zip(batch, self.predict(batch)):
-                if out_dir is not None:
-                    self.write(Path(out_dir), image, result, min_score=min_score)
-                yield image, result
+        videos = None if out_dir is None else AnnotatedVideos(Path(out_dir))
+        try:
+            while batch := list(islice(source, batch_size)):
+                for image, result in zip(batch, self.predict(batch)):
+                    if videos is not None:
+                        self.write(videos.folder, image, result, min_score=min_score)
+                        if image.frames_per_second:
+                            videos.add(image, self.draw_frame(image, result, min_score=min_score))
+                        else:
+                            videos.close()
+                    yield image, result
+            if videos is not None:
+                videos.close()
+        finally:
+            if videos is not None:
+                videos.discard()  # what is not complete by now, as after an error
 
     def predict(self, images: Sequence[NamedImage]) -> list[Any]:
         """Results of one batch, on the CPU."""
@@ -57,6 +69,10 @@ class Inferencer:
     def draw(self, image: NamedImage, result: Any, *, min_score: float = 0.0) -> np.ndarray:
         """(H', W', 3) uint8 RGB, the picture with its result."""
         raise NotImplementedError(f'{type(self).__name__} must define `draw`')
+
+    def draw_frame(self, image: NamedImage, result: Any, *, min_score: float = 0.0) -> np.ndarray:
+        """The same for a frame of an annotated video, whose frames should all have one size."""
+        return self.draw(image, result, min_score=min_score)
 
     def write(self, folder: Path, image: NamedImage, result: Any, *, min_score: float = 0.0) -> list[Path]:
         """Write the result files of one image, each complete or not at all; returns them."""

@@ -15,10 +15,11 @@ from torch import Tensor
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_sources import NamedImage
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
-from frozenmm.apis.result_files import overlay, segment_map, write_results
+from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import INFERENCERS
 from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
+from frozenmm.visualization.segment_map import segment_map
 
 TASKS: dict[str, tuple[str, ...]] = {
     'panoptic': ('panoptic', ), 'instance': ('instance', ), 'semantic': ('semantic', ),
@@ -117,6 +118,10 @@ class OpenVocabularyInferencer(Inferencer):
     def draw(self, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> np.ndarray:
         """(H', W', 3) uint8 RGB, the picture with its segments and a legend."""
         return overlay(image, result, self.vocabulary, min_score=min_score)
+
+    def draw_frame(self, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> np.ndarray:
+        """The picture with its segments, without a legend, whose height would change from frame to frame."""
+        return overlay(image, result, self.vocabulary, min_score=min_score, legend=False)
 
     def write(self, folder: Path, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> list[Path]:
         """Write the files of `write_results`."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -56,7 +58,8 @@ class EpisodicSegDataset(BaseDataset):
             that it shows; K one per image, with up to K of those it shows, drawn anew each time in training; None one
             per image with all of them.
         negatives: names of classes that the image does not show, added to every episode, drawn anew each time in
-            training.
+            training. There a class comes as often as it is shown, so that a name alone does not tell whether it is; a
+            test draws from all.
         pairs: `(stem of the image, class number)` to use instead of all pairs; needs `classes_per_episode=1`.
         count: keep this many episodes only, drawn with `seed`, so that every class comes equally often (a class with
             few images repeats them); all by default.
@@ -115,6 +118,7 @@ class EpisodicSegDataset(BaseDataset):
         Raises: as the class says.
         """
         shown = self.presence()
+        self._images_of = Counter(number for present in shown.values() for number in present)
         if self.pairs is not None:
             episodes = self._from_pairs(shown)
         elif self.classes_per_episode == 1:
@@ -168,11 +172,19 @@ class EpisodicSegDataset(BaseDataset):
         asked = list(results['asked'])
         if self.classes_per_episode is not None and len(asked) > self.classes_per_episode:
             asked = sorted(int(i) for i in rng.choice(asked, self.classes_per_episode, replace=False))
-        absent = [number for number in self.class_ids if number not in results['present']]
-        added = rng.choice(absent, min(self.negatives, len(absent)), replace=False) if absent else []
-        class_ids = [*asked, *(int(number) for number in added)]
+        class_ids = [*asked, *self._negatives(results['present'], rng)]
         results.update(class_ids=class_ids, class_names=self.names(class_ids), must_show=len(asked))
         return self.pipeline(results)
+
+    def _negatives(self, present: Sequence[int], rng: Any) -> list[int]:
+        """Numbers of classes that an image with these ones does not show."""
+        absent = [number for number in self.class_ids if number not in present
+                  and (self.test_mode or self._images_of[number])]
+        if not absent or not self.negatives:
+            return []
+        often = np.array([1 if self.test_mode else self._images_of[number] for number in absent], float)
+        drawn = rng.choice(absent, min(self.negatives, len(absent)), replace=False, p=often / often.sum())
+        return [int(number) for number in drawn]
 
     def _from_pairs(self, shown: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
         episodes = []

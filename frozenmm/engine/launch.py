@@ -6,19 +6,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from frozenmm.compat.checkpoint import trust_folder
 from frozenmm.compat.files import write_whole
 from frozenmm.engine.data_root import requested_data_root, use_data_root
+from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.engine.options import merge_options, parse_options
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
-                launcher: str = 'none') -> Config:
+                launcher: str = 'none', data: str | Path | None = None) -> Config:
     """A config with the command line's wishes worked in.
 
     Args:
@@ -27,15 +28,18 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
             `FROZENMM_DATA_ROOT`) points all data loaders at a folder in COCO layout.
         work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
         launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
+        data: test on another data set; see `use_data_set`.
 
     Raises:
         FileNotFoundError: no such config; the text lists the nearest names beside it.
-        ValueError: an option that the config does not have.
+        ValueError: an option that the config does not have; a data set that its model cannot take.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(_no_config(path))
     cfg = Config.fromfile(path)
+    if data is not None:
+        use_data_set(cfg, data)
     wishes = parse_options(options)
     root = requested_data_root(wishes)
     if root is not None:
@@ -61,6 +65,19 @@ def use_amp(cfg: Config) -> None:
         cfg.optim_wrapper.type = 'frozenmm.AutocastOptimWrapper'
     elif kind not in ('AmpOptimWrapper', 'frozenmm.AutocastOptimWrapper'):
         raise ValueError(f'--amp replaces type=\'OptimWrapper\', but the config uses {kind!r}; set the precision there')
+
+
+def use_tta(cfg: Config) -> None:
+    """Test-time augmentation as the config describes it (`tta_model`, `tta_pipeline`), in place.
+
+    Raises:
+        ValueError: it describes none.
+    """
+    if cfg.get('tta_model') is None or cfg.get('tta_pipeline') is None:
+        raise ValueError('--tta needs tta_model and tta_pipeline in the config; configs/_base_/tta/detection.py has '
+                         'them for detectors: add it to _base_')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
@@ -107,13 +124,13 @@ def run_training(runner: Runner) -> None:
         runner.train()
 
 
-def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None = None, show_count: int = 16,
+def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path | None = None, show_count: int = 16,
              out: str | Path | None = None) -> dict[str, float]:
     """Test a checkpoint.
 
     Args:
         cfg: the config.
-        checkpoint: its weights.
+        checkpoint: its weights; None for a model that has nothing to load, because every part of it is frozen.
         show_dir: draw predictions beside ground truth into this folder.
         show_count: number of images to draw.
         out: write the metrics to this JSON file.
@@ -123,22 +140,29 @@ def evaluate(cfg: Config, checkpoint: str | Path, *, show_dir: str | Path | None
 
     Raises:
         FileNotFoundError: no such checkpoint.
+        ValueError: no checkpoint for a model with trained parts.
     """
-    checkpoint = Path(checkpoint)
-    if not checkpoint.is_file():
-        near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
-        raise FileNotFoundError(f'there is no checkpoint {checkpoint.resolve()}; '
-                                f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
-    cfg.load_from = str(checkpoint)
+    if checkpoint is not None:
+        cfg.load_from = str(_existing(Path(checkpoint)))
     if show_dir is not None:
         hook = dict(type='frozenmm.BesideTruthHook', folder=str(show_dir), count=show_count)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
-    runner = build_runner(cfg, trusted=checkpoint.resolve().parent)
+    runner = build_runner(cfg, trusted=None if checkpoint is None else Path(checkpoint).resolve().parent)
+    if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
+        raise ValueError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
     with explained_registry_misses():
         metrics = runner.test()
     if out is not None:
         write_whole(out, json.dumps(metrics, indent=1))
     return metrics
+
+
+def _existing(checkpoint: Path) -> Path:
+    if not checkpoint.is_file():
+        near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
+        raise FileNotFoundError(f'there is no checkpoint {checkpoint.resolve()}; '
+                                f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
+    return checkpoint
 
 
 def check_not_empty(loader: DataLoader) -> None:

@@ -14,8 +14,8 @@ from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
 
 
-def label_counts(predicted: Tensor, truth: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Intersection and union of every class in one image.
+def label_counts(predicted: Tensor, truth: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Intersection, union and annotated pixels of every class in one image.
 
     Args:
         predicted: (H, W) labels.
@@ -23,7 +23,7 @@ def label_counts(predicted: Tensor, truth: Tensor, num_classes: int) -> tuple[Te
         num_classes: K.
 
     Returns:
-        (K,) and (K,) int64.
+        (K,), (K,) and (K,) int64.
 
     Raises:
         ValueError: sizes differ.
@@ -39,8 +39,8 @@ def label_counts(predicted: Tensor, truth: Tensor, num_classes: int) -> tuple[Te
     def histogram(labels: Tensor) -> Tensor:
         return torch.bincount(labels, minlength=num_classes + 1)[:num_classes]
 
-    both = histogram(predicted[predicted == truth])
-    return both, histogram(predicted) + histogram(truth) - both
+    both, annotated = histogram(predicted[predicted == truth]), histogram(truth)
+    return both, histogram(predicted) + annotated - both, annotated
 
 
 @METRICS.register_module()
@@ -54,8 +54,8 @@ class SemanticIoU(BaseMetric):
         train_vocabulary: adds results for classes of `vocabulary` that share a word with it (seen) and for all others.
         collect_device, prefix: see mmengine's `BaseMetric`.
 
-    Results in percent: `mIoU`, and `mIoU_seen` and `mIoU_unseen`. A class that occurs neither in annotations nor in
-    predictions takes no part; NaN where no class does.
+    Results in percent: `mIoU`, `mIoU_seen`, `mIoU_unseen`, and `fwIoU`, the mean weighted with the annotated pixels of
+    each class. A class that occurs neither in annotations nor in predictions takes no part; NaN where no class does.
     """
 
     default_prefix = 'semantic'
@@ -88,9 +88,9 @@ class SemanticIoU(BaseMetric):
             counts = label_counts(predicted, truth.to(predicted.device), self.num_classes)
             self.results.append(tuple(count.cpu().numpy() for count in counts))
 
-    def compute_metrics(self, results: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[np.ndarray, ...]]) -> dict[str, float]:
         """Mean IoU over all images."""
-        intersection, union = (np.sum([result[part] for result in results], axis=0) for part in (0, 1))
+        intersection, union, annotated = (np.sum([result[part] for result in results], axis=0) for part in range(3))
         groups = {'': np.ones(len(union), bool)}
         if self.seen is not None:
             groups |= {'_seen': self.seen, '_unseen': ~self.seen}
@@ -99,6 +99,8 @@ class SemanticIoU(BaseMetric):
             used = chosen & (union > 0)
             metrics[f'mIoU{suffix}'] = float(100 * (intersection[used] / union[used]).mean()) if used.any() \
                 else float('nan')
+        metrics['fwIoU'] = float(100 * (annotated * intersection / np.maximum(union, 1)).sum() / annotated.sum()) \
+            if annotated.any() else float('nan')
         MMLogger.get_current_instance().info(', '.join(f'{key} {value:.2f}' for key, value in metrics.items()))
         return metrics
 

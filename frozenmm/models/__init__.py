@@ -6,6 +6,7 @@ from frozenmm.compat import explained
 
 # image vectors in text space
 from frozenmm.foundation.conse import ConSE
+from frozenmm.foundation.conse_tower import ConSETower
 
 # frozen depth networks
 from frozenmm.foundation.depth_networks import HFDepth, LeReS, LightDepth

@@ -90,7 +90,7 @@ def covered_area(masks: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Share (B, Q, *size) of every cell that masks (B, Q, h, w) of 0 and 1 cover."""
     if masks.numel() == 0:
         return masks.new_zeros((*masks.shape[:2], *size))
-    return F.adaptive_avg_pool2d(masks.flatten(0, 1)[:, None], tuple(size)).view(*masks.shape[:2], *size)
+    return F.adaptive_avg_pool2d(masks.flatten(0, 1)[:, None], (size[0], size[1])).view(*masks.shape[:2], *size)
 
 
 def _weighted_mean(features: Tensor, weights: Tensor, eps: float) -> Tensor:

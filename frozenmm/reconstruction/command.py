@@ -101,7 +101,7 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
                       tracks=TrackSettings(radial=bool(values['radial']))),
         every=_number(values, 'every', int), mesh=bool(values['mesh']), depth_only=bool(values['depth_only']),
         known=KnownCamera(_number(values, 'focal_px', float),
-                          None if values['poses'] is None else read_tum(str(values['poses'])),
+                          None if values['poses'] is None else read_tum(str(values['poses']))[1],
                           _number(values, 'metric_scale', float)),
         voxel_size=_number(values, 'voxel_size', float), min_faces=_number(values, 'min_faces', int) or 0)
     return reconstruct(source, out, maps, settings=settings, mask=mask, report=report or ProgressLine())

@@ -17,20 +17,50 @@ from frozenmm.reconstruction.motions import quaternion_rotation, rotation_quater
 
 def write_ply(path: Path, mesh: Mesh) -> Path:
     """A coloured mesh, or a point cloud where it has no faces, as binary little-endian PLY."""
-    vertices = np.zeros(len(mesh.vertices), dtype=[('xyz', '<f4', 3), ('rgb', 'u1', 3)])
+    vertices, faces = _ply_arrays(len(mesh.vertices), len(mesh.faces))
     vertices['xyz'], vertices['rgb'] = mesh.vertices, mesh.colours
-    faces = np.zeros(len(mesh.faces), dtype=[('count', 'u1'), ('index', '<i4', 3)])
     faces['count'] = 3
     if len(faces):
         faces['index'] = mesh.faces
-    header = ['ply', 'format binary_little_endian 1.0', f'element vertex {len(vertices)}',
-              *(f'property float {axis}' for axis in 'xyz'),
-              *(f'property uchar {colour}' for colour in ('red', 'green', 'blue'))]
-    if len(faces):
-        header += [f'element face {len(faces)}', 'property list uchar int vertex_indices']
-    text = '\n'.join([*header, 'end_header', '']).encode()
+    text = _ply_header(len(vertices), len(faces)).encode()
     write_whole(path, text + vertices.tobytes() + faces.tobytes())
     return path
+
+
+def read_ply(path: Path) -> Mesh:
+    """A mesh or point cloud from a PLY file that `write_ply` made.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another layout (other programs' PLY files open with trimesh), or an incomplete file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no file {path.resolve()}')
+    header, _, body = path.read_bytes().partition(b'end_header\n')
+    lines = header.decode('ascii', errors='replace').splitlines()
+    counts = {line.split()[1]: int(line.split()[2]) for line in lines if line.startswith('element')}
+    wanted = _ply_header(counts.get('vertex', 0), counts.get('face', 0)).partition('end_header')[0].splitlines()
+    vertices, faces = _ply_arrays(counts.get('vertex', 0), counts.get('face', 0))
+    if lines != wanted or len(body) != vertices.nbytes + faces.nbytes:
+        raise ValueError(f'{path} is no complete PLY file of this package; open those of other programs with trimesh')
+    vertices = np.frombuffer(body[:vertices.nbytes], vertices.dtype)
+    faces = np.frombuffer(body[vertices.nbytes:], faces.dtype)
+    return Mesh(vertices['xyz'].copy(), faces['index'].astype(np.int64), vertices['rgb'].copy())
+
+
+def _ply_arrays(vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Empty records of so many vertices and faces."""
+    return (np.zeros(vertices, dtype=[('xyz', '<f4', 3), ('rgb', 'u1', 3)]),
+            np.zeros(faces, dtype=[('count', 'u1'), ('index', '<i4', 3)]))
+
+
+def _ply_header(vertices: int, faces: int) -> str:
+    lines = ['ply', 'format binary_little_endian 1.0', f'element vertex {vertices}',
+             *(f'property float {axis}' for axis in 'xyz'),
+             *(f'property uchar {colour}' for colour in ('red', 'green', 'blue'))]
+    if faces:
+        lines += [f'element face {faces}', 'property list uchar int vertex_indices']
+    return '\n'.join([*lines, 'end_header', ''])
 
 
 def write_depth(folder: Path, names: Sequence[str], depth: np.ndarray) -> list[Path]:
@@ -67,8 +97,8 @@ def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None
     return path
 
 
-def read_tum(path: str | Path) -> np.ndarray:
-    """Camera-to-world poses (F, 4, 4) from lines `time tx ty tz qx qy qz qw`; `#` begins a comment.
+def read_tum(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Times (F, ) and camera-to-world poses (F, 4, 4) from lines `time tx ty tz qx qy qz qw`; `#` begins a comment.
 
     Raises:
         FileNotFoundError: no such file.
@@ -91,7 +121,7 @@ def read_tum(path: str | Path) -> np.ndarray:
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     unit = torch.from_numpy(np.stack((w, x, y, z), 1) / length)
     poses[:, :3, :3], poses[:, :3, 3] = quaternion_rotation(unit).numpy(), values[:, 1:4]
-    return poses
+    return values[:, 0], poses
 
 
 def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, focal_px: float,

@@ -252,3 +252,17 @@ def test_a_typed_vocabulary_has_classes_and_synonyms():
         parse_vocabulary('cat,,dog')
     with pytest.raises(FileNotFoundError, match='no vocabulary file'):
         parse_vocabulary('nothing.txt')
+
+
+def test_the_detections_of_supervision_take_the_results(inferencer):
+    supervision = pytest.importorskip('supervision')
+    sample = inferencer(picture())[0]
+    found = supervision.Detections.from_mmdetection(sample)
+    truth = sample.pred_instances
+    assert len(found) == len(truth) > 0
+    assert found.mask.dtype == bool and found.mask.shape == (len(truth), 48, 80)
+    assert np.array_equal(found.mask, truth.masks.numpy()) and np.array_equal(found.class_id, truth.labels.numpy())
+    names = [sample.classes[index] for index in found.class_id]
+    drawn = supervision.MaskAnnotator().annotate(picture().copy(), found)
+    drawn = supervision.LabelAnnotator().annotate(drawn, found, labels=names)
+    assert drawn.shape == (48, 80, 3) and (drawn != picture()).any()

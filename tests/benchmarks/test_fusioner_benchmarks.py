@@ -41,7 +41,7 @@ def test_the_cache_benchmark_gives_speed_and_bound(tmp_path):
 def test_the_speed_benchmark_checks_the_masks_of_the_loop(tmp_path):
     rows = script('fusioner_speed').main(['--small', '--classes', '3', '--loop-classes', '2', '--chunk', '2', '--out',
                                           str(tmp_path / 'r.json')])
-    assert set(rows) == {'loop', 'loop, text cached', 'per_class', 'joint', 'difference'}
+    assert set(rows) == {'loop', 'loop, short texts', 'loop, text cached', 'per_class', 'joint', 'difference'}
     assert rows['difference'] < 1e-3
 
 

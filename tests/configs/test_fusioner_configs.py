@@ -150,6 +150,8 @@ def resize(node: object, side: int) -> None:
         for key in 'scale', 'crop_size':
             if key in node:
                 node[key] = (side, side)
+        if str(node.get('type')).endswith('FusionerAugmentation'):
+            node['size'] = side
         for value in node.values():
             resize(value, side)
     elif isinstance(node, list):

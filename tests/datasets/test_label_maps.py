@@ -62,7 +62,7 @@ def test_class_255_is_a_class_among_847(tmp_path):
     from frozenmm.evaluation.semantic_iou import label_counts
     write(tmp_path, labels(255, 300, 846, 65535, kind=np.uint16))
     truth = torch.from_numpy(load(tmp_path)['gt_seg_map'])
-    both, union = label_counts(torch.tensor([[255, 300, 1, 255]] * 3), truth, 847)
+    both, union, _ = label_counts(torch.tensor([[255, 300, 1, 255]] * 3), truth, 847)
     assert both[255] == 3 and union[255] == 3 and both[300] == 3 and both[846] == 0 and union[846] == 3
 
 

@@ -31,6 +31,8 @@ def test_iou_by_hand_over_two_images_and_with_ignored_pixels():
     found = evaluate([sample([0, 0, 1, 1], [0, 1, 1, 255]), sample([1, 0], [0, 0], 'data')])
     cat, dog = 2 / 4, 1 / 3
     assert found['semantic/mIoU'] == pytest.approx(100 * (cat + dog) / 2)
+    # of the five annotated pixels three show cats
+    assert found['semantic/fwIoU'] == pytest.approx(100 * (3 * cat + 2 * dog) / 5)
 
 
 def test_seen_and_unseen_are_averaged_apart():
@@ -41,7 +43,7 @@ def test_seen_and_unseen_are_averaged_apart():
 
 
 def test_predictions_outside_the_vocabulary_are_wrong_but_no_class():
-    intersection, union = label_counts(torch.tensor([[7, -1, 0]]), torch.tensor([[0, 0, 0]]), 2)
+    intersection, union, _ = label_counts(torch.tensor([[7, -1, 0]]), torch.tensor([[0, 0, 0]]), 2)
     assert intersection.tolist() == [1, 0] and union.tolist() == [3, 0]
 
 

@@ -116,7 +116,7 @@ def test_weights_of_another_trunk_are_refused(tmp_path):
     path = tmp_path / 'head.safetensors'
     torch.manual_seed(0)
     state = DemoSAMHead(**DEMO['model']).state_dict()
-    save_checkpoint_file(path, state, dict(base_models={'EfficientNet-Lite0': dict(fingerprint='0' * 16)}))
+    save_checkpoint_file(path, state, dict(base_models={'EfficientNet-Lite0': '0' * 16}))
     with pytest.raises(ValueError, match=r'trained on the frozen network EfficientNet-Lite0 \(fingerprint 0{16}\)'):
         DemoSAMTower(path, model=DEMO['model'], trunk='random')
     save_checkpoint_file(path, state, {})

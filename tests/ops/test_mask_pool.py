@@ -92,6 +92,25 @@ def test_soft_rule_weighs_by_the_sigmoid_and_passes_gradcheck():
                                     (features.requires_grad_(), logits.requires_grad_()))
 
 
+def test_area_rule_weighs_a_cell_by_what_the_mask_covers_of_it():
+    features = torch.tensor([[[[1.0, 10.0], [100.0, 1000.0]]]])
+    logits = torch.full((1, 2, 8, 8), -1.0)
+    logits[0, 0, :2, 2:6] = 1  # four of sixteen pixels in each upper cell
+    logits[0, 1, 7, 7] = 1  # one pixel: too small for the hard rule, whose resized logit is negative
+    pooled = mask_pool(features, logits, rule='area')
+    torch.testing.assert_close(pooled[0, :, 0], torch.tensor([5.5, 1000.0]), atol=1e-3, rtol=1e-5)
+    assert (mask_pool(features, logits)[0, 1] == 0).all()
+    assert (mask_pool(features, -logits.abs(), rule='area') == 0).all()
+
+
+def test_area_rule_passes_gradcheck_and_stops_at_the_masks():
+    features, logits = _case(3, dtype=torch.float64)
+    features, logits = features.requires_grad_(), logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: mask_pool(x, logits, rule='area'), (features, ))
+    mask_pool(features, logits, rule='area').sum().backward()
+    assert logits.grad is None
+
+
 def test_no_images_or_queries_give_empty_results(implementation):  # noqa: F811
     assert mask_pool(torch.rand(0, 3, 4, 5), torch.rand(0, 2, 8, 8)).shape == (0, 2, 3)
     assert mask_pool(torch.rand(2, 3, 4, 5), torch.rand(2, 0, 8, 8)).shape == (2, 0, 3)

@@ -92,7 +92,7 @@ def test_any_number_of_levels_and_points_agrees(shapes: tuple[tuple[int, int], .
 
 
 @native
-@pytest.mark.parametrize('queries', [1, 40], ids=['few queries read the tensor', 'many queries pack it'])
+@pytest.mark.parametrize('queries', [1, 60], ids=['few queries read the tensor', 'many queries pack it'])
 def test_both_ways_of_reading_values_agree_with_the_torch_path(queries: int) -> None:
     case = make_case(shapes=((30, 30), ), queries=queries, points=40, channels=32)
     assert_near(OPS.ms_deform_attn(*case.plain), definition._forward(*case.plain), 2e-5)
@@ -247,6 +247,20 @@ def test_results_have_the_same_bits_for_any_number_of_threads(heads: int, channe
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other))
+
+
+@native
+def test_few_queries_of_a_large_map_have_the_same_bits_for_any_number_of_threads() -> None:
+    case = make_case(batch=1, shapes=((100, 100), (50, 50)), heads=8, channels=32, queries=100)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(OPS.ms_deform_attn(*case.plain))
+    finally:
+        torch.set_num_threads(before)
+    assert_near(results[0], definition._forward(*case.plain), 2e-5)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 # ------------------------------------------------------------------------------------------- instruction sets

@@ -3,49 +3,27 @@
 Label maps: PNG, rank of the COCO category from 1, 0 background. Another fold: `train_dataloader.dataset.fold`, and
 `val_dataloader` and `test_dataloader` likewise. The official test: `test='first1000'`.
 """
-meta_keys = ('img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
-             'flip_direction', 'class_names', 'class_ids')
+_base_ = 'episodes.py'
+
+coco = dict(type='frozenmm.COCO20iDataset', fold=0, data_root='data/coco')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='frozenmm.LoadEpisodeMap'),
-    dict(type='RandomResize', scale=(224, 224), ratio_range=(1.0, 1.5), keep_ratio=False),
-    dict(type='RandomCrop', crop_size=(224, 224)),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs', meta_keys=meta_keys)
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(224, 224), keep_ratio=False),
-    dict(type='frozenmm.LoadEpisodeMap'),
-    dict(type='PackSegInputs', meta_keys=meta_keys)
+    dict(type='frozenmm.FusionerAugmentation', size=224, colour=0.2, degrees=10),  # weaker than on PASCAL
+    dict(type='frozenmm.PackEpisode')
 ]
 train_dataloader = dict(
-    batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='frozenmm.COCO20iDataset',
-        fold=0,
+        coco,
         split='train',
-        data_root='data/coco',
         data_prefix=dict(img_path='train2014', seg_map_path='annotations/train2014'),
         pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='frozenmm.COCO20iDataset',
-        fold=0,
+        coco,
         split='test',
         test='balanced1000',
-        data_root='data/coco',
-        data_prefix=dict(img_path='val2014', seg_map_path='annotations/val2014'),
-        test_mode=True,
-        pipeline=test_pipeline))
+        data_prefix=dict(img_path='val2014', seg_map_path='annotations/val2014')))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='frozenmm.EpisodicIoUMetric', num_classes=81)
+val_evaluator = dict(num_classes=81)
 test_evaluator = val_evaluator

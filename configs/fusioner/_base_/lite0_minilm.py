@@ -1,27 +1,37 @@
-"""A small Fusioner over the embedded pair EfficientNet-Lite0 and MiniLM, for a CPU; features are cached on disk."""
+"""A small Fusioner over the embedded pair EfficientNet-Lite0 and MiniLM, for a CPU; features are cached on disk.
+
+The pair shares no space of its own, and a few dozen names do not teach one: ConSE lends one, made of what the image
+network knows about ImageNet's classes and what the text network says about their names. Its cosine with a name is the
+start, the fusion learns to correct it.
+"""
 _base_ = 'fusioner.py'
 
 model = dict(
-    data_preprocessor=dict(
-        mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0], size=(256, 256)),
+    data_preprocessor=dict(mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0], size=(320, 320)),
     backbone=dict(
         model=dict(
             _delete_=True,
             type='frozenmm.CachedTower',
-            folder='cache/features/lite0',
+            folder='cache/features/lite0_conse',
             quota_gb=4.0,
-            tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res4', 'res5']))),
+            tower=dict(
+                type='frozenmm.ConSETower',
+                text=dict(type='frozenmm.MiniLMTextTower'),
+                out_maps=['res5', 'text']))),
     decode_head=dict(
-        in_channels=[112, 320],
+        in_channels=[320, 384],
+        shared_map=1,
+        frozen_similarity=20.0,
         text=dict(_delete_=True, type='frozenmm.MiniLMTextTower'),
         channels=128,
         num_layers=2,
         num_heads=4,
         templates='vild14',
         decoder=dict(type='frozenmm.LightFusionerDecoder'),
-        mask_stride=4))
+        mask_stride=8,
+        loss_decode=dict(dice_weight=2.0)))
 
-train_cfg = dict(max_iters=1500, val_interval=1500)
+train_cfg = dict(max_iters=300, val_interval=300)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
-custom_hooks = [dict(type='frozenmm.WarmupCosineHook', lr=(1e-3, 1e-5), weight_decay=(0.05, 0.05), warmup=100)]
-default_hooks = dict(checkpoint=dict(interval=1500))
+custom_hooks = [dict(type='frozenmm.WarmupCosineHook', lr=(1e-3, 1e-5), weight_decay=(0.05, 0.05), warmup=30)]
+default_hooks = dict(checkpoint=dict(interval=300))

@@ -13,6 +13,7 @@ from typing import IO
 from mmengine.logging import print_log
 
 from frozenmm.compat.fetch import fetch, file_digest, offline
+from frozenmm.compat.files import whole_file
 from frozenmm.datasets.progress import Progress
 
 
@@ -181,8 +182,5 @@ def _inside(target: Path, name: str, archive: Path) -> Path:
 
 
 def _write(path: Path, opened: Callable[[], IO[bytes]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    with opened() as source, part.open('wb') as out:
+    with opened() as source, whole_file(path) as part, part.open('wb') as out:
         shutil.copyfileobj(source, out, 1 << 20)
-    part.replace(path)

@@ -134,7 +134,7 @@ class LightDepth(DepthNetwork):
             return build_network(build, weights, None, name='LightDepth')
         path = shipped_file() if weights is None else Path(weights).expanduser()
         content = load_checkpoint_file(path)
-        bases = {base['name']: base['fingerprint'] for base in content.get('meta', {}).get('base_models', [])}
+        bases = dict(content.get('meta', {}).get('base_models', {}))
         if tower.fingerprint not in bases.values():
             raise ValueError(f'{path} was trained on the frozen networks {bases}, but this one is {tower.name} '
                              f'({tower.fingerprint}); use the weights package that docs/setup.md names')

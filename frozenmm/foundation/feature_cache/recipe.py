@@ -12,7 +12,7 @@ from frozenmm.foundation.image_tower import ImageTower
 
 LAYOUT = 1
 """Version of the files; another one is refused."""
-_WITHOUT_INFLUENCE = {'training', 'gradient', 'compile_network', 'inner'}
+_WITHOUT_INFLUENCE = {'training', 'gradient', 'compile_network'}
 
 
 def recipe_of(tower: ImageTower, store: str = 'fp32') -> dict[str, object]:
@@ -23,18 +23,25 @@ def recipe_of(tower: ImageTower, store: str = 'fp32') -> dict[str, object]:
         store: type of the stored numbers, `'fp32'`, `'bf16'` or `'fp16'`.
 
     Returns:
-        Plain data: class, network, fingerprint of the weights, precision and every option that the tower keeps.
+        Plain data: class, network, fingerprint of the weights, precision and every option that the tower keeps; below
+        `inner`, the same of a tower that it stands around.
 
     Raises:
         TypeError: the tower keeps an option that is no plain data.
     """
+    return {'layout': LAYOUT, 'store': store, **_options(tower)}
+
+
+def _options(tower: ImageTower) -> dict[str, object]:
     options = {key: _plain(value, f'{type(tower).__name__}.{key}') for key, value in vars(tower).items()
                if not key.startswith('_') and key not in _WITHOUT_INFLUENCE}
-    return {'layout': LAYOUT, 'tower': type(tower).__name__, 'network': tower.name, 'fingerprint': tower.fingerprint,
-            'precision': tower.precision, 'store': store, **options}
+    return {'tower': type(tower).__name__, 'network': tower.name, 'fingerprint': tower.fingerprint,
+            'precision': tower.precision, **options}
 
 
 def _plain(value: object, place: str) -> object:
+    if isinstance(value, ImageTower):
+        return _options(value)
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):

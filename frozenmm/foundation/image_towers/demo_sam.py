@@ -67,12 +67,12 @@ def build_demo_sam(weights: str | Path | None, sizes: Mapping[str, Any], *, trun
 def _check_trunk(path: Path, trunk: nn.Module, name: str) -> None:
     if path.suffix != '.safetensors' or not path.is_file():
         return  # a training checkpoint checks its tower itself; a missing file is told by `build_network`
-    base = load_checkpoint_file(path).get('meta', {}).get('base_models') or {}
-    wanted = {entry['fingerprint'] for entry in base.values()} if isinstance(base, Mapping) else set()
-    if wanted and fingerprint(trunk) not in wanted:
-        raise ValueError(f'the weights {path} of {name} were trained on the frozen network {", ".join(base)} '
-                         f'(fingerprint {", ".join(sorted(wanted))}), but the EfficientNet-Lite0 at hand has the '
-                         f'fingerprint {fingerprint(trunk)}; use the weights of the pinned package')
+    base = load_checkpoint_file(path).get('meta', {}).get('base_models')
+    if isinstance(base, Mapping) and base and fingerprint(trunk) not in base.values():
+        named = ', '.join(f'{key} (fingerprint {value})' for key, value in base.items())
+        raise ValueError(f'the weights {path} of {name} were trained on the frozen network {named}, but the '
+                         f'EfficientNet-Lite0 at hand has the fingerprint {fingerprint(trunk)}; use the weights of the '
+                         'pinned package')
 
 
 def _fold_trunk(network: nn.Module) -> nn.Module:
@@ -82,7 +82,7 @@ def _fold_trunk(network: nn.Module) -> nn.Module:
 
 @MODELS.register_module()
 class DemoSAMTower(ImageTower):
-    """Image features of the demonstration model: the map `'neck'` (128 channels, stride 8), where SAM's would stand.
+    """Image features of the demonstration model: the map `'neck'` (64 channels, stride 8), where SAM's would stand.
 
     Args:
         weights: file of the trained part; None for the shipped one; `'random'`.

@@ -51,11 +51,11 @@ class FourierPositions(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """Residual block: depthwise 5x5 convolution, norm, two linear layers with GELU between."""
+    """Residual block: depthwise 3x3 convolution, norm, two linear layers with GELU between."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.spread = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm = nn.LayerNorm(channels)
         self.mix = MLPBlock(channels, 2 * channels)
 
@@ -112,7 +112,7 @@ class Neck(nn.Module):
         heads: number of heads in them.
     """
 
-    def __init__(self, in_channels: Sequence[int] = TRUNK_CHANNELS, *, channels: int = 128, mask_channels: int = 64,
+    def __init__(self, in_channels: Sequence[int] = TRUNK_CHANNELS, *, channels: int = 64, mask_channels: int = 32,
                  depth: int = 2, heads: int = 8) -> None:
         super().__init__()
         widths = (mask_channels, channels, channels, channels)
@@ -184,7 +184,7 @@ class PromptDecoder(nn.Module):
         heads: number of heads in them.
     """
 
-    def __init__(self, channels: int = 128, mask_channels: int = 64, *, depth: int = 3, heads: int = 8) -> None:
+    def __init__(self, channels: int = 64, mask_channels: int = 32, *, depth: int = 3, heads: int = 8) -> None:
         super().__init__()
         self.tokens = nn.Embedding(1 + NUM_MASKS, channels)
         self.kinds = nn.Embedding(5, channels)
@@ -242,7 +242,7 @@ class DemoSAMHead(nn.Module):
         heads: attention heads.
     """
 
-    def __init__(self, channels: int = 128, mask_channels: int = 64, *, neck_depth: int = 2, decoder_depth: int = 3,
+    def __init__(self, channels: int = 64, mask_channels: int = 32, *, neck_depth: int = 2, decoder_depth: int = 3,
                  heads: int = 8) -> None:
         super().__init__()
         self.neck = Neck(channels=channels, mask_channels=mask_channels, depth=neck_depth, heads=heads)

@@ -14,7 +14,7 @@ from frozenmm.foundation.templates import resolve_templates
 from frozenmm.foundation.text_embeddings import text_embeddings
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource
 from frozenmm.registry import MODELS
-from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble
+from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble, with_void
 from frozenmm.segmentation.fc_clip.text_classifier import synonym_index, text_logits
 from frozenmm.segmentation.fc_clip.text_rows import TextRows, check_same_training, check_seen, things_of
 from frozenmm.segmentation.mask2former.decoder import mlp
@@ -49,17 +49,20 @@ class MaskClassifier(nn.Module):
         compat: the official arithmetic of the ensemble, see `geometric_ensemble`.
         frozen_log_scale: logarithm of the frozen branch's temperature; None takes the text tower's `logit_scale` (that
             of published CLIP models if it has none).
+        sharpness: see `with_void`; 1 officially.
     """
 
     def __init__(self, embed_channels: int, *, text_tower: TextTower | Mapping[str, object] | None = None,
                  train_vocabulary: VocabularySource | None = None, vocabulary: VocabularySource | None = None,
                  channels: int = 256, templates: str | Sequence[str] = 'vild14', alpha: float = 0.4, beta: float = 0.8,
                  ensemble: bool = True, ensemble_on_valid_mask: bool = False, compat: bool = False,
-                 frozen_log_scale: float | None = None) -> None:
+                 frozen_log_scale: float | None = None, sharpness: float = 1.0) -> None:
         super().__init__()
         for name, share in (('alpha', alpha), ('beta', beta)):
             if not 0 <= share <= 1:
                 raise ValueError(f'{name} is the frozen branch\'s share, 0 to 1; got {share}')
+        if not sharpness > 0:
+            raise ValueError(f'sharpness must be positive, got {sharpness}')
         self.class_embed = mlp(channels, channels, embed_channels)
         self.void_embedding = nn.Embedding(1, embed_channels)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
@@ -68,6 +71,7 @@ class MaskClassifier(nn.Module):
         self.alpha, self.beta, self.ensemble = alpha, beta, ensemble
         self.ensemble_on_valid_mask = ensemble_on_valid_mask
         self.compat = compat
+        self.sharpness = sharpness
         self.train_vocabulary = None if train_vocabulary is None else Vocabulary.read(train_vocabulary)
         self.vocabulary: Vocabulary | None = None
         # outside the module tree: the tower is frozen, and many uses never build it
@@ -217,11 +221,13 @@ class MaskClassifier(nn.Module):
             valid: (B, Q) bool, queries whose mask has a pixel on the frozen map.
         """
         if frozen_embeddings is None or not self.ensemble:
+            if self.sharpness != 1:
+                return with_void(class_logits[..., :-1], class_logits, sharpness=self.sharpness)
             return class_logits.float().log_softmax(-1)
         if self.compat and not self.ensemble_on_valid_mask:
             valid = None
         return geometric_ensemble(class_logits, self.frozen_logits(frozen_embeddings), self.rows.seen, alpha=self.alpha,
-                                  beta=self.beta, valid=valid, compat=self.compat)
+                                  beta=self.beta, valid=valid, compat=self.compat, sharpness=self.sharpness)
 
     # ------------------------------------------------------------------------------------------------ checkpoints
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:

@@ -8,7 +8,7 @@ EPS = 1e-8  # official; keeps the logarithm of an impossible class finite
 
 
 def geometric_ensemble(in_logits: Tensor, out_logits: Tensor, seen: Tensor, *, alpha: float = 0.4, beta: float = 0.8,
-                       valid: Tensor | None = None, compat: bool = False) -> Tensor:
+                       valid: Tensor | None = None, compat: bool = False, sharpness: float = 1.0) -> Tensor:
     """Log probabilities from both classifications: their geometric mean, weighted by whether a class was trained.
 
     Source: FC-CLIP equation 7. The default works in log space and is finite where the official product of powers
@@ -22,15 +22,35 @@ def geometric_ensemble(in_logits: Tensor, out_logits: Tensor, seen: Tensor, *, a
         beta: share of the frozen branch for unseen classes.
         valid: (B, Q) bool; where False the frozen branch has nothing to say and gets no share.
         compat: the official arithmetic, NaN included.
+        sharpness: see `with_void`.
 
     Returns:
         (B, Q, K+1) float32: log(P + 1e-8), void last; void's probability is that of the trained branch.
     """
     in_logits, out_logits = in_logits.float(), out_logits.float()
     mix = _official_mix if compat else _log_mix
-    mixed = mix(in_logits[..., :-1], out_logits, seen, alpha, beta, valid)
-    void = in_logits.softmax(-1)[..., -1:]
-    return torch.log(torch.cat([mixed.softmax(-1) * (1 - void), void], -1) + EPS)
+    return with_void(mix(in_logits[..., :-1], out_logits, seen, alpha, beta, valid), in_logits, sharpness=sharpness)
+
+
+def with_void(class_logits: Tensor, in_logits: Tensor, *, sharpness: float = 1.0) -> Tensor:
+    """Class probabilities from any logits, void as the trained branch has it.
+
+    A query is void in the panoptic result if void is more probable than every single class. So flat class
+    probabilities (few training images, the vectors of ConSE) make objects void even where the trained branch is sure
+    that there is one; a sharpness above 1 mends that.
+
+    Args:
+        class_logits: (B, Q, K).
+        in_logits: (B, Q, K+1) of the trained branch, void last.
+        sharpness: power that the class probabilities are raised to before they are normalised; 1 officially.
+
+    Returns:
+        (B, Q, K+1) float32: log(P + 1e-8), void last.
+    """
+    void = in_logits.float().softmax(-1)[..., -1:]
+    classes = (sharpness * class_logits.float().log_softmax(-1)).softmax(-1) if sharpness != 1 \
+        else class_logits.float().softmax(-1)
+    return torch.log(torch.cat([classes * (1 - void), void], -1) + EPS)
 
 
 def _log_mix(in_logits: Tensor, out_logits: Tensor, seen: Tensor, alpha: float, beta: float,

@@ -24,7 +24,8 @@ MODES = ('whole', 'slide')
 class OpenVocabularySegmentor(BaseSegmentor):
     """`FCCLIP` or `FrozenSeg` behind mmseg's interface.
 
-    Training works too: every class of the semantic map is one segment.
+    Training works too: every class of the semantic map is one segment. A checkpoint of the model alone, as mmdet trains
+    it, loads as well as one of this segmentor.
 
     Args:
         model: an `FCCLIP`, or its config. It normalises by this segmentor's data preprocessor.
@@ -50,6 +51,7 @@ class OpenVocabularySegmentor(BaseSegmentor):
             raise ValueError('test_cfg.mode=\'slide\' needs crop_size and stride, each (height, width)')
         self.model = model if isinstance(model, FCCLIP) else MODELS.build(dict(model))
         self.model.data_preprocessor = self.data_preprocessor
+        self._register_load_state_dict_pre_hook(_inner_names)
 
     @property
     def out_channels(self) -> int:
@@ -117,6 +119,14 @@ class OpenVocabularySegmentor(BaseSegmentor):
     def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:
         """See `FCCLIP._forward`."""
         return self.model(inputs, None, mode='tensor')
+
+
+def _inner_names(state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Give the keys of a checkpoint of the model alone the place that the model has here."""
+    names = [name for name in state if name.startswith(prefix)]
+    if not any(name.startswith(f'{prefix}model.') for name in names):
+        for name in names:
+            state[f'{prefix}model.{name.removeprefix(prefix)}'] = state.pop(name)
 
 
 def _flipped(maps: Tensor, sample: SegDataSample) -> Tensor:

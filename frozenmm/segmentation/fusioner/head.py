@@ -25,7 +25,8 @@ class FusionerHead(BaseDecodeHead):
     vocabulary. Labels are 0 for background and k + 1 for the k-th name.
 
     Args:
-        in_channels: width of the backbone's map, or widths of several, which are resized to the first and concatenated.
+        in_channels: width of the backbone's map, or widths of several, which are scaled to unit norm in every cell,
+            resized to the first and concatenated.
         text: config of a text tower, or a built one.
         vocabulary: classes asked for where a sample does not name its own; whatever `Vocabulary.read` understands.
         channels: width of the fusion.
@@ -42,8 +43,16 @@ class FusionerHead(BaseDecodeHead):
         in_index: which of the backbone's maps, or several; the last (several: all) by default.
         mask_stride: masks are computed on every mask_stride-th pixel, in training against the labels there, in a test
             resized. 1 is the official way; 4 saves most of the time and memory of a light decoder.
+        shared_map: place among the maps of one in the space of the text tower (CLIP's projected patches with its text
+            tower; `'text'` of a `ConSETower`), whose cosine with the names is added to the logits; None leaves it out,
+            as the paper does.
+        frozen_similarity: see `FusionerNetwork`; counts with `shared_map` only.
         loss_decode: config of the loss.
         ignore_index: label of pixels that do not count.
+
+    Raises:
+        ValueError: unknown mode, a stride below 1, or a `shared_map` that is not as wide as the text tower.
+        TypeError: `text` is no text tower.
 
     Source: Fusioner (Ma et al., BMVC 2022).
     """
@@ -55,6 +64,7 @@ class FusionerHead(BaseDecodeHead):
                  templates: str | Sequence[str] = 'fusioner32', mode: str = 'joint', class_chunk: int = 8,
                  temperature: float = 0.07, store_text: bool = True,
                  in_index: int | Sequence[int] | None = None, mask_stride: int = 1,
+                 shared_map: int | None = None, frozen_similarity: float = 10.0,
                  loss_decode: Mapping[str, object] | None = None, ignore_index: int = 255) -> None:
         if mode not in MODES:
             raise ValueError(f'mode must be one of {list(MODES)}, got {mode!r}')
@@ -77,12 +87,25 @@ class FusionerHead(BaseDecodeHead):
                                    num_heads=num_heads, num_class_rows=num_class_rows, dropout=dropout,
                                    drop_path=drop_path)
         built: nn.Module = MODELS.build(dict(decoder or dict(type='frozenmm.FusionerDecoder'), channels=channels))
-        self.network = FusionerNetwork(fusion, built, temperature=temperature, class_chunk=class_chunk)
+        self.network = FusionerNetwork(fusion, built, temperature=temperature, class_chunk=class_chunk,
+                                       frozen_similarity=None if shared_map is None else frozen_similarity)
+        self.shared_map = shared_map
+        if shared_map is not None:
+            self._check_shared_map(in_channels if several else [in_channels])
         self.mode = mode
         self.mask_stride = mask_stride
         self.vocabulary: Vocabulary | None = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
+
+    def _check_shared_map(self, widths: Sequence[int]) -> None:
+        if self.shared_map not in range(len(widths)):
+            raise ValueError(f'shared_map must be in 0..{len(widths) - 1}, the places of in_channels={list(widths)}, '
+                             f'got {self.shared_map}')
+        if widths[self.shared_map] != self.texts.tower.channels:
+            raise ValueError(f'shared_map={self.shared_map} has {widths[self.shared_map]} channels, but '
+                             f'{self.texts.tower.name} gives vectors of {self.texts.tower.channels}; both must lie in '
+                             'one space')
 
     def init_weights(self) -> None:
         """Nothing: every part initialises itself as the official code does."""
@@ -104,10 +127,15 @@ class FusionerHead(BaseDecodeHead):
         Returns:
             (B, K, *size), K being the largest number of names; `size` divided by `mask_stride`, rounded up.
         """
+        several = isinstance(self.in_index, (list, tuple))
+        maps = [inputs[index] for index in (self.in_index if several else [self.in_index])]
+        if several:  # no map outweighs the others by the scale of its network
+            inputs = [F.normalize(value, dim=1) for value in inputs]
         visual = self._transform_inputs(inputs)
         text, counts = self.texts.batch(names or [self._default_names()] * len(visual), visual)
         height, width = (-(-side // self.mask_stride) for side in size or visual.shape[-2:])
-        return self.network(visual, text, (height, width), mode=self.mode, class_counts=counts)
+        return self.network(visual, text, (height, width), mode=self.mode, class_counts=counts,
+                            shared_map=None if self.shared_map is None else maps[self.shared_map])
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: Sequence[SegDataSample],
              train_cfg: Mapping[str, object] | None = None) -> dict[str, Tensor]:

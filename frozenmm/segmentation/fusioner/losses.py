@@ -1,4 +1,4 @@
-"""The loss of Fusioner: binary cross-entropy per pixel and class, normalised per image."""
+"""The loss of Fusioner: binary cross-entropy per pixel and class, normalised per image; a Dice term as an option."""
 from __future__ import annotations
 
 import torch
@@ -16,14 +16,17 @@ class FusionerBCELoss(nn.Module):
         compat: the official rule: the sum over classes and valid pixels is divided by the number of valid pixels only
             (so it grows with the number of classes), and an image whose pixels are all ignored trains "all background".
             By default it is divided by the number of classes too, and such an image gives 0.
+        dice_weight: factor of a Dice term over the classes that an image shows, so that small ones count as much as
+            large ones and their absence elsewhere does not drown them; 0, the paper's loss, leaves it out.
         loss_weight: factor of the result.
 
     Source: Fusioner (Ma et al., BMVC 2022); the per-image normalisation makes a batch equal the official loop.
     """
 
-    def __init__(self, *, compat: bool = False, loss_weight: float = 1.0) -> None:
+    def __init__(self, *, compat: bool = False, dice_weight: float = 0.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.compat = compat
+        self.dice_weight = dice_weight
         self.loss_weight = loss_weight
 
     def forward(self, logits: Tensor, targets: Tensor, ignored: Tensor | None = None,
@@ -40,9 +43,11 @@ class FusionerBCELoss(nn.Module):
         Returns:
             scalar float32.
         """
-        loss = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction='none')
+        logits, targets = logits.float(), targets.float()
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
         if class_valid is None:
             class_valid = torch.ones(loss.shape[:2], dtype=torch.bool, device=loss.device)
+        dice = 0.0 if self.dice_weight == 0 else _dice(logits.sigmoid(), targets, ignored)
         loss = (loss * class_valid[:, :, None, None]).sum(1)
         classes = class_valid.sum(1).clamp(min=1)
         valid = torch.ones_like(loss, dtype=torch.bool) if ignored is None else ~ignored
@@ -53,4 +58,14 @@ class FusionerBCELoss(nn.Module):
             per_image = everything if ignored is None else torch.where(pixels > 0, per_image, everything)
         else:
             per_image = per_image / classes
-        return self.loss_weight * per_image.mean()
+        return self.loss_weight * (per_image.mean() + self.dice_weight * dice)
+
+
+def _dice(probabilities: Tensor, targets: Tensor, ignored: Tensor | None) -> Tensor:
+    """Mean over images of 1 - Dice, itself the mean over the classes with a pixel; (B, K, H, W) each, scalar out."""
+    if ignored is not None:
+        probabilities, targets = (value * ~ignored[:, None] for value in (probabilities, targets))
+    inside, area, wanted = ((value.flatten(2).sum(2)) for value in (probabilities * targets, probabilities, targets))
+    shown = wanted > 0
+    distance = (1 - (2 * inside + 1) / (area + wanted + 1)) * shown
+    return (distance.sum(1) / shown.sum(1).clamp(min=1)).mean()

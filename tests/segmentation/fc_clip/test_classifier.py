@@ -158,6 +158,19 @@ def test_shares_outside_zero_to_one_are_refused():
         classifier(beta=1.5)
 
 
+def test_a_sharpness_that_is_not_positive_is_refused():
+    with pytest.raises(ValueError, match='sharpness must be positive, got 0'):
+        classifier(sharpness=0)
+
+
+def test_sharpness_acts_without_the_frozen_branch_too(generator):
+    plain, sharp = classifier(ensemble=False), classifier(ensemble=False, sharpness=4.0)
+    logits = torch.randn(1, 5, len(TESTING) + 1, generator=generator)
+    one, other = plain.log_probs(logits, None), sharp.log_probs(logits, None)
+    assert (other[..., :-1].softmax(-1).amax(-1) > one[..., :-1].softmax(-1).amax(-1)).all()
+    torch.testing.assert_close(other.softmax(-1)[..., -1], one.softmax(-1)[..., -1], atol=1e-6, rtol=1e-5)
+
+
 def test_without_ensemble_the_trained_branch_decides(generator):
     module = classifier(ensemble=False)
     logits = module(embeddings(generator))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from frozenmm.foundation.image_towers.clip_resnet import AttentionPool
-from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble
+from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble, with_void
 from frozenmm.segmentation.fc_clip.text_classifier import synonym_index, text_logits
 from frozenmm.segmentation.fc_clip.visual_head import mask_embeddings
 
@@ -107,3 +107,24 @@ def test_a_mask_of_everything_attends_to_every_cell(generator):
 def test_networks_without_a_head_for_masks_are_refused():
     with pytest.raises(TypeError, match='Identity has neither an attention pool nor a projection of pooled features'):
         mask_embeddings(nn.Identity(), torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
+
+
+def test_sharper_classes_win_from_void_without_changing_their_order(generator):
+    trained, frozen = torch.zeros(1, 1, 4), torch.tensor([[[0.6, 0.3, 0.0]]])
+    trained[..., 3] = 0.4
+    flat = geometric_ensemble(trained, frozen, SEEN)
+    sharp = geometric_ensemble(trained, frozen, SEEN, sharpness=6.0)
+    assert flat.argmax() == 3 and sharp.argmax() == 0
+    torch.testing.assert_close(sharp.exp()[..., 3], flat.exp()[..., 3])  # void is the trained branch's in both
+    torch.testing.assert_close(sharp.exp().sum(-1), torch.ones(1, 1), atol=1e-5, rtol=1e-5)
+    trained, frozen = logits(generator)
+    orders = [geometric_ensemble(trained, frozen, SEEN, sharpness=value)[..., :3].argsort(-1) for value in (1.0, 2.5)]
+    assert torch.equal(*orders)
+
+
+def test_sharpness_is_a_power_of_the_class_probabilities(generator):
+    trained, frozen = logits(generator)
+    got = with_void(frozen, trained, sharpness=3.0).exp()
+    powers = frozen.softmax(-1)**3
+    expected = powers / powers.sum(-1, keepdim=True) * (1 - trained.softmax(-1)[..., 3:])
+    torch.testing.assert_close(got[..., :3], expected, atol=1e-6, rtol=1e-4)

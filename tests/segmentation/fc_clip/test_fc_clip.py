@@ -228,3 +228,27 @@ def test_conse_stands_in_for_the_head_of_clip():
     assert valid.all()
     torch.testing.assert_close(embeddings[0], whole, atol=1e-4, rtol=1e-3)
     assert predict(model, batch((64, 96)))[0].pred_sem_seg.sem_seg.shape == (1, 64, 96)
+
+
+def test_small_masks_are_classified_by_area_and_by_a_remembering_tower_too():
+    pytest.importorskip('timm')
+    tower = dict(type='frozenmm.RememberingTower', tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
+    model = fc_clip(image_tower=tower, frozen_head=dict(type='ConSE', text_tower=CountingTower()), frozen_pool='area',
+                    mask_padding=True)
+    data = model.data_preprocessor(batch((64, 96)))
+    masks = torch.full((1, 2, 16, 24), -1.0)
+    masks[0, 0, 4:7, 8:11] = 1  # inside one cell of 8 x 8, whose centre it does not reach
+    with torch.no_grad():
+        features = model.extract_feat(data['inputs'], data['data_samples'])
+        embeddings, valid = model.frozen_embeddings(features, masks)
+        cell = model.frozen_head.dense(features.map('res5'))[0, :, 0, 1]
+        model.frozen_pool = 'hard'
+        _, hard = model.frozen_embeddings(features, masks)
+    assert valid.tolist() == [[True, False]] and not hard.any()
+    torch.testing.assert_close(embeddings[0, 0], cell, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize('pool', ['area', 'soft'])
+def test_a_frozen_pool_that_the_head_does_not_know_is_refused(pool):
+    with pytest.raises(ValueError, match=rf"'hard' without a frozen_head; got '{pool}'"):
+        fc_clip(frozen_pool=pool)

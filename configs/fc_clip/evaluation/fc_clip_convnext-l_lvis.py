@@ -1,0 +1,9 @@
+"""FC-CLIP, frozen ConvNeXt-L CLIP, trained on COCO panoptic, evaluated on LVIS v1.
+
+Metric: published, APr 25.0 (run again by the authors of FrozenSeg) (not measured here yet).
+Command: python tools/test.py configs/fc_clip/evaluation/fc_clip_convnext-l_lvis.py CHECKPOINT
+Source: Yu et al., NeurIPS 2023. Other towers: python tools/test.py CONFIG CHECKPOINT --data lvis
+"""
+_base_ = ['../_base_/fc_clip_model.py', '../../_base_/datasets/lvis.py', '../_base_/runtime.py']
+
+model = dict(classifier=dict(vocabulary=_base_.vocabulary), postprocess=_base_.postprocess)

@@ -1,0 +1,16 @@
+"""FrozenSeg, frozen ConvNeXt-L CLIP and SAM ViT-B, official weights, on Mapillary Vistas.
+
+Metric: published, PQ 18.5, mIoU 27.3 (not measured here yet).
+Command: python tools/test.py configs/frozen_seg/evaluation/frozen_seg_convnext-l_sam-b_mapillary-vistas.py CHECKPOINT
+Source: Chen et al., arXiv 2409.03525. Own training: python tools/test.py CONFIG CHECKPOINT --data mapillary_vistas
+"""
+_base_ = [
+    '../_base_/frozen_seg_model.py',
+    '../../_base_/datasets/mapillary_vistas.py',
+    '../../fc_clip/_base_/runtime.py'
+]
+
+model = dict(
+    mask_generator=dict(sam_branch=dict(level_mode='official_flat')),
+    classifier=dict(vocabulary=_base_.vocabulary),
+    postprocess=_base_.postprocess)

@@ -1,0 +1,130 @@
+"""Small checkpoints of our own: the trained part of a model, with a header that says where it comes from."""
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from frozenmm.compat.checkpoint import save_checkpoint_file
+from frozenmm.compat.fetch import file_digest
+from frozenmm.compat.files import write_whole
+from frozenmm.foundation.frozen_module import frozen_modules
+from frozenmm.zoo.checkpoints import FOLDER, INDEX, LARGEST, read_index
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def base_models(model: nn.Module) -> dict[str, str]:
+    """Name and fingerprint of every frozen network in a model."""
+    return {module.name: module.fingerprint for module in frozen_modules(model).values()}
+
+
+def revision(folder: Path = _ROOT) -> str:
+    """The git revision of the code, with `-dirty` where tracked files differ from it.
+
+    Raises:
+        FileNotFoundError: the folder is no git checkout.
+    """
+    def git(*arguments: str) -> str:
+        found = subprocess.run(['git', '-C', str(folder), *arguments], capture_output=True, text=True, check=False)
+        if found.returncode:
+            raise FileNotFoundError(f'{folder} is no git checkout ({found.stderr.strip()}); a checkpoint of the zoo '
+                                    'names the revision that trained it, so give it')
+        return found.stdout.strip()
+
+    return git('rev-parse', 'HEAD') + ('-dirty' if git('status', '--porcelain', '--untracked-files=no') else '')
+
+
+def export_checkpoint(name: str, model: nn.Module, cfg: Config, *, data: str, metrics: Mapping[str, Any],
+                      trained_at: str | None = None, folder: Path = FOLDER, part: str = '',
+                      dtype: torch.dtype | None = None) -> Path:
+    """Write the trained part of a model into the zoo's folder.
+
+    Frozen networks leave their names and fingerprints, nothing of their weights. Of a whole model their records stay,
+    so that loading with another network fails; of a part the header alone names them.
+
+    Args:
+        name: of the checkpoint; the file gets the first eight digits of its SHA-256 behind it.
+        model: with its trained weights.
+        cfg: its config; the header keeps the model's part.
+        data: what it was trained on, in words.
+        metrics: what was measured, by name.
+        trained_at: git revision of the code that trained it; by default the present one.
+        folder: where to write.
+        part: name of a submodule to write alone, under names relative to it; by default the whole model.
+        dtype: of floating tensors in the file; by default their own.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: the model has no such part, or it is larger than a checkpoint of the zoo may be.
+        FileNotFoundError: no revision is given, and the code is no git checkout.
+    """
+    header = dict(config=cfg.model.to_dict() if hasattr(cfg.model, 'to_dict') else dict(cfg.model), data=data,
+                  revision=trained_at or revision(), metrics=dict(metrics), base_models=base_models(model), part=part)
+    state = {key: value.to(dtype) if dtype and value.is_floating_point() else value
+             for key, value in _part(model.state_dict(), part).items()}
+    draft = folder / f'.{name}.part.safetensors'
+    try:
+        save_checkpoint_file(draft, state, header)
+        size = draft.stat().st_size
+        if size > LARGEST:
+            raise ValueError(f'the trained part of {name} takes {size:,} bytes, more than the {LARGEST:,} that a '
+                             'checkpoint of the zoo may have; make the decoder smaller')
+        path = folder / f'{name}-{file_digest(draft)[:8]}.safetensors'
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    if not part:
+        return dict(state)
+    prefix = f'{part}.'
+    found = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+    if not found:
+        parts = sorted({key.split('.')[0] for key in state})
+        raise ValueError(f'the model has no part {part!r}; its parts are {parts}')
+    return found
+
+
+def enter(name: str, path: Path, *, task: str, config: str, what: str, license: str, data_terms: str, make: str,
+          aliases: tuple[str, ...] = (), index: Path = INDEX) -> None:
+    """Add a checkpoint to the index of the zoo, or replace its entry; the file of a replaced entry is removed.
+
+    Args:
+        name: of the checkpoint.
+        path: its file, as `export_checkpoint` gives it.
+        task: what it does, one of `frozenmm.zoo.checkpoints.TASKS`.
+        config: its config file, relative to the repository.
+        what: one sentence: the model, its data, what it can and cannot do.
+        license: of the weights.
+        data_terms: of what they were trained on.
+        make: the command that trains it.
+        aliases: other names.
+        index: the index file.
+
+    Raises:
+        ValueError: the entry is not as it should be; the index stays as it was.
+    """
+    content = index.read_text(encoding='utf-8')
+    entries = json.loads(content)
+    before = entries.get(name, {}).get('file')
+    entries[name] = dict(aliases=list(aliases), task=task, config=config, file=path.name, sha256=file_digest(path),
+                         what=what, license=license, data_terms=data_terms, make=make)
+    write_whole(index, json.dumps(entries, indent=1, ensure_ascii=False) + '\n')
+    try:
+        read_index(index)
+    except ValueError:
+        write_whole(index, content)
+        raise
+    if before and before != path.name:
+        (path.parent / before).unlink(missing_ok=True)

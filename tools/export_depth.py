@@ -1,0 +1,53 @@
+"""Ship a trained demonstration depth network: python tools/export_depth.py CONFIG CHECKPOINT [--metrics FILE.json].
+
+Writes the decoder into the zoo's folder and enters it into the index. The metrics are those that tools/test.py --out
+wrote for this checkpoint.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from frozenmm.compat.checkpoint import load_checkpoint_file
+from frozenmm.engine.command_line import run_tool
+from frozenmm.engine.launch import load_config
+from frozenmm.foundation.depth_networks.light_depth import SHIPPED
+from frozenmm.registry import MODELS
+from frozenmm.zoo.export import enter, export_checkpoint
+
+DATA = 'generated rooms (frozenmm.GeneratedRooms), with photographs that come with scikit-image on their surfaces'
+WHAT = ('Demonstration depth network: frozen EfficientNet-Lite0 and a small decoder, trained on some hundred generated '
+        'rooms; depth up to scale and shift, coarse on real photographs.')
+CONFIG = 'configs/frozen_recon/depth_lite0_rooms.py'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
+    parser.add_argument('config', help='the config that trained it')
+    parser.add_argument('checkpoint', help='file of the training')
+    parser.add_argument('--metrics', help='JSON file of tools/test.py --out')
+    parser.add_argument('--trained-at', help='git revision that trained it; by default the present one')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config)
+    model = MODELS.build({'_scope_': cfg.default_scope, **cfg.model})
+    # a training's own file holds more than tensors; it is this machine's own
+    state = load_checkpoint_file(args.checkpoint, trusted=True)['state_dict']
+    model.load_state_dict(state)
+    metrics = json.loads(Path(args.metrics).read_text(encoding='utf-8')) if args.metrics else {}
+    path = export_checkpoint(SHIPPED, model, cfg, data=DATA, metrics=metrics, trained_at=args.trained_at,
+                             part='decode_head.decoder')
+    enter(SHIPPED, path, task='depth', config=CONFIG, what=WHAT, license='Apache-2.0',
+          data_terms='generated from photographs inside scikit-image', make=f'python tools/train.py {CONFIG}')
+    print(path)
+
+
+if __name__ == '__main__':
+    run_tool(main)
