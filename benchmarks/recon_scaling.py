@@ -3,8 +3,8 @@
     python benchmarks/recon_scaling.py [--frames 20 50 60 100 200] [--mode tracks] [--threads 2]
 
 The walk has 120 frames a round, so motion per frame is the same for every length and long clips close a loop. Every
-length runs in a fresh process on the first frames of one clip; the memory is the process's greatest resident size less
-that before the alignment. Writes benchmarks/results/recon_scaling.json.
+length runs in a fresh process on the first frames of one clip; the memory is the process's greatest resident size,
+libraries, images and predictions included. Writes benchmarks/results/recon_scaling.json.
 """
 from __future__ import annotations
 
@@ -53,11 +53,10 @@ def measure(clip: str, frames: int, mode: str, threads: int) -> dict[str, float]
         images, depth, poses = (content[name][:frames].copy() for name in ('images', 'depth', 'poses'))
         focal = float(content['focal'])
     frozen = distort_depth(depth)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
     result = align(images, frozen, settings=AlignSettings(mode=mode))
     seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     truth = torch.from_numpy(poses[:, :3, 3])
     path = float(truth.diff(dim=0).norm(dim=1).sum())
     ate = trajectory_errors(torch.from_numpy(result.poses_c2w[:, :3, 3]), truth)['ate_rmse']
