@@ -2,6 +2,8 @@
 # make test    set up if needed, then lint, types, tests and parity
 # make setup   the environment alone: .venv, pinned packages, this package, CPU operators
 # make lint    ruff and mypy
+# make docs    set up if needed, then the documentation, in docs/_build/html
+# make demo    set up if needed, then the packages of the web demo, and the demo itself
 # make clean   remove what was built and cached; make distclean also removes .venv
 #
 # Variables: PYTHON (interpreter >= 3.10 that makes .venv), VENV, JOBS (parallel tests), TORCH_INDEX (index that torch
@@ -14,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: train test setup lint clean distclean
+.PHONY: train test setup lint docs demo demo-packages clean distclean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -32,6 +34,7 @@ CREATED := $(STAMPS)/venv
 PACKAGES := $(STAMPS)/packages-$(call digest,requirements/runtime.txt requirements/tests.txt)
 EMBEDDED := $(STAMPS)/embedded-$(call digest,requirements/embedded.txt requirements/references.txt)
 INSTALLED := $(STAMPS)/frozenmm-$(call digest,setup.py pyproject.toml frozenmm/version.py)
+DEMO := $(STAMPS)/demo-$(call digest,requirements/demo.txt)
 OPERATORS := $(STAMPS)/operators-$(call digest,csrc/*/* frozenmm/ops/build.py requirements/runtime.txt)
 
 setup: $(OPERATORS)
@@ -45,6 +48,14 @@ test: setup
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+docs: setup
+	PIP_ARGS='$(PIP_ARGS)' .ci/docs $(PY)
+
+demo: demo-packages
+	$(PY) tools/demo.py
+
+demo-packages: $(DEMO)
 
 $(CREATED):
 	@if [ -z '$(PYTHON)' ] || ! $(PYTHON) -c '$(NEW_ENOUGH)'; then \
@@ -68,6 +79,10 @@ $(EMBEDDED): $(PACKAGES)
 $(INSTALLED): $(EMBEDDED)
 	@.ci/step 'install frozenmm' $(PIP) --no-deps --no-build-isolation -e .
 	@rm -f $(STAMPS)/frozenmm-* && touch $@
+
+$(DEMO): $(OPERATORS)
+	@.ci/step 'install the web demo' $(PIP) -r requirements/demo.txt
+	@rm -f $(STAMPS)/demo-* && touch $@
 
 $(OPERATORS): $(INSTALLED)
 	@.ci/step 'build the CPU operators' $(PY) -m frozenmm.ops.build

@@ -1,59 +1,164 @@
-"""Draw the pictures of docs/images: photographs of scikit-image, segmented by words with the zoo's demonstration model.
+"""Makes the pictures of the documentation: python docs/make_pictures.py [NAME ...]; without names, all of them.
 
-    python docs/make_pictures.py [--model NAME] [--weights FILE] [--out FOLDER]
+Only photographs inside scikit-image and generated scenes are used. A picture whose checkpoint or browser is not on this
+machine is left as it is, and the reason is printed.
 """
 from __future__ import annotations
 
 import argparse
-import io
+import shutil
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from frozenmm.apis import OpenVocabularyInferencer  # noqa: E402
-from frozenmm.apis.image_sources import NamedImage  # noqa: E402
-from frozenmm.apis.vocabulary_text import parse_vocabulary  # noqa: E402
-from frozenmm.compat.files import write_whole  # noqa: E402
-from frozenmm.datasets.scenes.photographs import photograph  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
 
-WORDS = {
+from frozenmm.compat.files import write_whole  # noqa: E402
+
+OUT = ROOT / 'docs' / 'pictures'
+WORDS = 'cat|kitten, cup|mug, motorcycle|bike, horse'
+PHOTOGRAPHS = {
     'chelsea.png': 'tabby cat|cat, wall',
     'coffee.png': 'coffee cup|cup|espresso, spoon, wooden table|table',
     'astronaut.png': 'space suit|astronaut, space shuttle|rocket, flag',
     'motorcycle_left.png': 'motorcycle|motor scooter, garage door, floor',
-    'rocket.jpg': 'rocket launch|missile|rocket, lightning rod|tower, sky',
 }
 """Photograph -> free words, synonyms joined by |; no photograph was used in training."""
-LARGEST = 150_000
 
 
-def jpeg(pixels: object) -> bytes:
-    """The best JPEG below the size limit."""
-    from PIL import Image
-    for quality in (90, 85, 80, 70, 60):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, optimize=True)
-        if buffer.tell() <= LARGEST:
-            break
-    return buffer.getvalue()
+def save(name: str, pixels: np.ndarray, *, width: int = 960) -> None:
+    """Write a picture as JPEG of at most this width."""
+    import io
+    picture = Image.fromarray(pixels).convert('RGB')
+    if picture.width > width:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, 'JPEG', quality=85)
+    write_whole(OUT / f'{name}.jpg', buffer.getvalue())
+
+
+def scenes() -> list[np.ndarray]:
+    """Four test images of the generated scenes."""
+    from frozenmm.datasets.scenes import SceneSettings, write_scenes
+    with tempfile.TemporaryDirectory() as folder:
+        write_scenes(folder, SceneSettings(train=1, val=4))
+        return [np.asarray(Image.open(path).convert('RGB')) for path in sorted(Path(folder).glob('images/val/*.jpg'))]
+
+
+def side_by_side(pictures: list[np.ndarray], *, height: int = 420) -> np.ndarray:
+    """Pictures in a row, at one height, with white between them."""
+    resized = [np.asarray(Image.fromarray(picture).resize((round(picture.shape[1] * height / picture.shape[0]), height),
+                                                          Image.Resampling.LANCZOS)) for picture in pictures]
+    gap = np.full((height, 8, 3), 255, np.uint8)
+    return np.concatenate([part for picture in resized for part in (picture, gap)][:-1], 1)
+
+
+def words(name: str, task: str) -> None:
+    """Segments of free words on photographs, in a row."""
+    from frozenmm.apis import inferencer
+    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.apis.vocabulary_text import typed_vocabulary
+    from frozenmm.datasets.scenes.photographs import photograph
+    chosen = inferencer(task, ['cat'])
+    drawn = []
+    for file, text in PHOTOGRAPHS.items():
+        chosen.set_vocabulary(typed_vocabulary(text))
+        image = NamedImage(Path(file).stem, photograph(file)[..., ::-1])
+        drawn.append(chosen.draw(image, chosen.predict([image])[0]))
+    save(name, side_by_side(drawn), width=1600)
+
+
+def detection() -> None:
+    """Boxes on four scenes."""
+    from frozenmm.apis import inferencer
+    from frozenmm.apis.image_sources import NamedImage
+    chosen = inferencer('detection')
+    images = [NamedImage('a', pixels) for pixels in scenes()]
+    save('detection', side_by_side([chosen.draw(image, chosen.predict([image])[0], min_score=0.3) for image in images]))
+
+
+def reconstruction() -> None:
+    """The report of a generated room whose depth was distorted as a frozen network would."""
+    from frozenmm.reconstruction.command import reconstruct_from
+    from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
+    room = render_room(RoomSettings(frames=10, size=(180, 240), seed=1))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / 'frames').mkdir()
+        for index, image in enumerate(room.images):
+            Image.fromarray(image).save(folder / 'frames' / f'{index:03d}.png')
+        np.savez(folder / 'depth.npz', depth=distort_depth(room.depth))
+        reconstruct_from(folder / 'frames', folder / 'out', depth=folder / 'depth.npz', options=dict(mesh=False))
+        save('reconstruction', np.asarray(Image.open(folder / 'out' / 'report.png').convert('RGB')), width=1200)
+
+
+def data() -> None:
+    """Four training images of the quickstart, as its pipeline gives them."""
+    from frozenmm.engine.browsing import browse
+    from frozenmm.engine.launch import load_config
+    with tempfile.TemporaryDirectory() as name:
+        cfg = load_config(ROOT / 'configs/quickstart/dino_scratch_scenes.py')
+        cfg.train_dataloader.dataset.data_root = f'{name}/scenes'
+        paths = list(browse(cfg, Path(name, 'out'), count=4))
+        save('data', side_by_side([np.asarray(Image.open(path)) for path in paths]))
+
+
+def demo() -> None:
+    """A screenshot of the web demo after a picture was worked on."""
+    from selenium import webdriver
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from frozenmm.demo.offers import load_inferencers
+    from frozenmm.demo.page import serve
+    page, address = serve(load_inferencers(), block=False)
+    options = webdriver.ChromeOptions()
+    for argument in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--window-size=1200,900'):
+        options.add_argument(argument)
+    options.binary_location = shutil.which('chromium') or ''
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            scene = Path(folder, 'scene.png')
+            Image.fromarray(scenes()[0]).save(scene)
+            browser.get(address)
+            wait = WebDriverWait(browser, 180)
+            wait.until(lambda b: b.find_elements('css selector', '#file-0 input[type=file]'))[0].send_keys(str(scene))
+            wait.until(lambda b: 'scene' in b.find_element('css selector', '#file-0').text)
+            for box in browser.find_elements('css selector', '#words-0 textarea'):
+                box.send_keys(WORDS)
+            browser.execute_script('document.querySelector("#run-0").click()')
+            wait.until(lambda b: b.find_elements('css selector', '#picture-0 img'))
+            time.sleep(2)  # let the picture be painted
+            browser.save_screenshot(str(Path(folder, 'shot.png')))
+            write_whole(OUT / 'demo.png', Path(folder, 'shot.png').read_bytes())
+    finally:
+        browser.quit()
+        page.close()
+
+
+PICTURES = {
+    'detection': detection, 'data': data, 'reconstruction': reconstruction, 'demo': demo,
+    'open_vocabulary': lambda: words('open_vocabulary', 'open-vocabulary'),
+    'fusioner': lambda: words('fusioner', 'semantic'),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default='open-vocabulary-mini', help='checkpoint of the zoo, or config')
-    parser.add_argument('--weights', help='with a config')
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'images')
-    args = parser.parse_args()
-    inferencer = OpenVocabularyInferencer(args.model, weights=args.weights, task='panoptic')
-    for name, words in WORDS.items():
-        inferencer.set_vocabulary(parse_vocabulary(words))
-        pixels = photograph(name)[..., ::-1]
-        image = NamedImage(Path(name).stem, pixels)
-        sample, = inferencer.predict([image])
-        write_whole(args.out / f'open_vocabulary_{image.name}.jpg', jpeg(inferencer.draw(image, sample)))
-        print(f'{name}: {inferencer.summary(sample)}', flush=True)
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('names', nargs='*', choices=[*PICTURES, []], default=[])
+    for name in parser.parse_args().names or PICTURES:
+        try:
+            PICTURES[name]()
+        except (FileNotFoundError, ImportError) as error:
+            print(f'{name}: left as it is: {error}')
+        else:
+            print(f'{name}: made')
 
 
 if __name__ == '__main__':

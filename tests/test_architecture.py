@@ -35,6 +35,7 @@ ALLOWED = {
     'apis': FROZEN | SYSTEMS | {'convert', 'datasets', 'engine', 'evaluation', 'models', 'visualization', 'zoo'},
     'env': FROZEN,
     'zoo': FROZEN,
+    'demo': BASE | {'apis', 'foundation', 'zoo'},
 }
 """Room -> the rooms that it may import (itself apart)."""
 PLAIN_ROOMS = {'compat', 'structures', 'ops', 'foundation'}  # torch and mmengine at import, nothing else

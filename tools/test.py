@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenmm.engine.command_line import run_tool
-from frozenmm.engine.launch import evaluate, load_config
+from frozenmm.engine.launch import evaluate, load_config, use_tta
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='draw predictions beside ground truth into this folder')
     parser.add_argument('--show-count', type=int, default=16, help='number of images to draw')
     parser.add_argument('--out', help='write the metrics to this JSON file')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change values of the config; a key that it lacks needs the prefix +')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -35,6 +36,8 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher,
                       data=args.data)
+    if args.tta:
+        use_tta(cfg)
     evaluate(cfg, args.checkpoint, show_dir=args.show_dir, show_count=args.show_count, out=args.out)
 
 

@@ -13,10 +13,19 @@ depth = dict(type='frozenmm.LeReS', encoder='resnext101', weights=None)
 every = None
 # focal length in pixels at the images' width, where it is known
 focal_px = None
+# TUM file of known camera-to-world poses, one line per frame; the result is in their world and unit
+poses = None
+# metres per unit of the frozen depth, where it is known; 1 for networks that predict metres
+metric_scale = None
+# find one coefficient of radial distortion (a phone's k1); results are written for the straightened images
+radial = False
 # edge of a voxel in the unit of the poses; None: the longest side of the scene over 160
 voxel_size = None
 mesh = True
 # connected parts of the mesh with fewer faces are dropped
 min_faces = 100
+# write consistent depth, report and summary only
+depth_only = False
+# tracks, direct (brightness, without features) or compat (the official first-order loop: minutes)
 mode = 'tracks'
 seed = 0

@@ -15,10 +15,11 @@ from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
 from frozenmm.apis.image_sources import NamedImage
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
-from frozenmm.apis.result_files import overlay, segment_map, write_results
+from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import INFERENCERS
 from frozenmm.segmentation.fusioner.segmentor import FusionerSegmentor
+from frozenmm.visualization.segment_map import segment_map
 
 
 @INFERENCERS.register_module()

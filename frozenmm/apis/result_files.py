@@ -14,37 +14,8 @@ from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.panoptic_files import segment_colours
 from frozenmm.foundation.vocabulary import Vocabulary
+from frozenmm.visualization.segment_map import segment_map
 from frozenmm.visualization.segments import Region, draw_segments
-
-
-def segment_map(sample: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Segments of a data sample, panoptic if there are any, else one per semantic class (-1: none), else instances.
-
-    Returns:
-        (H, W) int64 ids, 0 where nothing is; one dictionary per segment with `id`, `category_id` (class index),
-        `isthing`, `area` and `score` (None for semantic segments).
-    """
-    if 'pred_panoptic_seg' in sample:
-        values = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
-        ids = np.zeros(values.shape, np.int64)
-        segments = []
-        for info in sample.segments_info:
-            ids[values == info['value']] = info['id']
-            segments.append({key: info[key] for key in ('id', 'category_id', 'isthing', 'area', 'score')})
-        return ids, segments
-    if 'pred_sem_seg' in sample:
-        labels = sample.pred_sem_seg.sem_seg[0].cpu().numpy().astype(np.int64)
-        return labels + 1, [dict(id=label + 1, category_id=label, isthing=False, area=int((labels == label).sum()),
-                                 score=None) for label in np.unique(labels).tolist() if label >= 0]
-    instances = sample.pred_instances.cpu()
-    masks = instances.masks.numpy()
-    ids = np.zeros(masks.shape[1:], np.int64)
-    # the best on top
-    for index in np.argsort(instances.scores.numpy(), kind='stable').tolist():
-        ids[masks[index]] = index + 1
-    return ids, [dict(id=index + 1, category_id=int(label), isthing=True, area=int(masks[index].sum()),
-                      score=float(score))
-                 for index, (label, score) in enumerate(zip(instances.labels, instances.scores))]
 
 
 def overlay(image: NamedImage, sample: Any, vocabulary: Vocabulary, *, min_score: float = 0.0,

@@ -19,4 +19,13 @@ def parse_vocabulary(text: str) -> Vocabulary:
     """
     if text in named_vocabularies() or Path(text).suffix in ('.txt', '.json'):
         return Vocabulary.read(text)
+    return typed_vocabulary(text)
+
+
+def typed_vocabulary(text: str) -> Vocabulary:
+    """Classes separated by commas, synonyms by `|`; never a file, whatever the text looks like.
+
+    Raises:
+        ValueError: an empty or double class.
+    """
     return Vocabulary.read([[' '.join(word.split()) for word in entry.split('|')] for entry in text.split(',')])

@@ -1,23 +1,31 @@
 """Test-time pictures: predictions beside ground truth, written while the metrics are computed."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import mmcv
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from frozenmm.registry import HOOKS
 from frozenmm.visualization.detections import Boxes, beside_truth, spread_palette
+from frozenmm.visualization.segment_map import segment_map
+from frozenmm.visualization.segments import Region, draw_segments
+
+_WIDTH = 480
+"""Of a picture with segments, in pixels."""
 
 
 @HOOKS.register_module()
 class BesideTruthHook(Hook):
-    """Draws the first images of a test run.
+    """Draws the first images of a test or validation run: boxes, or segments where the model predicts maps.
 
-    The test pipeline must load annotations after resizing, as mmdet's does, so that boxes are in pixels of the file.
+    For boxes the test pipeline must load annotations after resizing, as mmdet's does, so that they are in pixels of the
+    file.
 
     Args:
         folder: gets one PNG per image.
@@ -26,7 +34,8 @@ class BesideTruthHook(Hook):
         title: heading of the prediction.
 
     Attributes:
-        seen: (image file, truth, prediction) of every image drawn in the last run.
+        seen: (image file, truth, prediction) of every image with boxes drawn in the last run.
+        drawn: number of images drawn in the last run.
 
     Raises:
         ValueError: a score outside 0..1.
@@ -40,23 +49,63 @@ class BesideTruthHook(Hook):
         self.score = score
         self.title = title
         self.seen: list[tuple[str, Boxes, Boxes]] = []
+        self.drawn = 0
 
     def before_test(self, runner: Runner) -> None:
         """Start anew."""
-        self.seen = []
+        self.seen, self.drawn = [], 0
+
+    def before_val(self, runner: Runner) -> None:
+        """Start anew."""
+        self.before_test(runner)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                       outputs: Sequence[BaseDataElement] | None = None) -> None:
+        """Draw the images of a batch that are still due."""
+        self._draw(runner.val_dataloader.dataset.metainfo, outputs or ())
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                         outputs: Sequence[BaseDataElement] | None = None) -> None:
         """Draw the images of a batch that are still due."""
-        meta = runner.test_dataloader.dataset.metainfo
+        self._draw(runner.test_dataloader.dataset.metainfo, outputs or ())
+
+    def _draw(self, meta: Mapping[str, Any], samples: Sequence[BaseDataElement]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for sample in samples[:max(self.count - self.drawn, 0)]:
+            image = mmcv.imread(sample.img_path, channel_order='rgb')
+            sheet = self._segments(image, sample, meta) if _has_map(sample) else self._boxes(image, sample, meta)
+            mmcv.imwrite(sheet[..., ::-1], str(self.folder / f'{Path(sample.img_path).stem}.png'))
+            self.drawn += 1
+
+    def _boxes(self, image: np.ndarray, sample: BaseDataElement, meta: Mapping[str, Any]) -> np.ndarray:
+        truth, prediction = _truth(sample), _prediction(sample, self.score)
         palette = meta.get('palette') or spread_palette(len(meta['classes']))
-        for sample in (outputs or ())[:max(self.count - len(self.seen), 0)]:
-            path, truth, prediction = sample.img_path, _truth(sample), _prediction(sample, self.score)
-            image = mmcv.imread(path, channel_order='rgb')
-            sheet = beside_truth(image, truth, {self.title: prediction}, meta['classes'], palette)
-            mmcv.imwrite(sheet[..., ::-1], str(self.folder / f'{Path(path).stem}.png'))
-            self.seen.append((path, truth, prediction))
+        self.seen.append((sample.img_path, truth, prediction))
+        return beside_truth(image, truth, {self.title: prediction}, meta['classes'], palette)
+
+    def _segments(self, image: np.ndarray, sample: BaseDataElement, meta: Mapping[str, Any]) -> np.ndarray:
+        """Annotated classes at the left, where the sample has them, predicted segments at the right."""
+        classes = sample.get('classes') or meta['classes']
+        ids, segments = segment_map(sample)
+        regions = [Region(info['id'], info['category_id'], info['score']) for info in segments
+                   if info['score'] is None or info['score'] >= self.score]
+        sheets = [draw_segments(image, ids, regions, classes, width=_WIDTH)]
+        truth = sample.get('gt_sem_seg')
+        if truth is not None:
+            labels = truth.sem_seg[0].cpu().numpy().astype(np.int64)
+            if labels.shape != ids.shape:
+                labels = mmcv.imresize(labels.astype(np.int32), ids.shape[::-1], interpolation='nearest')
+            known = [int(label) for label in np.unique(labels) if label < len(classes)]
+            sheets.insert(0, draw_segments(image, labels + 1, [Region(label + 1, label) for label in known], classes,
+                                           width=_WIDTH))
+        height = max(sheet.shape[0] for sheet in sheets)
+        padded = [np.pad(sheet, ((0, height - sheet.shape[0]), (0, 0), (0, 0)), constant_values=255)
+                  for sheet in sheets]
+        return np.concatenate(padded, 1)
+
+
+def _has_map(sample: BaseDataElement) -> bool:
+    return 'pred_panoptic_seg' in sample or 'pred_sem_seg' in sample
 
 
 def _prediction(sample: BaseDataElement, score: float) -> Boxes:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -65,6 +65,19 @@ def use_amp(cfg: Config) -> None:
         cfg.optim_wrapper.type = 'frozenmm.AutocastOptimWrapper'
     elif kind not in ('AmpOptimWrapper', 'frozenmm.AutocastOptimWrapper'):
         raise ValueError(f'--amp replaces type=\'OptimWrapper\', but the config uses {kind!r}; set the precision there')
+
+
+def use_tta(cfg: Config) -> None:
+    """Test-time augmentation as the config describes it (`tta_model`, `tta_pipeline`), in place.
+
+    Raises:
+        ValueError: it describes none.
+    """
+    if cfg.get('tta_model') is None or cfg.get('tta_pipeline') is None:
+        raise ValueError('--tta needs tta_model and tta_pipeline in the config; configs/_base_/tta/detection.py has '
+                         'them for detectors: add it to _base_')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:

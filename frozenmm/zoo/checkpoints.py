@@ -4,7 +4,7 @@ How to add one: write the trained part with `frozenmm.compat.checkpoint.save_che
 `frozenmm/zoo/weights/NAME-SHA8.safetensors` (SHA8: the first eight digits of the file's SHA-256; at most 10 MB), with
 the header entries `config`, `data`, `revision`, `metrics` and `base_models` (name and fingerprint of every frozen
 network).
-Then add one entry to `index.json`:
+Then add one entry to `index.json`::
 
     "NAME": {
      "aliases": ["other names"],

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch import nn
 
 from frozenmm.compat.files import write_whole
 from frozenmm.engine.beside_truth import BesideTruthHook
 from frozenmm.engine.launch import build_runner, load_config, run_training
+from frozenmm.engine.parameters import count_parameters
 from frozenmm.engine.time_budget import TimeBudgetHook
-from frozenmm.foundation import frozen_modules
 
 
 @dataclass(frozen=True)
@@ -151,12 +150,3 @@ def _result(row: Row, runner: Runner, metrics: dict, seed: int) -> RowResult:
     trained, frozen = count_parameters(runner.model)
     return RowResult(row.letter, row.meaning, metrics['coco/bbox_mAP'], metrics['coco/bbox_mAP_50'], runner.iter,
                      budget.seconds, trained, frozen, seed, shown)
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Numbers of trained and of frozen parameters; networks that several modules share count once."""
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    still = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
-    networks = {id(module.network): module.network for module in frozen_modules(model).values()}
-    still += sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
-    return trained, still

@@ -1,0 +1,80 @@
+"""Sphinx settings: pages in Markdown (MyST), and the API reference, one page per room, written from the docstrings."""
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+
+import frozenmm  # noqa: E402
+
+project = 'frozenmm'
+author = 'the authors of frozenmm'
+version = release = frozenmm.__version__
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
+html_theme = 'furo'
+html_title = f'frozenmm {version}'
+exclude_patterns = ['_build']
+myst_heading_anchors = 3
+default_role = 'code'  # docstrings put code between single backticks
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'signature'
+autodoc_default_options = {'members': True, 'show-inheritance': True, 'ignore-module-all': True}
+napoleon_use_ivar = True
+nitpicky = False
+
+ROOMS = ('apis', 'zoo', 'foundation', 'detection', 'segmentation', 'reconstruction', 'ops', 'structures', 'datasets',
+         'evaluation', 'engine', 'visualization', 'convert', 'compat')
+_OUTSIDE = re.compile(r'\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)')
+_CODE = re.compile(r'(``?[^`]+``?)')
+
+
+def write_reference(app: object) -> None:
+    """One page per room; a module without public classes and functions of its own has nothing to show."""
+    folder = DOCS / 'reference'
+    folder.mkdir(exist_ok=True)
+    (folder / 'index.md').write_text('# API reference\n\nRegistered classes by role: `frozenmm.models`.\n\n'
+                                     '```{toctree}\n' + '\n'.join(ROOMS) + '\n```\n')
+    for room in ROOMS:
+        lines = [f'# frozenmm.{room}', '']
+        for file in sorted((ROOT / 'frozenmm' / room).rglob('*.py')):
+            name = '.'.join(file.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+            if file.name == '__main__.py' or not _public(file):
+                continue
+            lines += [f'## {name}', '', '```{eval-rst}', f'.. automodule:: {name}', '```', '']
+        (folder / f'{room}.md').write_text('\n'.join(lines))
+
+
+def _public(file: Path) -> bool:
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    return any(isinstance(node, kinds) and not node.name.startswith('_')
+               for node in ast.parse(file.read_text(encoding='utf-8')).body)
+
+
+def escape_docstring(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text with code between backticks: what else means something in RST is escaped."""
+    parts = _CODE.split('\n'.join(lines))
+    for index, part in enumerate(parts):
+        if index % 2 == 0:
+            parts[index] = re.sub(r'([*|\\])', r'\\\1', part).replace('_ ', r'\_ ')
+        else:
+            before, after = parts[index - 1][-1:], parts[index + 1][:1]
+            parts[index] = (('' if not before or before in ' \n\'"([{<-/:' else '\\ ') + f'``{part.strip("`")}``'
+                            + ('' if not after or after in ' \n\'")]}>-/:.,;!?' else '\\ '))
+    lines[:] = ''.join(parts).split('\n')
+
+
+def show_paths(app: object, name: str, source: list[str]) -> None:
+    """Links to files outside the pages work on a code host; here they are shown as paths."""
+    source[0] = _OUTSIDE.sub(lambda link: f'{link[1]} (`{link[2].removeprefix("../")}`)', source[0])
+
+
+def setup(app: object) -> None:
+    """Connect the functions above."""
+    app.connect('builder-inited', write_reference)
+    app.connect('source-read', show_paths)
+    app.connect('autodoc-process-docstring', escape_docstring, priority=100)
