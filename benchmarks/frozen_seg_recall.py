@@ -5,9 +5,10 @@
 
 Both arms train the same decoder (four layers) on the same data for the same number of steps: `fc_clip` without, and
 `frozen_seg` with the injectors, fed by the demonstration model that stands in for SAM. Every trained model is measured
-with 100 masks per image from three sources: all its 100 queries; its 50 queries with the highest object probability
-together with the 50 automatic masks of the highest predicted IoU; and 100 automatic masks alone, which no training of
-the arm concerns. mIoU is measured without and with the votes of the 50 largest automatic masks.
+with at most 100 masks per image from three sources: all its 100 queries; its 50 queries with the highest object
+probability together with the 50 automatic masks of the highest predicted IoU; and 100 automatic masks alone, which no
+training of the arm concerns. Fewer automatic masks than that may pass the generator: `automatic_masks` in the results
+says how many did. mIoU is measured without and with the votes of the 50 largest automatic masks.
 
 Recall: `AR` averages over IoU 0.50..0.95, every annotated segment counts; `region` is FrozenSeg's metric, whole
 regions of a class at IoU > 0.5. A run is stored when it ends and not repeated.
