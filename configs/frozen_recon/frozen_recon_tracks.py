@@ -1,4 +1,4 @@
-"""Poses, focal length, consistent depth and a mesh from a video, with frozen LeReS depth and feature tracks.
+"""Poses, focal length, consistent depth and a mesh from a video, with frozen depth and feature tracks.
 
 Metric: ATE, AbsRel and focal error on the recorded clips (`benchmarks/recon_e2e.py`).
 Command: python tools/recon.py configs/frozen_recon/frozen_recon_tracks.py VIDEO --out DIR
@@ -6,8 +6,9 @@ Source: FrozenRecon, ICCV 2023, with a solver of our own in place of the staged 
 """
 custom_imports = dict(imports=['frozenmm'])
 
-# any registered depth network; `tools/recon.py --depth FOLDER` takes maps from files instead
-depth = dict(type='frozenmm.LeReS', encoder='resnext101', weights=None)
+# any registered depth network (frozen_recon_leres.py: LeReS); this is the embedded demonstration network, trained on
+# generated rooms only; `tools/recon.py --depth FOLDER` takes maps from files instead
+depth = dict(type='frozenmm.LightDepth')
 
 # every n-th frame; None: 1 of a folder of images, 10 of a video
 every = None

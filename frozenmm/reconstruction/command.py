@@ -20,8 +20,8 @@ from frozenmm.reconstruction.track_solver import TrackSettings
 from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
-    'depth': {'type': 'frozenmm.LeReS', 'encoder': 'resnext101', 'weights': None}, 'every': None, 'focal_px': None,
-    'poses': None, 'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'min_faces': 100,
+    'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses': None,
+    'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'min_faces': 100,
     'depth_only': False, 'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
