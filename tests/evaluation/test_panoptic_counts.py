@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from panoptic_definition import counts_by_definition
@@ -92,52 +91,6 @@ def test_it_equals_the_definition(truth, predicted, blocks, kinds, crowd):
     counts = count_segments(truth, classes, predicted, guesses, 2, crowds=crowds)
     wanted = counts_by_definition(truth, classes, predicted, guesses, 2, crowds)
     np.testing.assert_allclose([counts.iou, counts.matched, counts.extra, counts.missed], wanted)
-
-
-def random_scene(rng, classes, things, height=48, width=64):
-    """Two panoptic maps that agree in part: (category, instance) of every pixel; category -1 is void."""
-    truth = np.full((height, width, 2), [-1, 0])
-    for number in range(int(rng.integers(4, 12))):
-        kind = int(rng.integers(len(classes)))
-        y, x = rng.integers(0, height - 8), rng.integers(0, width - 8)
-        truth[y:y + rng.integers(8, 32), x:x + rng.integers(8, 40)] = classes[kind], number if things[kind] else 0
-    shifted = np.roll(truth, rng.integers(-3, 4, 2), (0, 1))
-    swapped = rng.random() < 0.5
-    for kind, number in np.unique(shifted.reshape(-1, 2), axis=0).tolist():
-        if kind >= 0 and rng.random() < 0.3:
-            where = (shifted == [kind, number]).all(-1)
-            shifted[where, 0] = -1 if swapped else classes[int(rng.integers(len(classes)))]
-    is_thing = np.isin(shifted[..., 0], [name for name, thing in zip(classes, things) if thing])
-    shifted[..., 1] *= is_thing  # stuff has no instances
-    return truth, shifted
-
-
-@pytest.mark.parametrize('seed', range(5))
-def test_it_equals_torchmetrics(seed):
-    """Over five images with things, stuff and void; that implementation knows no crowds."""
-    detection = pytest.importorskip('torchmetrics.detection')
-    rng = np.random.default_rng(seed)
-    classes, things = [0, 1, 2, 3, 4], [True, True, False, True, False]
-    other = detection.PanopticQuality(
-        things={name for name, thing in zip(classes, things) if thing},
-        stuffs={name for name, thing in zip(classes, things) if not thing}, allow_unknown_preds_category=True,
-        return_sq_and_rq=True, return_per_class=True)
-    total = PanopticCounts.zeros(len(classes))
-    for _ in range(5):
-        maps = random_scene(rng, classes, things)
-        truth, predicted = (pair[..., 0] + 1 + 1000 * pair[..., 1] for pair in maps)
-        segments = [{int(value): int(value) % 1000 - 1 for value in np.unique(one) if value % 1000}
-                    for one in (truth, predicted)]
-        total += count_segments(truth, segments[0], predicted, segments[1], len(classes))
-        # category -1 is what it takes for void; the order of its columns is that of its own list of categories
-        other.update(*(torch.from_numpy(pair[None].copy()) for pair in maps[::-1]))
-    order = [0, 1, 3, 2, 4]
-    wanted = other.compute().squeeze(0).numpy()[:, :]
-    ours = [quality(total, np.arange(len(classes)) == name) for name in order]
-    assert total.matched.sum() > 5 and total.extra.sum() and total.missed.sum()
-    for row, found in zip(wanted, ours):
-        if found['classes']:
-            np.testing.assert_allclose(100 * row, [found['PQ'], found['SQ'], found['RQ']], atol=1e-4)
 
 
 def test_counts_of_images_add_up():
