@@ -86,6 +86,21 @@ def write_depth(folder: Path, names: Sequence[str], depth: np.ndarray) -> list[P
     return written
 
 
+def write_images(folder: Path, names: Sequence[str], images: np.ndarray) -> list[str]:
+    """The images (F, H, W, 3) that the cameras belong to, under their names; exports refer to them.
+
+    They are written out, because frames of a video have no files, and straightened ones differ from the input's.
+
+    Returns:
+        paths relative to the folder's parent.
+    """
+    cv2 = require('cv2', 'writing images')
+    for name, image in zip(names, images):
+        content = cv2.imencode(Path(name).suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        write_whole(folder / name, content)
+    return [f'{folder.name}/{name}' for name in names]
+
+
 def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None = None) -> Path:
     """Camera-to-world poses (F, 4, 4) as lines `time tx ty tz qx qy qz qw`; the index is the time by default."""
     times = times_s if times_s is not None else range(len(poses_c2w))

@@ -22,6 +22,7 @@ from frozenmm.reconstruction.outputs import (
     point_cloud,
     write_colmap,
     write_depth,
+    write_images,
     write_nerfstudio,
     write_ply,
     write_tum,
@@ -197,7 +198,8 @@ def write_results(out: Path, images: np.ndarray, names: list[str], frozen: np.nd
         cloud = point_cloud(images, without_far(known), result.poses_c2w, result.focal_px)
         write_tum(out / 'poses.txt', result.poses_c2w)
         write_colmap(out / 'colmap', names, result.poses_c2w, result.focal_px, size, cloud)
-        write_nerfstudio(out / 'transforms.json', names, result.poses_c2w, result.focal_px, size)
+        files = write_images(out / 'images', names, images)
+        write_nerfstudio(out / 'transforms.json', files, result.poses_c2w, result.focal_px, size)
         write_ply(out / 'points.ply', cloud)
     draw_report(out / 'report.png', images, frozen, result, title=f'{source}: {len(images)} frames')
     pixels = float(np.median(result.reprojection)) if len(result.reprojection) else None
