@@ -1,6 +1,7 @@
 """Does Fusioner read the names? Unseen classes of coco_mini (COCO-20i fold 0) with right and with permuted names.
 
     python benchmarks/fusioner_coco_mini.py                     # all seeds and arms, then the table
+    python benchmarks/fusioner_coco_mini.py --recipe paper --seeds 0
     python benchmarks/fusioner_coco_mini.py --report            # the table of the runs that are there
 
 Two arms are trained per seed: `true` with the classes' own names, `permuted` with the seen names exchanged without
@@ -8,6 +9,8 @@ fixed point. The first is tested with its own names and, as a control, with thos
 without fixed point; the second with the true names. Two tests: `single` asks for one class that the image shows (the
 paper's), `together` for all that it shows and two that it does not, in one pass (`joint`) and with a pass for each name
 (`per_class`).
+Recipes: `config` is the config; `paper` leaves out the cosine in the shared space and the Dice term, which the paper
+does not have; `decoder` has the official decoder (at the same width) in place of the light one.
 Every run is stored when it ends and is not repeated. Features are cached on disk.
 """
 from __future__ import annotations
@@ -32,11 +35,17 @@ from mmengine.runner import Runner
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from frozenmm.compat.files import write_whole  # noqa: E402
 from frozenmm.datasets.few_shot import fold_table, unseen_classes  # noqa: E402
 from frozenmm.engine.launch import build_runner, load_config, run_training  # noqa: E402
 
 CONFIG = ROOT / 'configs' / 'fusioner' / 'fusioner_lite0_minilm_coco-mini-fold0.py'
 ARMS = ('true', 'permuted')
+RECIPES: dict[str, dict] = {
+    'config': {},
+    'paper': {'model.decode_head.shared_map': None, 'model.decode_head.loss_decode.dice_weight': 0.0},
+    'decoder': {'model.decode_head.decoder.type': 'frozenmm.FusionerDecoder'},
+}
 TESTS = {'single': ('joint', 1, 0), 'together': ('joint', None, 2), 'together, per class': ('per_class', None, 2)}
 
 
@@ -44,6 +53,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--arms', nargs='+', default=list(ARMS), choices=ARMS, help='train these only')
+    parser.add_argument('--recipe', default='config', choices=list(RECIPES))
     parser.add_argument('--permutations', type=int, default=5)
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'coco_mini')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'benchmark_fusioner_coco_mini')
@@ -67,7 +77,8 @@ def exchanged(names: list[str], places: list[int], seed: int) -> list[str]:
 
 
 def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
-    cfg = load_config(CONFIG, args.cfg_options, work_dir=args.work_dir / f'{arm}-seed{seed}')
+    cfg = load_config(CONFIG, args.cfg_options, work_dir=args.work_dir / f'{args.recipe}-{arm}-seed{seed}')
+    cfg.merge_from_dict(RECIPES[args.recipe])
     cfg.model.backbone.model.folder = str(args.work_dir / 'features')
     cfg.randomness = dict(seed=seed)
     names, unseen = fold_table('coco20i')['names'], unseen_classes('coco20i', 0)
@@ -102,17 +113,18 @@ def measure(model: torch.nn.Module, cfg: Config, vocabularies: list[list[str]], 
 
 
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
-    path = args.work_dir / f'{arm}-seed{seed}.json'
+    path = args.work_dir / f'{args.recipe}-{arm}-seed{seed}.json'
     if path.is_file():
         return json.loads(path.read_text())
-    print(f'{arm} names, seed {seed}', flush=True)
+    print(f'recipe {args.recipe}, {arm} names, seed {seed}', flush=True)
     cfg = config_of(arm, seed, args)
     start = time.perf_counter()
     runner = build_runner(cfg)
     run_training(runner)
     seconds = time.perf_counter() - start
     names, unseen = fold_table('coco20i')['names'], unseen_classes('coco20i', 0)
-    result: dict = dict(arm=arm, seed=seed, train_seconds=seconds, iterations=runner.iter, tests={}, permuted={})
+    result: dict = dict(recipe=args.recipe, arm=arm, seed=seed, commit=revision(),
+                        train_seconds=seconds, iterations=runner.iter, tests={}, permuted={})
     for test in TESTS:
         controls = range(args.permutations if arm == 'true' else 0)
         own, *others = measure(runner.model, cfg, [names, *(exchanged(names, unseen, number) for number in controls)],
@@ -121,9 +133,7 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
         if others:
             result['permuted'][test] = others
     result['test_seconds'] = time.perf_counter() - start - seconds
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(result, indent=1))
-    part.replace(path)
+    write_whole(path, json.dumps(result, indent=1).encode())
     return result
 
 
@@ -132,22 +142,28 @@ def report(results: list[dict], args: argparse.Namespace) -> str:
         return f'{statistics.mean(values):5.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:3.1f}'
 
     lines = ['unseen-class mIoU in percent, mean and standard deviation over seeds',
-             f'{"test":22}{"true names":>14}{"names exchanged":>17}{"trained exchanged":>19}{"seen classes":>14}']
-    by_arm = {arm: [result for result in results if result['arm'] == arm] for arm in ARMS}
-    for test in TESTS:
-        own = [result['tests'][test]['unseen/mIoU'] for result in by_arm['true']]
-        control = [statistics.mean(row['unseen/mIoU'] for row in result['permuted'][test]) for result in by_arm['true']]
-        other = [result['tests'][test]['unseen/mIoU'] for result in by_arm['permuted']]
-        seen = [result['tests'][test]['seen/mIoU'] for result in by_arm['true']]
-        lines.append(f'{test:22}{spread(own):>14}{spread(control):>17}{spread(other):>19}{spread(seen):>14}')
-    lines.append(f'training: {max(result["train_seconds"] for result in results):.0f} s at most')
-    revision = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_suffix('.part')
-    part.write_text(json.dumps(dict(machine=platform.processor() or platform.machine(), cores=os.cpu_count(),
-                                    torch=torch.__version__, commit=revision, runs=results), indent=1))
-    part.replace(args.out)
+             f'{"recipe":10}{"test":22}{"seeds":>6}{"true names":>14}{"names exchanged":>17}{"trained exchanged":>19}'
+             f'{"seen classes":>14}']
+    for recipe in RECIPES:
+        own_runs, other_runs = ([result for result in results if (result['recipe'], result['arm']) == (recipe, arm)]
+                                for arm in ARMS)
+        for test in TESTS if own_runs else ():
+            own = [result['tests'][test]['unseen/mIoU'] for result in own_runs]
+            control = [statistics.mean(row['unseen/mIoU'] for row in result['permuted'][test]) for result in own_runs]
+            other = [result['tests'][test]['unseen/mIoU'] for result in other_runs]
+            seen = [result['tests'][test]['seen/mIoU'] for result in own_runs]
+            lines.append(f'{recipe:10}{test:22}{len(own):6}{spread(own):>14}{spread(control):>17}'
+                         f'{spread(other) if other else "-":>19}{spread(seen):>14}')
+    slowest = max(result["train_seconds"] + result["test_seconds"] for result in results)
+    lines.append(f'a run, training and tests: {slowest:.0f} s at most')
+    write_whole(args.out, json.dumps(dict(machine=platform.processor() or platform.machine(), cores=os.cpu_count(),
+                                          torch=torch.__version__, runs=results), indent=1).encode())
     return '\n'.join(lines)
+
+
+def revision() -> str:
+    """The commit that is checked out."""
+    return subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def main(arguments: list[str] | None = None) -> str:
@@ -156,12 +172,11 @@ def main(arguments: list[str] | None = None) -> str:
     for seed in args.seeds if not args.report else ():
         for arm in args.arms:
             run(arm, seed, args)
-    jobs = [(arm, seed) for seed in args.seeds for arm in ARMS if (args.work_dir / f'{arm}-seed{seed}.json').is_file()]
-    if {arm for arm, _ in jobs} != set(ARMS):
-        if args.report:
-            raise SystemExit(f'no finished runs of both arms in {args.work_dir}; run without --report')
-        return f'{len(jobs)} runs are stored; the table needs both arms'
-    text = report([run(arm, seed, args) for arm, seed in jobs], args)
+    results = [json.loads(path.read_text()) for path in args.work_dir.glob('*-seed*.json')]
+    results.sort(key=lambda result: (list(RECIPES).index(result['recipe']), result['seed'], ARMS.index(result['arm'])))
+    if not results:
+        raise SystemExit(f'no finished runs in {args.work_dir}; run without --report')
+    text = report(results, args)
     print(text)
     return text
 
