@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-import skimage.data  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from frozenmm.compat.files import write_whole  # noqa: E402
