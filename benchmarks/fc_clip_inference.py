@@ -11,13 +11,11 @@ embeddings are given, as it caches them. All sides run alternately in one proces
 
 Post-processing alone (all three tasks) runs on what the network gave (`network`: random weights, little to skip) and on
 smooth blobs with decided classes (`blobs`, as trained networks give them). `every product` switches the operators'
-screening off. Memory is what the process's peak
-exceeds its size before the call by, after freed memory has been given back.
+screening off. Memory is what the process's peak exceeds its size before a second call by, beyond the result.
 """
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import sys
 import time
@@ -33,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 from branch_comparison import machine, write_json  # noqa: E402
-from ops_mask import extra_memory  # noqa: E402
+from ops_timing import extra_peak_bytes  # noqa: E402
 
 from frozenmm.foundation.vocabulary import Vocabulary  # noqa: E402
 from frozenmm.ops import MaskGeometry, backend  # noqa: E402
@@ -279,9 +277,9 @@ def alternate(sides: Sides, rounds: int) -> tuple[dict[str, float], dict[str, ob
 
 
 def peak_mib(side: Callable[[], object]) -> float:
-    """MiB that a call needs beyond what the process holds before it (Linux with glibc)."""
-    ctypes.CDLL('libc.so.6').malloc_trim(0)
-    return extra_memory(side)
+    """MiB that a call needs beyond what the process holds before it and beyond its result (Linux)."""
+    found = extra_peak_bytes(side)
+    return float('nan') if found is None else found / 2**20
 
 
 def rows_of(what: str, classes: int, sides: Sides, times: dict[str, float]) -> list[dict]:
@@ -377,7 +375,8 @@ def main() -> None:
         report = json.loads(args.out.read_text()) if args.out.is_file() else {}
         report['memory'] = dict(machine=machine(), rows=[])
         for row in memory(models, args):
-            print(f'{row["what"]:24} {row["classes"]:4} classes  {row["side"]:22} {row["peak_mib"]:8.0f} MiB', flush=True)
+            print(f'{row["what"]:24} {row["classes"]:4} classes  {row["side"]:22} {row["peak_mib"]:8.0f} MiB',
+                  flush=True)
             report['memory']['rows'].append(row)
             write_json(args.out, report)
         return

@@ -1,9 +1,10 @@
 """Fusion of the small real RGB-D sequence: connected surface, agreement of the re-rendered depth with the sensor.
 
-    python benchmarks/recon_fusion.py --data DIR [--recon OUT] [--pictures FOLDER] [--json FILE]
+    python benchmarks/recon_fusion.py --data DIR [--case CASE] [--pictures FOLDER] [--json FILE]
 
-DIR holds rgbd_kitchen. Rows: known poses and sensor depth at 2 and 3 cm; with `--recon OUT` also the mesh of an earlier
-`tools/recon.py DIR/rgbd_kitchen/color --out OUT ...`, brought to metres by the similarity of the camera centres.
+DIR holds rgbd_kitchen. Rows: known poses and sensor depth at 2 and 3 cm; with `--case` (a recorded e2e_clip case of
+this sequence) also what `tools/recon.py` makes of its images and its recorded affine depth, brought to metres by the
+similarity of the camera centres; and the same with the demonstration depth network.
 A pixel agrees where the sensor measured and the mesh, drawn from the frame's place, lies within 2 voxels; a pixel that
 no face covers does not. Pictures show the mesh from outside, and from a camera's place beside the photograph.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,10 +26,12 @@ import cv2
 import numpy as np
 import torch
 from machine import describe_machine
+from safetensors.numpy import load_file
 
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.rgbd import RGBDSequence, read_sequence
 from frozenmm.evaluation.trajectory import fit_similarity
+from frozenmm.reconstruction.command import reconstruct_from
 from frozenmm.reconstruction.mesh import Mesh, component_of_faces, drop_specks, largest_share
 from frozenmm.reconstruction.outputs import read_ply, read_tum
 from frozenmm.reconstruction.render import outside_view, render_mesh
@@ -40,7 +45,7 @@ OUTSIDE = (480, 640)
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('--data', type=Path, required=True, help='folder that holds rgbd_kitchen')
-    parser.add_argument('--recon', type=Path, help='results of tools/recon.py on all images of rgbd_kitchen')
+    parser.add_argument('--case', type=Path, help='folder of a recorded e2e_clip case of rgbd_kitchen')
     parser.add_argument('--pictures', type=Path, help='write pictures of the meshes here')
     parser.add_argument('--json', type=Path, default=Path('benchmarks/results/recon_fusion.json'))
     return parser.parse_args()
@@ -53,21 +58,33 @@ def known_poses(sequence: RGBDSequence, voxel_size: float) -> tuple[Mesh, dict[s
     volume = fuse_frames(depth, colour, torch.from_numpy(sequence.intrinsics_px), torch.from_numpy(sequence.poses_c2w),
                          voxel_size=voxel_size)
     mesh = volume.extract_mesh()
-    dense = np.prod(np.ptp(mesh.vertices, axis=0) / voxel_size) * 20 / 1e6
+    dense = float(np.prod(np.ptp(mesh.vertices, axis=0) / voxel_size)) * 20 / 1e6
     return mesh, {'seconds': time.perf_counter() - begin, 'megabytes': volume.megabytes, 'dense_megabytes': dense}
 
 
-def reconstructed(sequence: RGBDSequence, out: Path) -> tuple[Mesh, np.ndarray]:
-    """The mesh in metres in the world of the sequence, and the found poses there."""
+def reconstruct_case(case: Path, sequence: RGBDSequence, work: Path, *, recorded: bool) -> tuple[
+        RGBDSequence, Mesh, np.ndarray, float]:
+    """The case's frames, its mesh and poses in metres in the world of the sequence, and metres per unit."""
+    names = json.loads((case / 'case.json').read_text())['frames']
+    stems = [file.stem for file in sequence.images]
+    frames = sequence.select(np.isin(stems, names))
+    images = work / 'images'
+    images.mkdir(parents=True, exist_ok=True)
+    for file in frames.images:
+        shutil.copy(file, images / file.name)
+    depth = None
+    if recorded:
+        depth = work / 'depth.npz'
+        np.savez(depth, depth=load_file(case / 'tensors.safetensors')['in.affine_depth'].astype(np.float32))
+    out = work / ('recorded' if recorded else 'network')
+    reconstruct_from(images, out, depth=depth)
     mesh, poses = read_ply(out / 'mesh.ply'), read_tum(out / 'poses.txt')[1]
-    if len(poses) != len(sequence):
-        raise ValueError(f'{out} has {len(poses)} frames, the sequence {len(sequence)}; reconstruct all of them')
-    move = fit_similarity(torch.from_numpy(poses[:, :3, 3]), torch.from_numpy(sequence.poses_c2w[:, :3, 3]))
+    move = fit_similarity(torch.from_numpy(poses[:, :3, 3]), torch.from_numpy(frames.poses_c2w[:, :3, 3]))
     vertices = move(torch.from_numpy(mesh.vertices)).numpy().astype(np.float32)
     moved = poses.copy()
     moved[:, :3, :3] = move.rotation.numpy() @ poses[:, :3, :3]
     moved[:, :3, 3] = move(torch.from_numpy(poses[:, :3, 3])).numpy()
-    return Mesh(vertices, mesh.faces, mesh.colours), moved
+    return frames, Mesh(vertices, mesh.faces, mesh.colours), moved, float(move.scale)
 
 
 def agreement(mesh: Mesh, sequence: RGBDSequence, poses: np.ndarray, *, metres: float = 0.0,
@@ -91,6 +108,13 @@ def describe(mesh: Mesh, sequence: RGBDSequence, poses: np.ndarray, voxel_size: 
             'agreement_2_voxels': agreement(clean, sequence, poses, metres=2 * voxel_size)}
 
 
+def voxel_of(mesh: Mesh) -> float:
+    """About the edge of the voxels that a mesh came from: its faces are half the area of a voxel's side on average."""
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).mean() / 2
+    return float(np.sqrt(2 * area))
+
+
 def draw(path: Path, mesh: Mesh, sequence: RGBDSequence, poses: np.ndarray) -> None:
     intrinsics, pose = outside_view(mesh, poses, OUTSIDE)
     outside = render_mesh(mesh, intrinsics, pose, OUTSIDE)[0]
@@ -111,14 +135,16 @@ def main() -> None:
         if args.pictures:
             draw(args.pictures / f'sensor_{100 * voxel_size:.0f}cm.png', drop_specks(mesh, SPECKS), sequence,
                  sequence.poses_c2w)
-    if args.recon:
-        mesh, poses = reconstructed(sequence, args.recon)
-        edges = np.linalg.norm(mesh.vertices[mesh.faces[:, 0]] - mesh.vertices[mesh.faces[:, 1]], axis=1)
-        voxel_size = float(np.median(edges)) * 1.2  # marching cubes cuts a cube's edges to about this share
-        rows['tools/recon.py'] = describe(mesh, sequence, poses, voxel_size)
-        rows['tools/recon.py']['agreement_5_percent'] = agreement(mesh, sequence, poses, share=0.05)
-        if args.pictures:
-            draw(args.pictures / 'recon.png', mesh, sequence, poses)
+    if args.case:
+        with tempfile.TemporaryDirectory() as work:
+            for recorded in (True, False):
+                frames, mesh, poses, scale = reconstruct_case(args.case, sequence, Path(work), recorded=recorded)
+                name = 'recon, recorded depth' if recorded else 'recon, demonstration network'
+                rows[name] = describe(mesh, frames, poses, voxel_of(mesh)) | {'metres_per_unit': scale}
+                for share in (0.05, 0.1):
+                    rows[name][f'agreement_{100 * share:.0f}_percent'] = agreement(mesh, frames, poses, share=share)
+                if args.pictures:
+                    draw(args.pictures / f'{name.replace(", ", "_").replace(" ", "_")}.png', mesh, frames, poses)
     for name, row in rows.items():
         print(f'{name}: ' + ', '.join(f'{key} {value:.3f}' if isinstance(value, float) else f'{key} {value}'
                                       for key, value in row.items()))

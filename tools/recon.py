@@ -22,9 +22,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder of the results; the same command resumes there')
     parser.add_argument('--depth', help='depth maps from a folder (.npy, .png) or an .npz file, not from a network')
     parser.add_argument('--depth-kind', default='affine_depth', help='affine_depth, affine_disparity or metric')
-    parser.add_argument('--device', default='cpu', help='where the depth network runs')
+    parser.add_argument('--mask', help='classes that do not count, found by a segmentation model: "sky, person, car"')
+    parser.add_argument('--mask-model', default='open-vocabulary', help='model for --mask: checkpoint of the zoo, '
+                        'config of an open-vocabulary model, or config file of an mmseg model')
+    parser.add_argument('--mask-weights', help='checkpoint of the model for --mask')
+    parser.add_argument('--device', default='cpu', help='where the networks run')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='change values of the config, e.g. every=5 focal_px=525 voxel_size=0.02 seed=1')
+                        help='change values of the config, e.g. every=5 focal_px=525 mode=direct '
+                        'radial=True depth_only=True poses=poses.txt')
     args = parser.parse_args()
     if len(args.paths) > 2:
         parser.error(f'expected [CONFIG] INPUT, got {len(args.paths)} paths: {args.paths}')
@@ -33,9 +38,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    mask = None
+    if args.mask is not None:
+        from frozenmm.apis.semantic_masks import SemanticMask
+        mask = SemanticMask(args.mask.split(','), model=args.mask_model, weights=args.mask_weights, device=args.device)
     reconstruct_from(args.paths[-1], args.out, config=args.paths[0] if len(args.paths) == 2 else None,
                      depth=args.depth, depth_kind=args.depth_kind, device=args.device,
-                     options=parse_options(args.cfg_options))
+                     options=parse_options(args.cfg_options), mask=mask)
 
 
 if __name__ == '__main__':

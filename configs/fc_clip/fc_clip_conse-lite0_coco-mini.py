@@ -11,7 +11,8 @@ vocabulary = 'coco_panoptic_133'
 train_vocabulary = dict(of=vocabulary, without=[])
 side = 256
 
-model = dict(classifier=dict(train_vocabulary=train_vocabulary, vocabulary=vocabulary))
+# objects stay objects when a few words of one's own are asked for
+model = dict(classifier=dict(train_vocabulary=train_vocabulary, vocabulary=vocabulary, void_against='training'))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,4 +1,4 @@
-"""Poses, focal length, consistent depth and a mesh from a video, with frozen LeReS depth and feature tracks.
+"""Poses, focal length, consistent depth and a mesh from a video, with frozen depth and feature tracks.
 
 Metric: ATE, AbsRel and focal error on the recorded clips (`benchmarks/recon_e2e.py`).
 Command: python tools/recon.py configs/frozen_recon/frozen_recon_tracks.py VIDEO --out DIR
@@ -6,17 +6,27 @@ Source: FrozenRecon, ICCV 2023, with a solver of our own in place of the staged 
 """
 custom_imports = dict(imports=['frozenmm'])
 
-# any registered depth network; `tools/recon.py --depth FOLDER` takes maps from files instead
-depth = dict(type='frozenmm.LeReS', encoder='resnext101', weights=None)
+# any registered depth network (frozen_recon_leres.py: LeReS); this is the embedded demonstration network, trained on
+# generated rooms only; `tools/recon.py --depth FOLDER` takes maps from files instead
+depth = dict(type='frozenmm.LightDepth')
 
 # every n-th frame; None: 1 of a folder of images, 10 of a video
 every = None
 # focal length in pixels at the images' width, where it is known
 focal_px = None
+# TUM file of known camera-to-world poses, one line per frame; the result is in their world and unit
+poses = None
+# metres per unit of the frozen depth, where it is known; 1 for networks that predict metres
+metric_scale = None
+# find one coefficient of radial distortion (a phone's k1); results are written for the straightened images
+radial = False
 # edge of a voxel in the unit of the poses; None: the longest side of the scene over 160
 voxel_size = None
 mesh = True
 # connected parts of the mesh with fewer faces are dropped
 min_faces = 100
+# write consistent depth, report and summary only
+depth_only = False
+# tracks, direct (brightness, without features) or compat (the official first-order loop: minutes)
 mode = 'tracks'
 seed = 0

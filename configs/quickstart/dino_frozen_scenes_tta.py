@@ -5,11 +5,11 @@ Command: python tools/test.py configs/quickstart/dino_frozen_scenes_tta.py CHECK
 _base_ = 'dino_frozen_scenes.py'
 
 tta_model = dict(
-    type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=40))
+    type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=40))
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
-        type='mmdet.TestTimeAug',
+        type='TestTimeAug',
         transforms=[
             [
                 dict(type='Resize', scale=(160, 160), keep_ratio=True),

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.depth_inferencer import DepthInferencer
-from frozenmm.apis.model_sources import read_source
+from frozenmm.apis.model_sources import read_source, register_modules
 from frozenmm.compat.checkpoint import load_checkpoint_file
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.foundation.depth_networks import DepthNetwork
@@ -47,8 +46,8 @@ def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySourc
     if isinstance(model, Mapping) and not isinstance(model, Config) and 'type' in model:
         return _without_words(DepthInferencer(model, device=device), vocabulary)
     cfg, weights = read_source(model, weights)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')), explained_registry_misses():
-        kind = MODELS.get(str(cfg.model.type))
+    with MODELS.switch_scope_and_registry(register_modules(cfg)) as registry, explained_registry_misses():
+        kind = registry.get(str(cfg.model.type))
     if kind is None:
         raise ValueError(f'no model is registered as {cfg.model.type!r}; add the module that registers it to the '
                          'config: custom_imports = dict(imports=[\'your_module\'])')

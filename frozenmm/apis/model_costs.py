@@ -67,6 +67,7 @@ def model_costs(cfg: Config, *, size: tuple[int, int] = (480, 640), random_tower
     torch.save(model.state_dict(), buffer)
     macs = None
     if chosen is not None:
+        model.requires_grad_(False)  # the counter hooks into autograd wherever a parameter asks for it
         if hasattr(chosen, 'set_vocabulary'):
             chosen.set_vocabulary(WORDS)
         with FlopCounterMode(display=False) as counter:

@@ -75,12 +75,8 @@ def _named_config(name: str) -> Path:
                             f'{", ".join(near)}')
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config; names without scope are those of the config's scope, as when its Runner builds it.
-
-    Raises:
-        KeyError: an unregistered type; the text says what to write instead.
-    """
+def register_modules(cfg: Config) -> str:
+    """Fill the registries that a config may name; returns its scope."""
     scope = cfg.get('default_scope', 'mmdet')
     if installed('mmdet'):
         from mmdet.utils import register_all_modules
@@ -88,6 +84,16 @@ def build_model(cfg: Config) -> nn.Module:
     if scope == 'mmseg' and installed('mmseg'):
         from mmseg.utils import register_all_modules as register_mmseg
         register_mmseg(init_default_scope=False)
+    return scope
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config; names without scope are those of the config's scope, as when its Runner builds it.
+
+    Raises:
+        KeyError: an unregistered type; the text says what to write instead.
+    """
+    scope = register_modules(cfg)
     with DefaultScope.overwrite_default_scope(scope), explained_registry_misses():
         return MODELS.build(cfg.model)
 

@@ -97,12 +97,9 @@ def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> An
     zipped = head.startswith(b'PK')
     if zipped and not zipfile.is_zipfile(path):
         raise _damaged(path, 'its end is missing')
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            scripted = any(name.endswith('constants.pkl') for name in archive.namelist())
-        if scripted:
-            return torch.jit.load(str(path), map_location=map_location)
     try:
+        if zipped and _is_scripted(path):
+            return torch.jit.load(str(path), map_location=map_location)
         # argparse.Namespace: plain attributes, in the files of many official detectors
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location=map_location, weights_only=not trusted)
@@ -115,8 +112,14 @@ def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> An
                 f'({_first_line(error)})') from None
         raise _damaged(path, _first_line(error)) from None
     except (EOFError, OSError, RuntimeError, KeyError, IndexError, ValueError, AttributeError,
-            ModuleNotFoundError) as error:
+            ModuleNotFoundError, zipfile.BadZipFile) as error:
         raise _damaged(path, _first_line(error)) from None
+
+
+def _is_scripted(path: Path) -> bool:
+    """Whether an archive holds TorchScript."""
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('constants.pkl') for name in archive.namelist())
 
 
 def _is_pickle(head: bytes) -> bool:

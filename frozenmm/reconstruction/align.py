@@ -1,17 +1,30 @@
-"""Alignment of frozen depth over a clip."""
+"""Alignment of frozen depth over a clip: three modes behind one interface.
+
+`tracks` is the default. It hands single frames without tracks, or a whole clip without any, to `direct`, with a
+warning. `compat` is the official first-order loop.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
+import torch
+from torch.nn.functional import interpolate
 
-from frozenmm.reconstruction.depth_model import FrozenDepth
-from frozenmm.reconstruction.diagnosis import parallax_deg, warnings_for
-from frozenmm.reconstruction.features import pixel_unit
-from frozenmm.reconstruction.track_solver import TrackSettings, find_tracks, solve_tracks
+from frozenmm.foundation.lookup import lookup
+from frozenmm.reconstruction.bundle import BundleState
+from frozenmm.reconstruction.cameras import optimisation_size
+from frozenmm.reconstruction.depth_model import GRID, DepthParameters, FrozenDepth
+from frozenmm.reconstruction.diagnosis import blank_warnings, parallax_deg, unlike_warnings, warnings_for
+from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
+from frozenmm.reconstruction.features import Tracks, pixel_unit
+from frozenmm.reconstruction.known_camera import KnownCamera
+from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, StagedOptimizer, Store
+from frozenmm.reconstruction.track_solver import PRIOR_RATIO, TrackSettings, find_tracks, solve_tracks
+from frozenmm.reconstruction.track_start import NothingSharedError
 
-MODES = ('tracks', )
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -19,14 +32,18 @@ class AlignSettings:
     """Settings of an alignment.
 
     Attributes:
-        mode: `'tracks'`.
+        mode: `'tracks'`, `'direct'` or `'compat'`.
         seed: of everything random.
         tracks: settings of the track solver.
+        direct: settings of the direct solver.
+        compat_iterations: of the official loop, per stage.
     """
 
     mode: str = 'tracks'
     seed: int = 0
     tracks: TrackSettings = field(default_factory=TrackSettings)
+    direct: DirectSettings = field(default_factory=DirectSettings)
+    compat_iterations: int = 2000
 
 
 @dataclass
@@ -40,10 +57,11 @@ class Alignment:
         scale: (F, ) of the frozen depth.
         shift: (F, ) in medians of the frame's frozen depth.
         grid: (F, 5, 5) smooth factors at the nodes.
-        found: (F, ) track observations per frame.
+        found: (F, ) track observations per frame; without features, points that another frame sees.
         inliers: (F, ) of these, the ones that fit.
-        reprojection: (O, ) distances in pixels of those.
+        reprojection: (O, ) distances in pixels of those; empty where no features were used.
         warnings: what is doubtful, in sentences.
+        radial: k of the distortion x (1 + k |x|^2); poses and depth belong to the images as they are.
     """
 
     poses_c2w: np.ndarray
@@ -56,6 +74,7 @@ class Alignment:
     inliers: np.ndarray
     reprojection: np.ndarray
     warnings: list[str]
+    radial: float = 0.0
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All fields as arrays by name, to be stored."""
@@ -65,11 +84,41 @@ class Alignment:
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Alignment:
         """The inverse of `to_arrays`; other names are ignored."""
         values = {f.name: arrays[f.name] for f in fields(cls)}
-        return cls(**{**values, 'focal_px': float(values['focal_px']), 'warnings': values['warnings'].tolist()})
+        return cls(**{**values, 'focal_px': float(values['focal_px']), 'radial': float(values['radial']),
+                      'warnings': values['warnings'].tolist()})
+
+
+@dataclass
+class Clip:
+    """What an alignment works on.
+
+    Attributes:
+        images: (F, H, W, 3) uint8.
+        frozen: predictions at the images' size.
+        known: what is given of the cameras.
+        invalid: (F, H, W) bool, pixels that do not count.
+        settings: of the alignment.
+        report: called with the name of the step, units done and their total.
+        store: of interim results.
+    """
+
+    images: np.ndarray
+    frozen: FrozenDepth
+    known: KnownCamera
+    invalid: np.ndarray | None
+    settings: AlignSettings
+    report: Report | None
+    store: Store | None
+
+    @property
+    def log_focal_prior(self) -> float:
+        """Centre of the prior on the focal length."""
+        return float(np.log(self.known.focal_px or PRIOR_RATIO * sum(self.frozen.size) / 2))
 
 
 def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', settings: AlignSettings | None = None,
-          focal_px: float | None = None, report: Callable[[str, int, int], None] | None = None) -> Alignment:
+          known: KnownCamera | None = None, invalid: np.ndarray | None = None, report: Report | None = None,
+          store: Store | None = None) -> Alignment:
     """Poses, focal length and consistent depth of a clip.
 
     Args:
@@ -77,35 +126,139 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
         depth: (F, H, W), the frozen prediction at the images' size.
         kind: of the prediction.
         settings: mode, seed and more.
-        focal_px: where it is known.
+        known: what is given of the cameras.
+        invalid: (F, H, W) bool, pixels that do not count: sky, moving things.
         report: called with the name of the step, units done and their total.
+        store: where interim results are kept, so that an interrupted alignment goes on there.
 
     Raises:
         ValueError: fewer than 2 frames, shapes that do not fit, an unknown mode, or frames that share nothing.
     """
-    settings = settings or AlignSettings()
-    _check(images, depth, settings, focal_px)
-    frozen = FrozenDepth(depth, kind)
-    options = replace(settings.tracks, match=replace(settings.tracks.match, seed=settings.seed))
-    tracks = find_tracks(images, options.match, report)
-    solution = solve_tracks(tracks, frozen, settings=options, focal_px=focal_px, report=report)
-    poses = np.linalg.inv(solution.state.poses)
-    parallax = parallax_deg(solution.tracks, solution.state.points, poses)
-    doubts = warnings_for(images, solution.tracks, solution.inliers, parallax, pixel_unit(*depth.shape[1:]))
-    parameters = solution.state.depth
-    return Alignment(solution.state.poses[0] @ poses, solution.depth, float(np.exp(solution.state.log_focal)),
-                     np.exp(parameters.log_scale), parameters.shift, np.exp(parameters.grid).reshape(-1, 5, 5),
-                     solution.found, solution.inliers, solution.reprojection, doubts)
+    settings, known = settings or AlignSettings(), known or KnownCamera()
+    _check(images, depth, settings, known, invalid)
+    clip = Clip(images, FrozenDepth(depth, kind), known, invalid, settings, report, store)
+    return _in_world(clip, MODES[settings.mode](clip))
 
 
-def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, focal_px: float | None) -> None:
-    if settings.mode not in MODES:
-        raise ValueError(f'mode must be one of {list(MODES)}, got {settings.mode!r}')
+def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known: KnownCamera,
+           invalid: np.ndarray | None) -> None:
+    lookup(settings.mode, list(MODES), 'mode')
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f'images must be uint8 of shape (F, H, W, 3), got {images.dtype} {images.shape}')
     if len(images) < 2:
         raise ValueError('an alignment needs at least 2 frames, got 1; a single frame has no baseline')
     if depth.shape != images.shape[:3]:
         raise ValueError(f'depth must have the shape of the images {images.shape[:3]}, got {depth.shape}')
-    if focal_px is not None and focal_px <= 0:
-        raise ValueError(f'focal_px must be positive, got {focal_px}')
+    if invalid is not None and (invalid.shape != depth.shape or invalid.dtype != bool):
+        raise ValueError(f'invalid must be bool of shape {depth.shape}, got {invalid.dtype} {invalid.shape}')
+    known.check(len(images))
+
+
+def _align_tracks(clip: Clip) -> Alignment:
+    settings = clip.settings
+    options = replace(settings.tracks, match=replace(settings.tracks.match, seed=settings.seed))
+    stored = clip.store.load('tracks') if clip.store is not None else None
+    if stored is None:
+        tracks = find_tracks(clip.images, options.match, clip.report, clip.invalid)
+        if clip.store is not None:
+            clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels)
+    else:
+        tracks = Tracks(stored['frame'], stored['point'], stored['pixels'])
+    rescued: list[int] = []
+
+    def rescue(state: BundleState, weak: list[int]) -> BundleState:
+        moved, placed = rescue_frames(_direct_solver(clip), state, weak)
+        rescued.extend(placed)
+        return moved
+
+    try:
+        solution = solve_tracks(tracks, clip.frozen, settings=options, known=clip.known, invalid=clip.invalid,
+                                rescue=rescue, report=clip.report)
+    except NothingSharedError as nothing:
+        try:
+            found = _align_direct(clip)
+        except ValueError:
+            raise nothing from None
+        found.warnings.insert(0, 'no two frames share enough feature tracks; the clip was aligned by brightness '
+                                 '(mode direct) instead')
+        return found
+    state, unit = solution.state, pixel_unit(*clip.frozen.size)
+    poses = np.linalg.inv(state.poses)
+    parallax = parallax_deg(solution.tracks, state.points, poses)
+    doubts = warnings_for(clip.images, solution.tracks, solution.inliers, parallax, unit, rescued)
+    return _alignment(clip, poses, state.log_focal, state.depth, doubts, found=solution.found,
+                      inliers=solution.inliers, reprojection=solution.reprojection, radial=state.radial)
+
+
+def _direct_solver(clip: Clip) -> DirectSolver:
+    return DirectSolver(clip.images, clip.frozen, clip.settings.direct, log_focal_prior=clip.log_focal_prior,
+                        invalid=clip.invalid)
+
+
+def _align_direct(clip: Clip) -> Alignment:
+    solution = solve_direct(_direct_solver(clip), known=clip.known, report=clip.report)
+    depth = solution.state.depth.numpy()
+    parameters = DepthParameters(depth[:, 0], depth[:, 1], depth[:, 2:])
+    doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike)
+    return _alignment(clip, np.linalg.inv(solution.state.poses.numpy()), solution.state.log_focal, parameters, doubts,
+                      found=solution.found, inliers=solution.inliers, reprojection=np.zeros(0))
+
+
+def _alignment(clip: Clip, poses_c2w: np.ndarray, log_focal: float, depth: DepthParameters, warnings: list[str],
+               **counts: np.ndarray | float) -> Alignment:
+    return Alignment(poses_c2w, np.exp(clip.frozen.log_maps(depth)), float(np.exp(log_focal)),
+                     np.exp(depth.log_scale), depth.shift, np.exp(depth.grid).reshape(-1, GRID, GRID),
+                     warnings=warnings, **counts)
+
+
+def _align_compat(clip: Clip) -> Alignment:
+    """The official loop at its own size; its depth is brought to the images' size with the scale and shift found."""
+    if clip.known.poses_c2w is not None:
+        raise ValueError('mode compat finds the poses itself; give poses_c2w to mode tracks or direct')
+    if clip.frozen.kind == 'affine_disparity':
+        raise ValueError('mode compat takes affine depth; for disparity use mode tracks or direct')
+    height, width = clip.frozen.size
+    size = optimisation_size(height, width)
+    images = interpolate(torch.from_numpy(clip.images).permute(0, 3, 1, 2).float() / 255, size, mode='bilinear')
+    frozen = torch.from_numpy(clip.frozen.maps).float()[:, None]
+    invalid = None if clip.invalid is None else interpolate(torch.from_numpy(clip.invalid)[:, None].float(),
+                                                            size)[:, 0] > 0
+    stages = tuple(replace(stage, iterations=clip.settings.compat_iterations,
+                           lr_focal=0.0 if clip.known.focal_px else stage.lr_focal) for stage in OFFICIAL_STAGES)
+    optimizer = StagedOptimizer(images, interpolate(frozen, size, mode='bilinear')[:, 0], stages=stages,
+                                original_size=(height, width), motion='euler', invalid=invalid, compat=True,
+                                seed=clip.settings.seed)
+    if clip.known.focal_px:
+        with torch.no_grad():
+            optimizer.parameters.focal_ratio.fill_(clip.known.focal_px / ((height + width) / 2))
+    result = optimizer.run(report=_compat_report(clip.report), store=clip.store)
+    p, poses = result.parameters, np.linalg.inv(result.poses_w2c.detach().numpy())
+    depth = interpolate(result.depth[:, None], (height, width), mode='bilinear')[:, 0].double().numpy()
+    focal = float(p.focal_ratio.detach()) * (height + width) / 2
+    frames, scale = len(poses), p.scale.detach().abs().double().numpy()
+    shift = p.shift.detach().double().numpy() / (scale * clip.frozen.medians)
+    none = np.zeros(frames, dtype=int)
+    return Alignment(poses, np.maximum(depth, 1e-6), focal, scale, shift, p.anchors.detach().double().numpy(), none,
+                     none, np.zeros(0), blank_warnings(clip.images))
+
+
+def _compat_report(report: Report | None) -> Callable[[int, int, object], None] | None:
+    return None if report is None else (lambda index, total, losses: report('official loop', index + 1, total))
+
+
+def _in_world(clip: Clip, result: Alignment) -> Alignment:
+    """The result in the given world and unit, or with the first camera as the world."""
+    if clip.known.poses_c2w is not None:
+        return result
+    scale = 1.0
+    if clip.known.metric_scale is not None:
+        scale = clip.known.metric_scale / float(np.exp(np.log(result.scale).mean()))
+    elif clip.frozen.kind == 'metric':
+        scale = 1 / float(np.exp(np.log(result.scale).mean()))
+    poses = np.linalg.inv(result.poses_c2w[0]) @ result.poses_c2w
+    poses[:, :3, 3] *= scale
+    return replace(result, poses_c2w=poses, depth=result.depth * scale, scale=result.scale * scale)
+
+
+MODES: dict[str, Callable[[Clip], Alignment]] = {
+    'tracks': _align_tracks, 'direct': _align_direct, 'compat': _align_compat}

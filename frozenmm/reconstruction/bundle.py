@@ -14,6 +14,7 @@ from frozenmm.reconstruction.depth_model import GRID, DepthParameters, FrozenDep
 from frozenmm.reconstruction.features import Tracks
 from frozenmm.reconstruction.frame_system import FrameSystem
 from frozenmm.reconstruction.motions import se3_exp
+from frozenmm.reconstruction.radial import distort
 
 CAUCHY = 4.0
 """Squared width of the Cauchy weights 1 / (1 + e^2 / 4)."""
@@ -103,6 +104,13 @@ class Bundle:
         self._by_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(self.frames)]
         self._shared = _shared_observations(tracks, self.frames)
 
+    def shared_counts(self) -> np.ndarray:
+        """(F, F) number of points that two frames share, 0 on the diagonal."""
+        counts = np.zeros((self.frames, self.frames), dtype=int)
+        for (a, b), (first, _) in self._shared.items():
+            counts[a, b] = counts[b, a] = len(first)
+        return counts
+
     def log_depth(self, state: BundleState) -> tuple[np.ndarray, np.ndarray]:
         """Log M at the observations (O, ), and its derivative by the shift (O, )."""
         frame = self.tracks.frame
@@ -116,8 +124,7 @@ class Bundle:
         points = np.einsum('oij,oj->oi', rotation, state.points[self.tracks.point]) + shift
         z = np.maximum(points[:, 2], NEAREST)
         plane = points[:, :2] / z[:, None]
-        plane = plane * (1 + state.radial * (plane**2).sum(1, keepdims=True))
-        pixels = np.exp(state.log_focal) * plane + self.centre - self.tracks.pixels
+        pixels = np.exp(state.log_focal) * distort(plane, state.radial) + self.centre - self.tracks.pixels
         return points, pixels, np.log(z) - self.log_depth(state)[0]
 
     def cost(self, state: BundleState) -> float:
@@ -253,7 +260,7 @@ class Bundle:
             free[:, :POSE] = False
         else:  # the gauge of the world
             free[0, :POSE + 1] = False
-        free[[len(index) < POSE for index in self._by_frame], :POSE] = False  # too few observations to place a frame
+        free[[len(index) < POSE for index in self._by_frame], :POSE + 1] = False  # too few to place a frame
         if self.depth.kind == 'metric':
             free[:, 7] = False
         return free, ~np.array([self.settings.fixed_focal, self.settings.fixed_radial])

@@ -13,12 +13,16 @@ from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.align import Alignment, AlignSettings
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
-from frozenmm.reconstruction.pipeline import PipelineSettings, reconstruct
+from frozenmm.reconstruction.known_camera import KnownCamera
+from frozenmm.reconstruction.outputs import read_tum
+from frozenmm.reconstruction.pipeline import InvalidMask, PipelineSettings, reconstruct
+from frozenmm.reconstruction.track_solver import TrackSettings
 from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
-    'depth': {'type': 'frozenmm.LeReS', 'encoder': 'resnext101', 'weights': None}, 'every': None, 'focal_px': None,
-    'voxel_size': None, 'mesh': True, 'min_faces': 100, 'mode': 'tracks', 'seed': 0}
+    'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses': None,
+    'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'min_faces': 100,
+    'depth_only': False, 'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
 
@@ -68,7 +72,8 @@ class ProgressLine:
 
 def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path | None = None,
                      depth: str | Path | None = None, depth_kind: str = 'affine_depth', device: str = 'cpu',
-                     options: Mapping[str, object] | None = None, report: ProgressLine | None = None) -> Alignment:
+                     options: Mapping[str, object] | None = None, mask: InvalidMask | None = None,
+                     report: ProgressLine | None = None) -> Alignment:
     """Reconstruct a folder of images or a video.
 
     Args:
@@ -79,6 +84,7 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
         depth_kind: of these maps.
         device: where the network runs.
         options: settings by name that go before the config's.
+        mask: says which pixels do not count.
         report: progress; by default on stderr.
     """
     values = read_settings(config, options)
@@ -90,12 +96,15 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
         if not isinstance(network, DepthNetwork):
             raise TypeError(f'depth must be a depth network, got {type(network).__name__}')
         maps = NetworkDepth(network, device=device)
-    align = AlignSettings(mode=str(values['mode']), seed=int(str(values['seed'])))
-    settings = PipelineSettings(align, every=_number(values, 'every', int), mesh=bool(values['mesh']),
-                                focal_px=_number(values, 'focal_px', float),
-                                voxel_size=_number(values, 'voxel_size', float),
-                                min_faces=_number(values, 'min_faces', int) or 0)
-    return reconstruct(source, out, maps, settings=settings, report=report or ProgressLine())
+    settings = PipelineSettings(
+        AlignSettings(mode=str(values['mode']), seed=int(str(values['seed'])),
+                      tracks=TrackSettings(radial=bool(values['radial']))),
+        every=_number(values, 'every', int), mesh=bool(values['mesh']), depth_only=bool(values['depth_only']),
+        known=KnownCamera(_number(values, 'focal_px', float),
+                          None if values['poses'] is None else read_tum(str(values['poses']))[1],
+                          _number(values, 'metric_scale', float)),
+        voxel_size=_number(values, 'voxel_size', float), min_faces=_number(values, 'min_faces', int) or 0)
+    return reconstruct(source, out, maps, settings=settings, mask=mask, report=report or ProgressLine())
 
 
 def _number(values: Mapping[str, object], name: str, kind: type) -> object:

@@ -89,6 +89,10 @@ class FrozenDepth:
         """(height, width) of the maps."""
         return self.maps.shape[1], self.maps.shape[2]
 
+    def part(self, frames: np.ndarray) -> FrozenDepth:
+        """The predictions of some frames (W, )."""
+        return FrozenDepth(self.maps[frames], self.kind)
+
     def sample(self, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Predictions (N, ) at pixels (N, 2) of frames (N, ), in medians of the frame."""
         return bilinear(self.maps, frame, pixels) / self.medians[frame]

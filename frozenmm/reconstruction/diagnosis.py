@@ -34,19 +34,37 @@ def black_frames(images: np.ndarray) -> list[int]:
     return [index for index, image in enumerate(images) if float(image.std(axis=(0, 1)).max()) < 1.0]
 
 
-def warnings_for(images: np.ndarray, tracks: Tracks, inliers: np.ndarray, parallax: float, unit: float) -> list[str]:
-    """Sentences about what is doubtful in a result, most serious first."""
-    found = []
+def blank_warnings(images: np.ndarray) -> list[str]:
+    """A sentence where frames have no contrast."""
     blank = black_frames(images)
-    if blank:
-        found.append(f'frames {blank} are of one colour; their poses are those of their neighbours')
+    return [f'frames {blank} are of one colour; their poses are those of their neighbours'] if blank else []
+
+
+def unlike_warnings(images: np.ndarray, likeness: np.ndarray, alike: float) -> list[str]:
+    """Sentences about a clip aligned by brightness: frames (F, ) whose likeness to their best partner is too low."""
+    blank = black_frames(images)
+    unlike = [int(frame) for frame in np.flatnonzero(likeness < alike) if int(frame) not in blank]
+    found = blank_warnings(images)
+    if unlike:
+        found.append(f'frames {unlike} do not look like any other where they were put; their poses and depth are '
+                     'uncertain (other place, blur or moving things)')
+    return found
+
+
+def warnings_for(images: np.ndarray, tracks: Tracks, inliers: np.ndarray, parallax: float, unit: float,
+                 rescued: list[int]) -> list[str]:
+    """Sentences about what is doubtful in a result, most serious first."""
+    blank, found = black_frames(images), blank_warnings(images)
     if still_camera(tracks, unit):
         found.append('the camera stands still: focal length and scale between frames stay at their priors')
     elif parallax < PARALLAX_DEG:
         found.append(f'the median angle between the rays to a point is {parallax:.2f} degrees: the camera turns but '
                      'hardly moves; translation and focal length are uncertain')
     weak = [int(frame) for frame in np.flatnonzero(inliers < FEW) if int(frame) not in blank]
-    if weak:
-        found.append(f'frames {weak} have fewer than {FEW} fitting feature tracks; their poses are uncertain '
+    lost = [frame for frame in weak if frame not in rescued]
+    if lost:
+        found.append(f'frames {lost} have fewer than {FEW} fitting feature tracks; their poses are uncertain '
                      '(little texture, blur or moving things)')
+    if rescued:
+        found.append(f'frames {rescued} have fewer than {FEW} fitting feature tracks and were placed by brightness')
     return found

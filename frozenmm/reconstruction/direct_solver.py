@@ -8,15 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenmm.reconstruction.bundle import CAUCHY
+from frozenmm.reconstruction.bundle import CAUCHY, BundleState
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.direct_system import DARKEST, DEPTH, DirectState, DirectSystem, DirectWidths
+from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
 from frozenmm.reconstruction.photometry import View, image_shift, textured_points
 
 Report = Callable[[str, int, int], None]
 FINEST_SIDE = 240
 """Shorter side in pixels at which brightness is compared at most."""
+FOCAL_RATIOS = (0.79, 1.2)
+CANDIDATES = 40
+ENOUGH_POINTS = 30
+RESCUED_SHARE = 0.5
+"""Least share of patches that must fit where a frame is placed by brightness."""
+SCALES = torch.tensor([2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 50.0, 80.0, 120.0], dtype=torch.float64)
+"""Median depths to try under given poses, over the mean step of the camera."""
+COMPARED_NOISE = 0.03
+"""Standard deviation of brightness with which starts are compared."""
 TYPICAL = 0.15
 """Standard deviation of brightness differences while a pose is sought, in those of brightness itself."""
 
@@ -32,8 +42,11 @@ class DirectSettings:
         far: further partners per frame, by overlap.
         overlap: least share of points that a far partner sees.
         chain_steps: of the search for one pose, per level.
+        start_shift: shift of every frame at the start, in medians. It is freed at the finest level only, and not
+            together with the grid: where the agreement of depths outweighs brightness, flat depth agrees best.
         start_steps: joint steps per start.
-        steps: joint steps per level, coarse to fine.
+        steps: joint steps at the finest level, before and after the grid is freed.
+        alike: least correlation of brightness between the points of a frame and its best partner.
     """
 
     widths: DirectWidths = field(default_factory=DirectWidths)
@@ -42,8 +55,27 @@ class DirectSettings:
     far: int = 3
     overlap: float = 0.35
     chain_steps: int = 12
+    start_shift: float = 0.3
     start_steps: int = 5
-    steps: tuple[int, ...] = (8, 8, 6)
+    steps: tuple[int, int] = (5, 6)
+    alike: float = 0.6
+
+
+@dataclass
+class DirectSolution:
+    """What the solver found.
+
+    Attributes:
+        state: all unknowns.
+        found: (F, ) points that a partner sees, per frame.
+        inliers: (F, ) of these, the ones whose brightness fits.
+        likeness: (F, ) correlation of brightness with the best partner.
+    """
+
+    state: DirectState
+    found: np.ndarray
+    inliers: np.ndarray
+    likeness: np.ndarray
 
 
 class DirectSolver:
@@ -62,7 +94,7 @@ class DirectSolver:
         self.settings, self.frozen, self.log_focal_prior = settings, frozen, log_focal_prior
         grey = torch.from_numpy(images).double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64) / 255
         finest = max(1, round(min(frozen.size) / FINEST_SIDE))
-        self.steps = [finest * factor for factor in (8, 4, 2, 1)]
+        self.steps = [finest * factor for factor in (8, 4, 2)]
         self.views = {step: View(grey, step) for step in self.steps}
         medians = torch.from_numpy(frozen.medians)[:, None, None]
         self.depth_view = View(torch.from_numpy(frozen.maps) / medians, 1)
@@ -103,22 +135,19 @@ class DirectSolver:
         for guess in guesses:
             moved = replace(state, poses=state.poses.clone())
             moved.poses[frame] = guess
-            cost = np.inf
-            for step in self.steps[:1]:
-                moved, cost, _ = self._search(self.system(step, partners), moved, frame, hosts)
+            moved, cost, _ = self._search(self.system(self.steps[0], partners), moved, frame, hosts)
             if best is None or cost < best[0]:
                 best = (cost, moved)
         state = best[1]
-        for step in self.steps[1:3]:
+        for step in self.steps[1:]:
             state, _, share = self._search(self.system(step, partners), state, frame, hosts)
         return state, share
 
     def _search(self, system: DirectSystem, state: DirectState, frame: int, hosts: list[int],
                 ) -> tuple[DirectState, float, float]:
         chosen, damping = torch.tensor(hosts), 1e-3
-        surface = system.log_depth(system.values, torch.arange(len(state.poses)), system.hats, state.depth)[0]
-        state = replace(state, log_points=surface)
-        best, noise = np.inf, max(TYPICAL * float(self.views[system.view.step].table[:, 0].std()), DARKEST)
+        state = replace(state, log_points=system.surface(state.depth))
+        best, noise = np.inf, max(TYPICAL * self._contrast(system.view.step), DARKEST)
         for _ in range(self.settings.chain_steps):
             looks = system.look(state, chosen, None)
             seen = (looks.sight.inside & system.valid[chosen][:, None])[:, 0]  # (h, N), whatever the depth says
@@ -151,28 +180,30 @@ class DirectSolver:
         fit = (looks.photometric[:, 0].square().mean(-1).sqrt() < 3 * noise) & seen
         return state, best, float(fit.double().mean())
 
-    def chain(self, log_focal: float, shift: float, root: int = 0) -> DirectState:
-        """Frames placed one by one, from the root to both ends."""
+    def _flat(self, log_focal: float, shift: float) -> DirectState:
+        """All cameras in one place, every frame's median depth 1."""
         frames = len(self.frozen.maps)
         depth = torch.zeros(frames, DEPTH, dtype=torch.float64)
         depth[:, 1] = 0.0 if self.frozen.kind == 'metric' else shift
-        system = self.system(self.steps[0], torch.arange(frames)[:, None])
-        surface = system.log_depth(system.values, torch.arange(frames), system.hats, depth)[0]
+        surface = self._systems[self.steps[0]].surface(depth)
         depth[:, 0] = -surface.median(1).values
-        poses = torch.eye(4, dtype=torch.float64).expand(frames, 4, 4).clone()
-        state = DirectState(poses, log_focal, depth, surface)
+        return DirectState(torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1), log_focal, depth, surface)
+
+    def chain(self, log_focal: float, shift: float, root: int = 0) -> DirectState:
+        """Frames placed one by one, from the root to both ends."""
+        frames, state = len(self.frozen.maps), self._flat(log_focal, shift)
         for order in (range(root + 1, frames), range(root - 1, -1, -1)):
             way = 1 if order.step > 0 else -1
             for frame in order:
                 before = [f for f in (frame - way, frame - 2 * way) if 0 <= f < frames and (f - root) * way >= 0]
                 last = state.poses[before[0]]
-                guesses = [last, self._turned(before[0], frame, state.log_focal) @ last]
+                guesses = [last, self.turned(before[0], frame, state.log_focal) @ last]
                 if len(before) > 1:
                     guesses.append(last @ invert_rigid(state.poses[before[1]]) @ last)
                 state, _ = self.place(state, frame, before, guesses)
         return state
 
-    def _turned(self, before: int, frame: int, log_focal: float) -> Tensor:
+    def turned(self, before: int, frame: int, log_focal: float) -> Tensor:
         """Rotation (4, 4) that shifts the image of `before` as it moved as a whole until `frame`."""
         step = self.steps[0]
         height, width = self.views[step].size
@@ -182,40 +213,139 @@ class DirectSolver:
         du, dv = (value * step / float(np.exp(log_focal)) for value in self._shifts[before, frame])
         return se3_exp(torch.tensor([0.0, 0.0, 0.0, -np.arctan(dv), np.arctan(du), 0.0], dtype=torch.float64))
 
-    def partners(self, state: DirectState | None, near: int, far: int) -> Tensor:
-        """(F, K) neighbours in time and, of the rest, the frames that see most of a frame's points."""
-        frames = len(self.frozen.maps)
-        index = torch.arange(frames)
-        offsets = torch.tensor([o for d in range(1, near + 1) for o in (-d, d)])
-        found = index[:, None] + offsets
-        found = torch.where((found >= 0) & (found < frames), found, index[:, None])
+    def posed(self, log_focal: float, shift: float, poses: Tensor, near: Tensor) -> DirectState:
+        """Frames at given poses, on the scale at which neighbours look most alike."""
+        state = self._flat(log_focal, shift)
+        reach = (poses[1:, :3, 3] - poses[:-1, :3, 3]).norm(dim=1).mean()
+        tried = [replace(state, poses=poses, depth=state.depth + _scaled(factor * reach))
+                 for factor in SCALES]
+        return min(tried, key=lambda t: self.compare(t, near))
+
+    def compare(self, state: DirectState, partners: Tensor) -> float:
+        """Cost per patch on the middle level, by which starts are compared."""
+        system = self.system(self.steps[1], partners)
+        state = replace(state, log_points=system.surface(state.depth))
+        every = system.counts[..., None].expand(-1, -1, system.points.shape[1])
+        return system.cost(state, COMPARED_NOISE, every) / max(int(every.sum()), 1)
+
+    def partners(self, state: DirectState | None) -> Tensor:
+        """(F, K) neighbours in time and, given a state, the other frames that see most of a frame's points."""
+        frames, near, far = len(self.frozen.maps), self.settings.near, self.settings.far
+        index = torch.arange(frames)[:, None]
+        found = index + torch.tensor([o for d in range(1, near + 1) for o in (-d, d)])
+        found = torch.where((found >= 0) & (found < frames), found, index)
         if state is None or not far:
             return found
-        shares = self._overlap(state)
-        shares[(index[:, None] - index).abs() <= near] = 0
-        best, others = shares.topk(min(far, frames), dim=1)
-        return torch.cat((found, torch.where(best > self.settings.overlap, others, index[:, None])), 1)
+        candidates, shares = self._overlap(state)
+        shares[(index - candidates).abs() <= near] = 0
+        best, chosen = shares.topk(min(far, candidates.shape[1]), dim=1)
+        others = torch.where(best > self.settings.overlap, candidates.gather(1, chosen), index)
+        return torch.cat((found, others), 1)
 
-    def _overlap(self, state: DirectState) -> Tensor:
-        """(F, F) share of a frame's points that lie in another's image, less what time sets apart."""
+    def _overlap(self, state: DirectState) -> tuple[Tensor, Tensor]:
+        """Candidates (F, C), evenly spread over the clip, and the share of a frame's points that each sees."""
         frames = len(self.frozen.maps)
-        every = torch.arange(frames).expand(frames, frames)
-        system = self.system(self.steps[0], every)
-        surface = system.log_depth(system.values, torch.arange(frames), system.hats, state.depth)[0]
-        state = replace(state, log_points=surface)
-        shares = []
-        for hosts in torch.arange(frames).split(2):
-            looks = system.look(state, hosts, None)
-            shares.append((looks.patch_weight > 0).double().mean(-1))
-        # of frames that see as much, the more distant one in time tells more
-        return torch.cat(shares)
+        candidates = torch.linspace(0, frames - 1, min(frames, CANDIDATES)).round().long()
+        system = self.system(self.steps[0], candidates.expand(frames, -1))
+        state = replace(state, log_points=system.surface(state.depth))
+        looks = (system.look(state, hosts, None) for hosts in torch.arange(frames).split(2))
+        return candidates.expand(frames, -1), torch.cat([(x.patch_weight > 0).double().mean(-1) for x in looks])
 
-    def refine(self, state: DirectState, step: int, partners: Tensor, *, steps: int, free_shift: bool, free_grid: bool,
-               free_focal: bool = True, fixed_poses: bool = False) -> tuple[DirectState, DirectSystem, float]:
-        """Joint steps at one level; the points start on the depth maps."""
+    def refine(self, state: DirectState, step: int, partners: Tensor, *, steps: int, **free: bool) -> DirectState:
+        """Joint steps at one level, `free` as for `DirectSystem.optimise`; the points start on the depth maps."""
         system = self.system(step, partners)
-        surface = system.log_depth(system.values, torch.arange(len(partners)), system.hats, state.depth)[0]
-        state = replace(state, log_points=surface)
-        state, noise = system.optimise(state, steps=steps, free_shift=free_shift, free_grid=free_grid,
-                                       free_focal=free_focal, fixed_poses=fixed_poses)
-        return state, system, noise
+        state = replace(state, log_points=system.surface(state.depth))
+        return system.optimise(state, steps=steps, **free)[0]
+
+    def judge(self, state: DirectState, partners: Tensor) -> DirectSolution:
+        """How well brightness fits in the end."""
+        system, frames = self.system(self.steps[-1], partners), len(self.frozen.maps)
+        noise = max(TYPICAL * self._contrast(self.steps[-1]), DARKEST)
+        found, inliers, likeness = (np.zeros(frames) for _ in range(3))
+        for frame in range(frames):
+            looks = system.look(state, torch.tensor([frame]), None)
+            seen = looks.patch_weight[0] > 0  # (K, N)
+            fit = seen & (looks.photometric[0].square().mean(-1).sqrt() < 2 * noise)
+            found[frame], inliers[frame] = int(seen.any(0).sum()), int(fit.any(0).sum())
+            for k in torch.nonzero(seen.sum(1) >= ENOUGH_POINTS)[:, 0].tolist():
+                own = system.brightness[frame][seen[k]].flatten()
+                there = looks.seen[0, k][seen[k]].flatten()
+                both = torch.stack((own, there))
+                if bool((both.std(1) > 1e-3).all()):
+                    likeness[frame] = max(likeness[frame], float(torch.corrcoef(both)[0, 1]))
+        return DirectSolution(state, found.astype(int), inliers.astype(int), likeness)
+
+    def _contrast(self, step: int) -> float:
+        return float(self.views[step].table[:, 0].std())
+
+
+def _scaled(factor: Tensor) -> Tensor:
+    """Change of the depth parameters (27, ) that multiplies depth by a factor."""
+    change = torch.zeros(DEPTH, dtype=torch.float64)
+    change[0] = factor.clamp(min=1e-9).log()
+    return change
+
+
+def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, report: Report | None = None,
+                 ) -> DirectSolution:
+    """Joint solution of cameras, depth and points by brightness.
+
+    Args:
+        solver: of the clip.
+        known: what is given of the cameras.
+        report: called with the name of the step, steps done and their total.
+
+    Raises:
+        ValueError: no frame looks like its neighbours wherever it is put.
+    """
+    known, settings, tell = known or KnownCamera(), solver.settings, report or (lambda name, done, total: None)
+    mean_side = sum(solver.frozen.size) / 2
+    starts = [known.focal_px] if known.focal_px else [ratio * mean_side for ratio in FOCAL_RATIOS]
+    held = {'free_focal': known.focal_px is None, 'fixed_poses': known.poses_c2w is not None}
+    near, best = solver.partners(None), None
+    for index, focal in enumerate(starts):
+        log_focal = float(np.log(focal))
+        state = (solver.chain(log_focal, settings.start_shift) if known.poses_c2w is None else
+                 solver.posed(log_focal, settings.start_shift, torch.from_numpy(known.poses_w2c()), near))
+        state = solver.refine(state, solver.steps[1], near, steps=settings.start_steps, free_shift=False,
+                              free_grid=False, **held)
+        cost = solver.compare(state, near)
+        if best is None or cost < best[0]:
+            best = (cost, state)
+        tell('chain of frames', index + 1, len(starts))
+    state = best[1]
+    for turn, steps in enumerate(settings.steps):
+        partners = solver.partners(state)
+        state = solver.refine(state, solver.steps[-1], partners, steps=steps, free_shift=turn == 0, free_grid=turn > 0,
+                              **held)
+        tell('brightness', turn + 1, len(settings.steps))
+    solution = solver.judge(state, partners)
+    if (solution.likeness < settings.alike).all():
+        raise ValueError('no frame looks like its neighbours, wherever the camera is put: the images show different '
+                         'things, or nothing with texture')
+    return solution
+
+
+def rescue_frames(solver: DirectSolver, state: BundleState, weak: list[int]) -> tuple[BundleState, list[int]]:
+    """Place frames with few tracks by brightness against their nearest neighbours in time that have enough.
+
+    Returns:
+        the state with new poses and scales, and the frames of which most patches fit there.
+    """
+    depth = np.concatenate((state.depth.log_scale[:, None], state.depth.shift[:, None], state.depth.grid), 1)
+    there = DirectState(torch.from_numpy(state.poses.copy()), state.log_focal, torch.from_numpy(depth),
+                        torch.zeros(depth.shape[0], 0, dtype=torch.float64))
+    strong, placed = [frame for frame in range(len(depth)) if frame not in weak], []
+    for frame in sorted(weak, key=lambda f: min((abs(f - s) for s in strong), default=0)):
+        hosts = sorted(strong, key=lambda s: (abs(s - frame), s))[:2]
+        if not hosts:
+            break
+        guesses = [there.poses[hosts[0]], solver.turned(hosts[0], frame, state.log_focal) @ there.poses[hosts[0]]]
+        there_again, share = solver.place(there, frame, hosts, guesses)
+        if share > RESCUED_SHARE:
+            there = there_again
+            placed.append(frame)
+            strong.append(frame)
+    parameters = state.depth.copy()
+    parameters.log_scale[placed] = there.depth[placed, 0].numpy()
+    return replace(state, poses=there.poses.numpy(), depth=parameters), sorted(placed)

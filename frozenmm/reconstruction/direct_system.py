@@ -69,7 +69,8 @@ class Looks:
 
     Attributes:
         sight: where the points lie.
-        photometric: (h, K, N, O) differences of brightness.
+        seen: (h, K, N, O) brightness in the partner.
+        photometric: (h, K, N, O) its difference from the host's.
         image_gradient: (h, K, N, O, 2) of the partner's image, by full-size pixels.
         patch_weight: (h, K, N) of the patches' residuals.
         geometric: (h, K, N) log z of the point less the partner's log depth.
@@ -82,6 +83,7 @@ class Looks:
     """
 
     sight: Sight
+    seen: Tensor
     photometric: Tensor
     image_gradient: Tensor
     patch_weight: Tensor
@@ -143,6 +145,10 @@ class DirectSystem:
         logarithm = logarithm + (hats @ chosen[..., 2:, None])[..., 0]
         return logarithm, torch.cat((torch.ones_like(total)[..., None], (sign / total)[..., None], hats), -1)
 
+    def surface(self, depth: Tensor) -> Tensor:
+        """Log M (F, N) at every frame's points, of its own parameters (F, 27)."""
+        return self.log_depth(self.values, torch.arange(len(self.points)), self.hats, depth)[0]
+
     def look(self, state: DirectState, hosts: Tensor, noise: float | None) -> Looks:
         """Residuals and weights of some hosts (h, ); `noise` None: weights of brightness only say what is seen."""
         partners, s = self.partners[hosts], self.widths
@@ -169,8 +175,8 @@ class DirectSystem:
             patch_weight = patch_weight * s.photometric / (1 + squared / CAUCHY) / (noise**2 * len(PATCH))
         depth_weight = visible * s.geometric / (1 + (geometric / width).square() / CAUCHY) / width**2
         own_weight = self.valid[hosts] / (1 + (own / width).square() / CAUCHY) / width**2
-        return Looks(sight, difference, seen[..., 1:], patch_weight, geometric, slope, depth_weight, rows, own,
-                     own_weight, own_rows)
+        return Looks(sight, seen[..., 0], difference, seen[..., 1:], patch_weight, geometric, slope, depth_weight, rows,
+                     own, own_weight, own_rows)
 
     def _brightness(self, seen: Tensor, hosts: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Gain and offset (h, K); fitted again without the patches that differ much from the first fit."""

@@ -84,6 +84,13 @@ class Tracks:
         """Number of points."""
         return int(self.point.max()) + 1 if len(self.point) else 0
 
+    def window(self, frames: np.ndarray) -> Tracks:
+        """Tracks within some frames (W, ), which are numbered anew from 0."""
+        number = np.full(int(max(self.frame.max(initial=-1), frames.max())) + 1, -1)
+        number[frames] = np.arange(len(frames))
+        inside = self.subset(number[self.frame] >= 0)[0]
+        return Tracks(number[inside.frame], inside.point, inside.pixels)
+
     def subset(self, kept: np.ndarray) -> tuple[Tracks, np.ndarray, np.ndarray]:
         """Tracks of the kept observations (O, ) bool; points left with one observation go, too.
 
@@ -101,13 +108,20 @@ def pixel_unit(height: int, width: int) -> float:
     return float(np.hypot(height, width)) / REFERENCE_DIAGONAL
 
 
-def detect(image: np.ndarray, settings: MatchSettings) -> FrameFeatures:
-    """SIFT features of an RGB image (H, W, 3) uint8, with square roots of L1-normalised descriptors."""
+def detect(image: np.ndarray, settings: MatchSettings, invalid: np.ndarray | None = None) -> FrameFeatures:
+    """SIFT features of an RGB image (H, W, 3) uint8, with square roots of L1-normalised descriptors.
+
+    Args:
+        image: (H, W, 3).
+        settings: of the search.
+        invalid: (H, W) bool, pixels on which no feature may lie.
+    """
     cv2 = require('cv2', 'feature tracks')
     # precise upscale: without it all positions are off by a quarter of a pixel
     sift = cv2.SIFT_create(nfeatures=MAX_FEATURES, contrastThreshold=settings.contrast, edgeThreshold=settings.edge,
                            enable_precise_upscale=True)
-    keypoints, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
+    keypoints, descriptors = sift.detectAndCompute(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None if invalid is None else (~invalid).astype(np.uint8))
     if not keypoints:
         return FrameFeatures(np.zeros((0, 2)), torch.zeros(0, 128), np.zeros(0, dtype=np.int64))
     pixels, place = np.unique(np.array([point.pt for point in keypoints]), axis=0, return_inverse=True)
@@ -147,6 +161,22 @@ def frame_pairs(count: int, similarity: np.ndarray | None = None) -> list[tuple[
             others = np.argsort(-similarity[frame], kind='stable')[:NEIGHBOURS + 1].tolist()
         pairs |= {(min(frame, other), max(frame, other)) for other in others if other != frame}
     return sorted(pairs)
+
+
+def frame_similarity(features: Sequence[FrameFeatures], *, words: int = 64, samples: int = 100) -> np.ndarray:
+    """How alike frames are (F, F), from counts of words to which their descriptors belong.
+
+    The words are descriptors of the clip itself, evenly picked, so that nothing is random.
+    """
+    pool = torch.cat([frame.descriptors[::max(1, len(frame.descriptors) // samples)] for frame in features])
+    if not len(pool):
+        return np.zeros((len(features), len(features)))
+    vocabulary = pool[torch.linspace(0, len(pool) - 1, min(words, len(pool))).round().long()]
+    counts = torch.stack([torch.bincount((frame.descriptors @ vocabulary.T).argmax(1), minlength=len(vocabulary))
+                          if len(frame.descriptors) else torch.zeros(len(vocabulary)) for frame in features]).float()
+    rare = torch.log(len(features) / (counts > 0).sum(0).clamp(min=1))
+    weighted = torch.nn.functional.normalize(counts.sqrt() * (rare + 0.1), dim=1)
+    return (weighted @ weighted.T).numpy()
 
 
 def verify(first: np.ndarray, second: np.ndarray, tolerance_px: float, seed: int) -> np.ndarray:

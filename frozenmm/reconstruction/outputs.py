@@ -86,6 +86,21 @@ def write_depth(folder: Path, names: Sequence[str], depth: np.ndarray) -> list[P
     return written
 
 
+def write_images(folder: Path, names: Sequence[str], images: np.ndarray) -> list[str]:
+    """The images (F, H, W, 3) that the cameras belong to, under their names; exports refer to them.
+
+    They are written out, because frames of a video have no files, and straightened ones differ from the input's.
+
+    Returns:
+        paths relative to the folder's parent.
+    """
+    cv2 = require('cv2', 'writing images')
+    for name, image in zip(names, images):
+        content = cv2.imencode(Path(name).suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        write_whole(folder / name, content)
+    return [f'{folder.name}/{name}' for name in names]
+
+
 def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None = None) -> Path:
     """Camera-to-world poses (F, 4, 4) as lines `time tx ty tz qx qy qz qw`; the index is the time by default."""
     times = times_s if times_s is not None else range(len(poses_c2w))
@@ -97,23 +112,31 @@ def write_tum(path: Path, poses_c2w: np.ndarray, times_s: Sequence[float] | None
     return path
 
 
-def read_tum(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Times (F, ) and camera-to-world poses (F, 4, 4) of a TUM file.
+def read_tum(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Times (F, ) and camera-to-world poses (F, 4, 4) from lines `time tx ty tz qx qy qz qw`; `#` begins a comment.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line without 8 numbers.
+        ValueError: a line with another count of numbers, or a quaternion of length 0.
     """
+    path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path.resolve()}')
-    rows = np.loadtxt(path, ndmin=2)
-    if rows.shape[1] != 8:
-        raise ValueError(f'{path} must hold 8 numbers per line (time, place, quaternion xyzw), got {rows.shape[1]}')
-    quaternions = rows[:, [7, 4, 5, 6]] / np.linalg.norm(rows[:, 4:], axis=1, keepdims=True)
+        raise FileNotFoundError(f'there are no poses at {path.absolute()}')
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith('#')]
+    rows = [line.split() for line in lines]
+    wrong = next((line for line, row in zip(lines, rows) if len(row) != 8), None)
+    if wrong is not None or not rows:
+        raise ValueError(f'{path.name}: expected lines of 8 numbers, `time tx ty tz qx qy qz qw`, got '
+                         f'{wrong if rows else "none"!r}')
+    values = np.array(rows, dtype=float)
+    x, y, z, w = values[:, 4:].T
+    length = np.linalg.norm(values[:, 4:], axis=1, keepdims=True)
+    if (length < 1e-6).any():
+        raise ValueError(f'{path.name}: a quaternion of length 0 is no rotation')
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
-    poses[:, :3, :3] = quaternion_rotation(torch.from_numpy(quaternions)).numpy()
-    poses[:, :3, 3] = rows[:, 1:4]
-    return rows[:, 0], poses
+    unit = torch.from_numpy(np.stack((w, x, y, z), 1) / length)
+    poses[:, :3, :3], poses[:, :3, 3] = quaternion_rotation(unit).numpy(), values[:, 1:4]
+    return values[:, 0], poses
 
 
 def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, focal_px: float,

@@ -3,30 +3,49 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from mmengine.logging import print_log
 
-from frozenmm.compat.files import whole_file, write_whole
+from frozenmm.compat.files import write_whole
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.frames import VIDEO_SUFFIXES, list_images, read_images, read_video
 from frozenmm.reconstruction.fusion import fuse, without_far
+from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.outputs import (
     point_cloud,
     write_colmap,
     write_depth,
+    write_images,
     write_nerfstudio,
     write_ply,
     write_tum,
 )
+from frozenmm.reconstruction.radial import straighten_clip
 from frozenmm.reconstruction.report import draw_mesh, draw_report
+from frozenmm.reconstruction.stored_state import StoredState
 
 Report = Callable[[str, int, int], None]
 VIDEO_STEP = 10
+
+
+class InvalidMask(Protocol):
+    """Says which pixels of a clip do not count.
+
+    Attributes:
+        name: model and classes, by which stored masks are known.
+    """
+
+    name: str
+
+    def __call__(self, images: np.ndarray, report: Report | None) -> np.ndarray:
+        """Bool (F, H, W) of RGB images (F, H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +55,20 @@ class PipelineSettings:
     Attributes:
         align: of the alignment.
         every: every n-th frame; by default 1 of a folder and 10 of a video.
-        focal_px: focal length at the images' width, where it is known.
+        known: what is given of the cameras.
         voxel_size: in the unit of the poses; by default the longest side of the scene over 160.
         mesh: fuse a mesh.
         min_faces: connected parts of the mesh with fewer faces are dropped; 0 keeps all.
+        depth_only: write depth that is consistent over the frames, the report and the summary, nothing else.
     """
 
     align: AlignSettings = field(default_factory=AlignSettings)
     every: int | None = None
-    focal_px: float | None = None
+    known: KnownCamera = field(default_factory=KnownCamera)
     voxel_size: float | None = None
     mesh: bool = True
     min_faces: int = 100
+    depth_only: bool = False
 
 
 def read_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list[str]]:
@@ -70,90 +91,118 @@ def read_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list
 
 
 def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | NetworkDepth, *,
-                settings: PipelineSettings | None = None, report: Report | None = None) -> Alignment:
+                settings: PipelineSettings | None = None, mask: InvalidMask | None = None,
+                report: Report | None = None) -> Alignment:
     """Reconstruct a clip and write everything below `out`.
 
-    The frozen depth and the alignment are kept in `out/state`; the same command after an interruption goes on there.
+    Frozen depth, masks, tracks and the alignment are kept in `out/state` as soon as each is there; the same command
+    after an interruption goes on there.
 
     Args:
         source: folder of images or a video.
         out: folder of the results.
         depth: where the frozen depth comes from.
         settings: of the pipeline.
+        mask: says which pixels do not count (sky, moving things); they get no depth in mesh and point cloud.
         report: called with the name of the step, units done and their total.
 
     Returns:
         the alignment. Written are `poses.txt` (TUM), `depth/`, `colmap/`, `transforms.json`, `points.ply`,
-        `mesh.ply`, `mesh.png`, `report.png` and `summary.json`.
+        `mesh.ply`, `mesh.png`, `report.png` and `summary.json`; with `depth_only` just `depth/` and the last two.
     """
     settings = settings or PipelineSettings()
     out = Path(out)
     images, names = read_frames(source, settings.every)
     if len(images) < 2:
         raise ValueError(f'{source} gives 1 frame; a reconstruction needs at least 2 frames from different places')
-    digest = hashlib.sha256(images.tobytes())
-    frozen = _frozen_depth(images, names, depth, out / 'state' / 'frozen_depth.npz', digest.hexdigest(), report)
-    digest.update(frozen.tobytes() + json.dumps(asdict(settings.align)).encode() + str(settings.focal_px).encode())
-    result = _alignment(images, frozen, depth.kind, out / 'state' / 'alignment.npz', digest.hexdigest(), settings,
-                        report)
+    state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
+    frozen = _frozen_depth(images, names, depth, state, report)
+    invalid = None if mask is None else _invalid(images, mask, state, report)
+    result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
     for sentence in result.warnings:
-        print_log(sentence, 'current', level=30)
-    write_results(out, images, names, frozen, result, source=str(source))
-    if settings.mesh:
-        mesh = fuse(images, result, voxel_size=settings.voxel_size, min_faces=settings.min_faces, report=report)
+        print_log(sentence, 'current', level=logging.WARNING)
+    images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)
+    write_results(out, images, names, frozen, result, source=str(source), invalid=invalid,
+                  depth_only=settings.depth_only)
+    if settings.mesh and not settings.depth_only:
+        visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
+        mesh = fuse(images, visible, voxel_size=settings.voxel_size, min_faces=settings.min_faces, report=report)
         write_ply(out / 'mesh.ply', mesh)
         draw_mesh(out / 'mesh.png', mesh, images, result)
     return result
 
 
-def _stored(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    if not path.is_file():
-        return None
-    with np.load(path) as content:
-        return dict(content) if str(content['key']) == key else None
-
-
-def _store(path: Path, key: str, **arrays: np.ndarray | float) -> None:
-    with whole_file(path) as part, part.open('wb') as stream:
-        np.savez(stream, key=np.array(key), **arrays)
-
-
-def _frozen_depth(images: np.ndarray, names: list[str], depth: PrecomputedDepth | NetworkDepth, path: Path, key: str,
+def _frozen_depth(images: np.ndarray, names: list[str], depth: PrecomputedDepth | NetworkDepth, state: StoredState,
                   report: Report | None) -> np.ndarray:
     if isinstance(depth, PrecomputedDepth):
         return depth.maps([Path(name).stem for name in names], images.shape[1:3])
-    key = f'{key} {depth.network.name} {depth.network.fingerprint}'
-    stored = _stored(path, key)
+    state = state.with_key(f'{depth.network.name} {depth.network.fingerprint}')
+    stored = state.load('frozen_depth')
     if stored is not None:
         return stored['depth']
     maps = depth.maps(images, report)
-    _store(path, key, depth=maps)
+    state.save('frozen_depth', depth=maps)
     return maps
 
 
-def _alignment(images: np.ndarray, frozen: np.ndarray, kind: str, path: Path, key: str, settings: PipelineSettings,
-               report: Report | None) -> Alignment:
-    stored = _stored(path, key)
+def _invalid(images: np.ndarray, mask: InvalidMask, state: StoredState, report: Report | None) -> np.ndarray:
+    state = state.with_key(mask.name)
+    stored = state.load('invalid')
     if stored is not None:
-        print_log(f'the alignment of an earlier run is taken from {path}', 'current')
+        return stored['invalid']
+    invalid = mask(images, report)
+    empty = invalid.all((1, 2))
+    if empty.any():
+        raise ValueError(f'the mask {mask.name} leaves nothing of frames {np.flatnonzero(empty).tolist()[:5]}; '
+                         'mask fewer classes or drop these frames')
+    state.save('invalid', invalid=invalid)
+    return invalid
+
+
+def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | None, kind: str, state: StoredState,
+               settings: PipelineSettings, report: Report | None) -> Alignment:
+    digest = hashlib.sha256(frozen.tobytes())
+    for values in (settings.known.poses_c2w, invalid):
+        digest.update(b'' if values is None else values.tobytes())
+    given = f'{settings.known.focal_px} {settings.known.metric_scale}'
+    state = state.with_key(f'{digest.hexdigest()} {kind} {given} {json.dumps(asdict(settings.align))}')
+    stored = state.load('alignment')
+    if stored is not None:
+        print_log(f'the alignment of an earlier run is taken from {state.folder}', 'current')
         return Alignment.from_arrays(stored)
-    result = align(images, frozen, kind=kind, settings=settings.align, focal_px=settings.focal_px, report=report)
-    _store(path, key, **result.to_arrays())
+    result = align(images, frozen, kind=kind, settings=settings.align, known=settings.known, invalid=invalid,
+                   report=report, store=state)
+    state.save('alignment', **result.to_arrays())
     return result
 
 
+def _as_pinhole(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | None, result: Alignment,
+                ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Alignment]:
+    """Everything as a camera without distortion would see it, because no written format but COLMAP's knows any."""
+    if not result.radial:
+        return images, frozen, invalid, result
+    straight, depth = straighten_clip(images, result.depth, result.focal_px, result.radial)
+    frozen = straighten_clip(images, frozen, result.focal_px, result.radial)[1]
+    if invalid is not None:
+        invalid = straighten_clip(images, invalid.astype(np.float32), result.focal_px, result.radial)[1] > 0
+    return straight, frozen, invalid, replace(result, depth=depth)
+
+
 def write_results(out: Path, images: np.ndarray, names: list[str], frozen: np.ndarray, result: Alignment, *,
-                  source: str) -> None:
+                  source: str, invalid: np.ndarray | None = None, depth_only: bool = False) -> None:
     """Poses, depth, exports, point cloud, picture and summary of an alignment."""
     size = images.shape[1:3]
-    stems = [Path(name).stem for name in names]
-    cloud = point_cloud(images, without_far(result.depth), result.poses_c2w, result.focal_px)
-    write_tum(out / 'poses.txt', result.poses_c2w)
-    write_depth(out / 'depth', stems, result.depth)
-    write_colmap(out / 'colmap', names, result.poses_c2w, result.focal_px, size, cloud)
-    write_nerfstudio(out / 'transforms.json', names, result.poses_c2w, result.focal_px, size)
-    write_ply(out / 'points.ply', cloud)
+    write_depth(out / 'depth', [Path(name).stem for name in names], result.depth)
+    if not depth_only:
+        known = result.depth if invalid is None else np.where(invalid, 0, result.depth)
+        cloud = point_cloud(images, without_far(known), result.poses_c2w, result.focal_px)
+        write_tum(out / 'poses.txt', result.poses_c2w)
+        write_colmap(out / 'colmap', names, result.poses_c2w, result.focal_px, size, cloud)
+        files = write_images(out / 'images', names, images)
+        write_nerfstudio(out / 'transforms.json', files, result.poses_c2w, result.focal_px, size)
+        write_ply(out / 'points.ply', cloud)
     draw_report(out / 'report.png', images, frozen, result, title=f'{source}: {len(images)} frames')
-    summary = {'frames': len(images), 'size': list(size), 'focal_px': result.focal_px,
-               'reprojection_px': float(np.median(result.reprojection)), 'warnings': result.warnings}
+    pixels = float(np.median(result.reprojection)) if len(result.reprojection) else None
+    summary = {'frames': len(images), 'size': list(size), 'focal_px': result.focal_px, 'radial': result.radial,
+               'reprojection_px': pixels, 'warnings': result.warnings}
     write_whole(out / 'summary.json', json.dumps(summary, indent=1))

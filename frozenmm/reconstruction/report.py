@@ -99,6 +99,10 @@ def _draw_path(axes: object, result: Alignment) -> None:
 
 def _draw_residuals(axes: object, result: Alignment) -> None:
     pixels = result.reprojection
+    if not len(pixels):
+        axes.set(title='no feature tracks in this mode')
+        axes.set_axis_off()
+        return
     axes.hist(pixels, bins=40, range=(0, float(np.percentile(pixels, 99.5))), color='tab:blue')
     axes.axvline(float(np.median(pixels)), color='k', linestyle='--', label=f'median {np.median(pixels):.2f} px')
     axes.set(title='reprojection of kept tracks', xlabel='pixels', ylabel='observations')
@@ -109,5 +113,5 @@ def _draw_counts(axes: object, result: Alignment) -> None:
     frames = np.arange(len(result.poses_c2w))
     axes.bar(frames, result.found, color='0.8', label='found')
     axes.bar(frames, result.inliers, color='tab:green', label='fitting')
-    axes.set(title='feature tracks per frame', xlabel='frame', ylabel='observations')
+    axes.set(title='tracks or points per frame', xlabel='frame', ylabel='observations')
     axes.legend()

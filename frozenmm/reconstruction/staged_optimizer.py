@@ -3,17 +3,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from frozenmm.reconstruction.cameras import focal_intrinsics, invert_intrinsics
 from frozenmm.reconstruction.lwlr import ANCHORS, BANDWIDTH_PX, LWLR, corrected_depth
-from frozenmm.reconstruction.motions import MOTIONS, chain, relative_angles
+from frozenmm.reconstruction.motions import MOTIONS, chain, invert_rigid, relative_angles
 from frozenmm.reconstruction.pair_sampling import PairDraw, PairSampler
 from frozenmm.reconstruction.warp import anchor_norm, geometric_residuals, photometric_residuals, trimmed_mean, warp
+from frozenmm.reconstruction.warp_gradient import SMALLEST_SIDE, LossWeights, WarpLoss, WarpTables
 
 FIRST_FOCAL_RATIO = 1.2
+STORED_EVERY = 250
+
+
+class Store(Protocol):
+    """Where an interrupted alignment finds what it had done."""
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """Arrays that were saved under a name."""
+
+    def save(self, name: str, **arrays: np.ndarray) -> None:
+        """Save arrays under a name."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,8 @@ class StagedOptimizer:
         invalid: (F, H, W) bool, pixels left out.
         compat: the official sampling positions, node positions, self pairs and arccosine.
         seed: of pairs and pixels.
+        written_out: the gradient of the warp is written out (`warp_gradient.py`), not found by autograd; on the CPU,
+            without invalid pixels and from 24 pixels a side.
 
     Raises:
         ValueError: fewer than 2 frames, shapes that do not fit, or an unknown motion.
@@ -138,7 +154,7 @@ class StagedOptimizer:
     def __init__(self, images: Tensor, affine_depth: Tensor, *, original_size: tuple[int, int] | None = None,
                  parameters: StagedParameters | None = None, stages: tuple[Stage, ...] = OFFICIAL_STAGES,
                  motion: str = 'se3', bandwidth_px: float = BANDWIDTH_PX, invalid: Tensor | None = None,
-                 compat: bool = False, seed: int = 0) -> None:
+                 compat: bool = False, seed: int = 0, written_out: bool = True) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[:1] + images.shape[2:] != affine_depth.shape:
             raise ValueError(f'images must be (F, 3, H, W) and affine_depth (F, H, W) of the same size, got '
                              f'{tuple(images.shape)} and {tuple(affine_depth.shape)}')
@@ -152,6 +168,8 @@ class StagedOptimizer:
         self.parameters = (parameters or StagedParameters.start(len(images), device=images.device)).as_leaves()
         self.stages, self.motion, self.compat = stages, MOTIONS[motion], compat
         self.lwlr = LWLR(self.size, bandwidth_px=bandwidth_px, compat=compat, device=images.device)
+        usable = invalid is None and images.device.type == 'cpu' and min(self.size) >= SMALLEST_SIDE
+        self.tables = WarpTables.of(self.images, compat=compat) if written_out and usable else None
         self.sampler = PairSampler(len(images), self.size, generator=torch.Generator().manual_seed(seed),
                                    compat=compat)
 
@@ -173,39 +191,80 @@ class StagedOptimizer:
     def evaluate(self, stage: Stage, draw: PairDraw) -> StagedLosses:
         """The loss of given pairs and pixels under the current parameters."""
         intrinsics = self.intrinsics()
-        warped = warp(self.images, self.depth(), self.poses(), intrinsics, invert_intrinsics(intrinsics),
-                      draw.targets, draw.references, draw.pixels, invalid=self.invalid, compat=self.compat)
-        photometric = trimmed_mean(photometric_residuals(warped), stage.trim)
-        geometric = trimmed_mean(geometric_residuals(warped), stage.trim)
+        inverse, depth, poses = invert_intrinsics(intrinsics), self.depth(), self.poses()
         anchors = anchor_norm(self.parameters.anchors, draw.targets, draw.references)
-        total = stage.photometric * photometric + stage.geometric * geometric + stage.anchors * anchors
-        return StagedLosses(photometric, geometric, anchors, total)
+        if self.tables is not None:
+            relative = poses[draw.references] @ invert_rigid(poses[draw.targets])
+            weighted, means = WarpLoss.apply(
+                depth, intrinsics @ relative[:, :3, :3] @ inverse, (intrinsics @ relative[:, :3, 3:])[..., 0],
+                self.tables, draw, LossWeights(stage.photometric, stage.geometric, stage.trim))
+            photometric, geometric = means
+        else:
+            warped = warp(self.images, depth, poses, intrinsics, inverse, draw.targets, draw.references, draw.pixels,
+                          invalid=self.invalid, compat=self.compat)
+            photometric = trimmed_mean(photometric_residuals(warped), stage.trim)
+            geometric = trimmed_mean(geometric_residuals(warped), stage.trim)
+            weighted = stage.photometric * photometric + stage.geometric * geometric
+        return StagedLosses(photometric, geometric, anchors, weighted + stage.anchors * anchors)
 
     def run(self, draws: Iterable[PairDraw] | None = None,
-            report: Callable[[int, int, StagedLosses], None] | None = None) -> StagedResult:
+            report: Callable[[int, int, StagedLosses], None] | None = None,
+            store: Store | None = None) -> StagedResult:
         """All stages; the last evaluation takes no step.
 
         Args:
             draws: pairs and pixels of every iteration; default: drawn under the seed.
             report: called after every evaluation with its index, their total number and the losses.
+            store: keeps everything every 250 evaluations; a run with the same store goes on there, with the same
+                result to the bit.
         """
         given = iter(draws) if draws is not None else None
         optimizer = self._optimizer()
         total = sum(stage.iterations for stage in self.stages)
         losses = torch.zeros(total, 3, dtype=torch.float64)
+        begin = self._restore(optimizer, losses, store)
         for index, stage in enumerate(self._schedule(optimizer)):
+            if index < begin:
+                continue
             evaluation = self.evaluate(stage, self._draw(stage, given))
-            losses[index] = torch.stack((evaluation.photometric.detach(), evaluation.geometric.detach(),
-                                         evaluation.anchors.detach().to(evaluation.geometric.dtype)))
+            losses[index] = torch.stack([term.detach().double() for term in (
+                evaluation.photometric, evaluation.geometric, evaluation.anchors)])
             if index + 1 < total:
                 optimizer.zero_grad()
                 evaluation.total.backward()
                 optimizer.step()
             if report is not None:
                 report(index, total, evaluation)
+            if store is not None and (index + 1) % STORED_EVERY == 0:
+                self._keep(optimizer, losses, store, index + 1)
         with torch.no_grad():
             depth = self.depth(keep_negative=True)
             return StagedResult(self.parameters, self.poses(), self.intrinsics(), depth, losses)
+
+    def _keep(self, optimizer: torch.optim.Adam, losses: Tensor, store: Store, done: int) -> None:
+        arrays = {'done': np.array(done), 'losses': losses.numpy(),
+                  'generator': self.sampler.generator.get_state().numpy()}
+        for f in fields(self.parameters):
+            leaf = getattr(self.parameters, f.name)
+            arrays[f.name] = leaf.detach().numpy()
+            for key, value in optimizer.state[leaf].items():
+                arrays[f'{f.name}.{key}'] = value.numpy()
+        store.save('official_loop', **arrays)
+
+    def _restore(self, optimizer: torch.optim.Adam, losses: Tensor, store: Store | None) -> int:
+        """Evaluations that an earlier run did; its state is taken over."""
+        arrays = store.load('official_loop') if store is not None else None
+        if arrays is None:
+            return 0
+        losses.copy_(torch.from_numpy(arrays['losses']))
+        self.sampler.generator.set_state(torch.from_numpy(arrays['generator']))
+        for f in fields(self.parameters):
+            leaf = getattr(self.parameters, f.name)
+            with torch.no_grad():
+                leaf.copy_(torch.from_numpy(arrays[f.name]))
+            optimizer.state[leaf] = {key.removeprefix(f'{f.name}.'): torch.from_numpy(np.array(value))
+                                     for key, value in arrays.items() if key.startswith(f'{f.name}.')}
+        return int(arrays['done'])
 
     def _optimizer(self) -> torch.optim.Adam:
         p = self.parameters

@@ -8,20 +8,25 @@ import numpy as np
 
 from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
 from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage
-from frozenmm.reconstruction.depth_model import GRID, FrozenDepth
+from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.features import (
+    ALL_PAIRS_UP_TO,
     FrameFeatures,
     MatchSettings,
     Tracks,
     build_tracks,
     detect,
     frame_pairs,
+    frame_similarity,
     match_frames,
     pixel_unit,
 )
-from frozenmm.reconstruction.track_start import FOCAL_RATIOS, NOTHING_SHARED, SHIFTS, best_start
+from frozenmm.reconstruction.known_camera import KnownCamera
+from frozenmm.reconstruction.track_start import FOCAL_RATIOS, SHIFTS, NothingSharedError, best_start, posed_start
 
 Report = Callable[[str, int, int], None]
+Rescue = Callable[[BundleState, list[int]], BundleState]
+START_WINDOW = 24
 PRIOR_RATIO = 1.2
 ENOUGH_INLIERS = 30
 
@@ -39,6 +44,7 @@ class TrackSettings:
         first_steps: steps after that.
         second_drop_px: observations above it are dropped then.
         second_steps: steps after that.
+        radial: one coefficient of radial distortion is an unknown.
     """
 
     match: MatchSettings = field(default_factory=MatchSettings)
@@ -49,6 +55,7 @@ class TrackSettings:
     first_steps: int = 15
     second_drop_px: float = 2.1
     second_steps: int = 20
+    radial: bool = False
 
 
 @dataclass
@@ -72,19 +79,22 @@ class TrackSolution:
     reprojection: np.ndarray
 
 
-def find_tracks(images: np.ndarray, settings: MatchSettings, report: Report | None = None) -> Tracks:
-    """Tracks of RGB images (F, H, W, 3) uint8."""
+def find_tracks(images: np.ndarray, settings: MatchSettings, report: Report | None = None,
+                invalid: np.ndarray | None = None) -> Tracks:
+    """Tracks of RGB images (F, H, W, 3) uint8, none of them on `invalid` pixels (F, H, W)."""
     features: list[FrameFeatures] = []
     for index, image in enumerate(images):
-        features.append(detect(image, settings))
+        features.append(detect(image, settings, None if invalid is None else invalid[index]))
         if report is not None:
             report('features', index + 1, len(images))
     forward = None if report is None else (lambda done, total: report('matching', done, total))
-    matches = match_frames(features, frame_pairs(len(images)), pixel_unit(*images.shape[1:3]), settings, forward)
-    return build_tracks(features, matches)
+    similarity = frame_similarity(features) if len(images) > ALL_PAIRS_UP_TO else None
+    pairs = frame_pairs(len(images), similarity)
+    return build_tracks(features, match_frames(features, pairs, pixel_unit(*images.shape[1:3]), settings, forward))
 
 
-def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings, focal_px: float | None = None,
+def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings, known: KnownCamera | None = None,
+                 invalid: np.ndarray | None = None, rescue: Rescue | None = None,
                  report: Report | None = None) -> TrackSolution:
     """Joint solution of cameras, depth and points.
 
@@ -92,39 +102,79 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
         tracks: of `find_tracks`.
         depth: predictions at the images' size.
         settings: of the solver.
-        focal_px: the focal length, where it is known.
+        known: what is given of the cameras.
+        invalid: (F, H, W) bool, pixels that carry nothing in the dense stage.
+        rescue: called with the state and the frames that have few tracks; gives a state in which they are placed.
         report: called with the name of the step, steps done and their total.
 
     Raises:
-        ValueError: no two frames could be joined.
+        NothingSharedError: no two frames could be joined.
     """
     if not len(tracks):
-        raise ValueError(NOTHING_SHARED)
-    height, width = depth.size
-    unit, mean_side = pixel_unit(height, width), (height + width) / 2
-    widths = replace(settings.bundle, fixed_focal=focal_px is not None)
-    prior = float(np.log(focal_px or PRIOR_RATIO * mean_side))
-    ratios = FOCAL_RATIOS if focal_px is None else (focal_px / mean_side, )
-
-    def bundle_of(tracks: Tracks, with_grid: bool) -> Bundle:
-        return Bundle(tracks, depth, log_focal_prior=prior, unit=unit, settings=replace(widths, with_grid=with_grid))
-
-    tell = report or (lambda name, done, total: None)
-    state, _ = best_start(bundle_of(tracks, False), mean_side=mean_side, focal_ratios=ratios, shifts=SHIFTS,
-                          steps=settings.start_steps)
+        raise NothingSharedError
+    known, tell = known or KnownCamera(), report or (lambda name, done, total: None)
+    unit = pixel_unit(*depth.size)
+    build = BundleBuilder(depth, settings, known)
+    state = _start(tracks, build, settings)
     tell('cameras', 1, 3)
-    bundle = bundle_of(tracks, True)
+    bundle = build(tracks, with_grid=True)
     for turn, (limit, steps) in enumerate(((settings.first_drop_px, settings.first_steps),
                                            (settings.second_drop_px, settings.second_steps))):
         kept_tracks, state = drop_outliers(bundle, state, limit * unit)
-        bundle = bundle_of(kept_tracks, True)
+        bundle = build(kept_tracks, with_grid=True)
         state, _ = bundle.optimise(state, steps=steps)
         tell('cameras', turn + 2, 3)
-    state = replace(state, depth=DenseStage(bundle, state, settings.dense).run())
+    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
+    weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
+    if weak and rescue is not None and known.poses_c2w is None:
+        state = rescue(state, weak)
+    state = replace(state, depth=DenseStage(bundle, state, settings.dense, invalid).run())
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
     return TrackSolution(state, np.exp(depth.log_maps(state.depth)), bundle.tracks, found, inliers, pixels)
+
+
+class BundleBuilder:
+    """Joint solvers of one clip, or of a window of it, with the widths and priors that its settings and cameras ask.
+
+    Args:
+        depth: predictions.
+        settings: of the solver.
+        known: what is given of the cameras.
+    """
+
+    def __init__(self, depth: FrozenDepth, settings: TrackSettings, known: KnownCamera) -> None:
+        self.depth, self.known, self.mean_side = depth, known, sum(depth.size) / 2
+        self.widths = replace(settings.bundle, fixed_focal=known.focal_px is not None,
+                              fixed_poses=known.poses_c2w is not None, fixed_radial=not settings.radial)
+        self.log_focal_prior = float(np.log(known.focal_px or PRIOR_RATIO * self.mean_side))
+        self.ratios = FOCAL_RATIOS if known.focal_px is None else (known.focal_px / self.mean_side, )
+
+    def __call__(self, tracks: Tracks, *, with_grid: bool, depth: FrozenDepth | None = None) -> Bundle:
+        """The solver of these tracks, on the clip's predictions or a window's."""
+        widths = self.widths if with_grid else replace(self.widths, with_grid=False, fixed_radial=True)
+        return Bundle(tracks, depth or self.depth, log_focal_prior=self.log_focal_prior,
+                      unit=pixel_unit(*self.depth.size), settings=widths)
+
+
+def _start(tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> BundleState:
+    """A first state of all frames; of a long clip, focal length and shift come from a window of it."""
+    options = {'mean_side': build.mean_side, 'steps': settings.start_steps}
+    whole = build(tracks, with_grid=False)
+    if build.known.poses_c2w is not None:
+        return posed_start(whole, build.known.poses_w2c(), focal_ratios=build.ratios, shifts=SHIFTS, **options)
+    frames, ratios, shifts = len(build.depth.maps), build.ratios, SHIFTS
+    if frames > ALL_PAIRS_UP_TO:
+        root = int(np.bincount(tracks.frame, minlength=frames).argmax())
+        first = min(max(root - START_WINDOW // 2, 0), frames - START_WINDOW)
+        window = np.arange(first, first + START_WINDOW)
+        inside = tracks.window(window)
+        if len(inside):
+            bundle = build(inside, with_grid=False, depth=build.depth.part(window))
+            state, _ = best_start(bundle, focal_ratios=ratios, shifts=shifts, **options)
+            ratios = (float(np.exp(state.log_focal)) / build.mean_side, )
+            shifts = (float(np.median(state.depth.shift)), )
+    return best_start(whole, focal_ratios=ratios, shifts=shifts, **options)[0]
 
 
 def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[Tracks, BundleState]:
@@ -133,10 +183,5 @@ def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[
     kept = (np.linalg.norm(pixels, axis=1) <= limit_px) & (points[:, 2] > 0)
     tracks, old, _ = bundle.tracks.subset(kept)
     if not len(tracks):
-        raise ValueError(NOTHING_SHARED)
+        raise NothingSharedError
     return tracks, replace(state, points=state.points[old])
-
-
-def grid_of(state: BundleState) -> np.ndarray:
-    """Factors (F, 5, 5) at the nodes of the grid."""
-    return np.exp(state.depth.grid).reshape(-1, GRID, GRID)

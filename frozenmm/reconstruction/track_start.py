@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from frozenmm.compat.dependencies import require
-from frozenmm.reconstruction.bundle import Bundle, BundleState
+from frozenmm.reconstruction.bundle import NEAREST, Bundle, BundleState
 from frozenmm.reconstruction.depth_model import GRID, DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
 
@@ -16,6 +16,13 @@ MIN_KNOWN = 12
 PNP_PX = 6.0
 NOTHING_SHARED = ('no two frames share enough feature tracks to be joined: they show different things, or nothing with '
                   'texture. Give frames with more overlap (a smaller step of the video) and less blur')
+
+
+class NothingSharedError(ValueError):
+    """No two frames could be joined by feature tracks."""
+
+    def __init__(self) -> None:
+        super().__init__(NOTHING_SHARED)
 
 
 class Growth:
@@ -128,7 +135,7 @@ def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float
         steps: of Levenberg-Marquardt per start.
 
     Raises:
-        ValueError: no two frames could be joined.
+        NothingSharedError: no two frames could be joined.
     """
     best = None
     for ratio in focal_ratios:
@@ -143,5 +150,43 @@ def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float
             if best is None or key < best[0]:
                 best = (key, state, inliers)
     if best is None:
-        raise ValueError(NOTHING_SHARED)
+        raise NothingSharedError
     return best[1], best[2]
+
+
+def posed_start(bundle: Bundle, poses_w2c: np.ndarray, *, mean_side: float, focal_ratios: Sequence[float],
+                shifts: Sequence[float], steps: int) -> BundleState:
+    """The start with the lowest robust cost under given poses (F, 4, 4): triangulated points give the scales."""
+    best = None
+    for ratio in focal_ratios:
+        points = triangulate(bundle.tracks, poses_w2c, ratio * mean_side, bundle.centre)
+        for shift in shifts if bundle.depth.kind != 'metric' else (0.0, ):
+            frames, frame = len(poses_w2c), bundle.tracks.frame
+            shift_of = np.full(frames, shift)
+            z = (points[bundle.tracks.point] * poses_w2c[frame, 2, :3]).sum(1) + poses_w2c[frame, 2, 3]
+            offset = np.log(np.maximum(z, NEAREST)) - bundle.depth.log_base(bundle.values, frame, shift_of)[0]
+            scale = np.array([np.median(offset[(frame == f) & (z > NEAREST)]) if ((frame == f) & (z > NEAREST)).any()
+                              else np.nan for f in range(frames)])
+            if np.isnan(scale).all():
+                continue
+            scale = np.where(np.isnan(scale), np.nanmedian(scale), scale)
+            parameters = DepthParameters(scale, shift_of, np.zeros((frames, GRID * GRID)))
+            state, cost = bundle.optimise(BundleState(poses_w2c, float(np.log(ratio * mean_side)), parameters, points),
+                                          steps=steps)
+            if best is None or cost < best[0]:
+                best = (cost, state)
+    if best is None:
+        raise NothingSharedError
+    return best[1]
+
+
+def triangulate(tracks: Tracks, poses_w2c: np.ndarray, focal_px: float, centre: np.ndarray) -> np.ndarray:
+    """Points (P, 3) that lie nearest to the rays of their observations (least squares of the rays' distances)."""
+    rays = np.concatenate(((tracks.pixels - centre) / focal_px, np.ones((len(tracks), 1))), 1)
+    pose = poses_w2c[tracks.frame]
+    rays = np.einsum('oji,oj->oi', pose[:, :3, :3], rays / np.linalg.norm(rays, axis=1, keepdims=True))
+    centres = -np.einsum('oji,oj->oi', pose[:, :3, :3], pose[:, :3, 3])
+    across = np.eye(3) - rays[:, :, None] * rays[:, None]
+    starts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
+    matrix = np.add.reduceat(across, starts) + 1e-9 * np.eye(3)
+    return np.linalg.solve(matrix, np.add.reduceat(across @ centres[:, :, None], starts))[..., 0]

@@ -129,6 +129,10 @@ def shrunk(name: str, tmp_path: Path) -> Config:
         tower.model = dict(embed_dim=24, depth=1, num_heads=2)
         head.in_channels = 24
         model.data_preprocessor.size = (56, 56)
+    elif tower.type.endswith('ConSETower'):
+        tower.pop('weights')
+        tower.update(text=TEXT, store=False, tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
+        head.in_channels = [320, 12]
     head.pop('text')
     head.update(text=TEXT, channels=16, num_layers=1, num_heads=2, templates='simple', store_text=False)
     side = model.data_preprocessor.size[0]

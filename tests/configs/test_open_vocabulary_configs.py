@@ -17,7 +17,7 @@ from frozenmm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for system in ('fc_clip', 'frozen_seg') for path in (ROOT / 'configs' / system).glob('*.py')
-                 if 'conse' not in path.stem)  # those run as they are, see test_laptop_configs
+                 if 'lite0' not in path.stem)  # those run as they are, see test_laptop_configs
 CONVNEXT = dict(embed_dim=16, vision_cfg=dict(timm_model_name='convnext_atto', timm_model_pretrained=False,
                                               timm_pool='', timm_proj='mlp', timm_drop=0.0, timm_drop_path=0.0,
                                               image_size=64))

@@ -94,10 +94,10 @@ def test_a_killed_reconstruction_keeps_what_it_had_and_gives_the_same(tmp_path):
 
     finish(start(command('whole'), tmp_path))
     killed = start(command('killed'), tmp_path)
-    kill_when(killed, lambda: (tmp_path / 'killed' / 'state' / 'frozen_depth.npz').is_file())
-    stamp = (tmp_path / 'killed' / 'state' / 'frozen_depth.npz').stat().st_mtime_ns
+    kill_when(killed, lambda: (tmp_path / 'killed' / 'state' / 'tracks.npz').is_file())
+    stamp = (tmp_path / 'killed' / 'state' / 'tracks.npz').stat().st_mtime_ns
     finish(start(command('killed'), tmp_path))
-    assert (tmp_path / 'killed' / 'state' / 'frozen_depth.npz').stat().st_mtime_ns == stamp
+    assert (tmp_path / 'killed' / 'state' / 'tracks.npz').stat().st_mtime_ns == stamp
     whole, again = (np.loadtxt(tmp_path / name / 'poses.txt') for name in ('whole', 'killed'))
     np.testing.assert_allclose(whole, again, atol=1e-8)
 

@@ -8,6 +8,7 @@ from frozenmm.evaluation.depth import align_depth, depth_errors
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
+from frozenmm.reconstruction.known_camera import KnownCamera
 
 
 def _abs_rel(depth, truth):
@@ -42,7 +43,7 @@ def test_disparity_is_aligned_as_well(room):
 
 
 def test_a_given_focal_length_is_kept(room):
-    result = align(room.images, distort_depth(room.depth), focal_px=room.focal_px)
+    result = align(room.images, distort_depth(room.depth), known=KnownCamera(focal_px=room.focal_px))
     assert result.focal_px == pytest.approx(room.focal_px)
 
 
@@ -89,10 +90,10 @@ def test_bad_input_is_explained(room):
         align(room.images, depth[:, :60])
     with pytest.raises(ValueError, match='images must be uint8'):
         align(room.images.astype(np.float32), depth)
-    with pytest.raises(ValueError, match="mode must be one of .*'track'"):
+    with pytest.raises(ValueError, match="mode 'track'.*tracks"):
         align(room.images, depth, settings=AlignSettings(mode='track'))
     with pytest.raises(ValueError, match='focal_px must be positive'):
-        align(room.images, depth, focal_px=0.0)
+        align(room.images, depth, known=KnownCamera(focal_px=0.0))
 
 
 def test_a_stored_alignment_comes_back(aligned):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
@@ -43,7 +44,7 @@ def estimator(**options):
         backbone=dict(type='frozenmm.FrozenBackbone', out_indices=(1, 2, 3, 4),
                       model=dict(type='frozenmm.EfficientNetLiteTower', weights='random')),
         decode_head=dict(type='frozenmm.LightDepthHead', in_channels=[24, 40, 112, 320], channels=16),
-        test_cfg=dict(mode='whole'), **options))
+        test_cfg=ConfigDict(mode='whole'), **options))
 
 
 def test_the_loss_does_not_see_scale_and_its_shape_term_does_not_see_shift():

@@ -6,13 +6,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 import frozenmm.reconstruction.pipeline as pipeline
+from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.frames import list_images, read_images, read_video
 from frozenmm.reconstruction.generated_room import distort_depth
+from frozenmm.reconstruction.outputs import read_tum
 
 
 @pytest.fixture(scope='module')
@@ -42,6 +45,8 @@ def test_poses_and_exports_agree(results, room):
     rows = np.loadtxt(results / 'poses.txt')
     transforms = json.loads((results / 'transforms.json').read_text())
     assert [Path(frame['file_path']).stem for frame in transforms['frames']] == ['8', '9', '10', '11', '12']
+    for frame, image in zip(transforms['frames'], room.images):  # as nerfstudio and COLMAP look for them
+        np.testing.assert_array_equal(cv2.imread(str(results / frame['file_path']))[..., ::-1], image)
     matrix = np.array(transforms['frames'][3]['transform_matrix'])
     np.testing.assert_allclose(matrix[:3, 3], rows[3, 1:4], atol=1e-6)
     assert matrix[2, 2] < 0  # nerfstudio's cameras look along -z
@@ -163,3 +168,13 @@ def test_depth_files_that_do_not_fit_are_explained(tmp_path):
     np.savez(tmp_path / 'many.npz', depth=np.ones((3, 4, 6)))
     with pytest.raises(ValueError, match='holds 3 depth maps, but there are 1 frames'):
         PrecomputedDepth(tmp_path / 'many.npz').maps(['a'], (4, 6))
+
+
+def test_images_alone_are_enough_with_the_embedded_network(clip, tmp_path, room):
+    """No depth, no config, no download: the demonstration network's depth is coarse, its cameras are not."""
+    reconstruct_from(clip, tmp_path, report=ProgressLine())
+    poses = read_tum(tmp_path / 'poses.txt')[1]
+    errors = trajectory_errors(torch.from_numpy(poses[:, :3, 3]), torch.from_numpy(room.poses_c2w[:, :3, 3]))
+    length = np.linalg.norm(np.diff(room.poses_c2w[:, :3, 3], axis=0), axis=1).sum()
+    assert errors['ate_rmse'] < 0.05 * length
+    assert (tmp_path / 'mesh.ply').stat().st_size > 10_000

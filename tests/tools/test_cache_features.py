@@ -47,8 +47,9 @@ def test_filling_computes_every_variant_once_and_goes_on_where_it_stopped(config
     model = build_cached_model(config)
     (tower, ) = cached_towers(model)
     passes = []
-    extract = tower.inner.extract
-    tower.inner.extract = lambda network, pixels, tokens: passes.append(len(pixels)) or extract(network, pixels, tokens)
+    network = tower.inner.inner  # ConSETower makes its text map of what EfficientNet-Lite0 computes
+    extract = network.extract
+    network.extract = lambda net, pixels, tokens: passes.append(len(pixels)) or extract(net, pixels, tokens)
     train, val = episodes(config, 'train'), episodes(config, 'val')
     first = fill_caches(config, model, ['train'])
     # an image is an episode in training here, so each is new once per variant

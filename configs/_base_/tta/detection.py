@@ -3,11 +3,11 @@
 Use: _base_ = ['your_config.py', '../_base_/tta/detection.py'], then tools/test.py CONFIG CHECKPOINT --tta
 """
 tta_model = dict(
-    type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=100))
+    type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=100))
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
-        type='mmdet.TestTimeAug',
+        type='TestTimeAug',
         transforms=[
             [
                 dict(type='Resize', scale=(1333, 800), keep_ratio=True),

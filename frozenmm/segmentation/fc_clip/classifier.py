@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from frozenmm.foundation.text_tower import TextTower
 
 RECORD = 'vocabulary_record'
+VOID_AGAINST = ('vocabulary', 'training')
 CLIP_LOG_SCALE = math.log(100.0)
 """Logarithm of the temperature at which all published CLIP models ended (their training clamps it there)."""
 
@@ -50,17 +51,23 @@ class MaskClassifier(nn.Module):
         frozen_log_scale: logarithm of the frozen branch's temperature; None takes the text tower's `logit_scale` (that
             of published CLIP models if it has none).
         sharpness: see `with_void`; 1 officially.
+        void_against: what void competes with: `'vocabulary'`, the classes to predict, as officially; or `'training'`,
+            those of training, with which void was trained. Then whether a query is an object does not depend on the
+            words that are asked for; officially nearly everything is void for a few words that training never named.
     """
 
     def __init__(self, embed_channels: int, *, text_tower: TextTower | Mapping[str, object] | None = None,
                  train_vocabulary: VocabularySource | None = None, vocabulary: VocabularySource | None = None,
                  channels: int = 256, templates: str | Sequence[str] = 'vild14', alpha: float = 0.4, beta: float = 0.8,
                  ensemble: bool = True, ensemble_on_valid_mask: bool = False, compat: bool = False,
-                 frozen_log_scale: float | None = None, sharpness: float = 1.0) -> None:
+                 frozen_log_scale: float | None = None, sharpness: float = 1.0,
+                 void_against: str = 'vocabulary') -> None:
         super().__init__()
         for name, share in (('alpha', alpha), ('beta', beta)):
             if not 0 <= share <= 1:
                 raise ValueError(f'{name} is the frozen branch\'s share, 0 to 1; got {share}')
+        if void_against not in VOID_AGAINST:
+            raise ValueError(f'void_against must be one of {list(VOID_AGAINST)}, got {void_against!r}')
         if not sharpness > 0:
             raise ValueError(f'sharpness must be positive, got {sharpness}')
         self.class_embed = mlp(channels, channels, embed_channels)
@@ -72,6 +79,7 @@ class MaskClassifier(nn.Module):
         self.ensemble_on_valid_mask = ensemble_on_valid_mask
         self.compat = compat
         self.sharpness = sharpness
+        self.void_against = void_against
         self.train_vocabulary = None if train_vocabulary is None else Vocabulary.read(train_vocabulary)
         self.vocabulary: Vocabulary | None = None
         # outside the module tree: the tower is frozen, and many uses never build it
@@ -196,8 +204,18 @@ class MaskClassifier(nn.Module):
             (B, Q, K+1) float32, void last.
         """
         rows = self.rows if rows is None else rows
-        return text_logits(self.class_embed(embeddings), rows.text, rows.class_index, rows.num_classes,
-                           self.logit_scale, void=self.void_embedding.weight)
+        embedded = self.class_embed(embeddings)
+        logits = self._logits(embedded, rows)
+        if self.training or self.void_against == 'vocabulary':
+            return logits
+        trained = self._logits(embedded, self.rows_of(training=True))
+        # the void logit that gives, beside these classes, void's probability beside those of training
+        void = trained[..., -1:] - trained[..., :-1].logsumexp(-1, keepdim=True)
+        return torch.cat([logits[..., :-1], void + logits[..., :-1].logsumexp(-1, keepdim=True)], -1)
+
+    def _logits(self, embedded: Tensor, rows: TextRows) -> Tensor:
+        return text_logits(embedded, rows.text, rows.class_index, rows.num_classes, self.logit_scale,
+                           void=self.void_embedding.weight)
 
     def frozen_logits(self, embeddings: Tensor, *, void: bool = False) -> Tensor:
         """Logits (B, Q, K) of the frozen branch for embeddings (B, Q, D) in text space; (B, Q, K+1) with void last."""

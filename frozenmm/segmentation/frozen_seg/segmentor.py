@@ -58,7 +58,7 @@ class FrozenSeg(FCCLIP):
     Args:
         image_tower: see `FCCLIP`.
         sam_tower: a `SAMTower`, `MobileSAMTower` or `DemoSAMTower`, or its config; kept at the resolution that this
-            model stretches to.
+            model stretches to. None: no injectors, so this is FC-CLIP, loads its checkpoints, and lets masks vote.
         classifier: see `FCCLIP`; likewise criterion, postprocess, frozen_head, frozen_pool, mask_padding,
             data_preprocessor and init_cfg.
         mask_generator: options of `InjectedMaskGenerator` but the widths, or a module with its signature.
@@ -68,22 +68,24 @@ class FrozenSeg(FCCLIP):
         proposals: options of `ProposalOptions`.
     """
 
-    def __init__(self, image_tower: ImageTower | Mapping[str, object], sam_tower: ImageTower | Mapping[str, object],
+    def __init__(self, image_tower: ImageTower | Mapping[str, object],
+                 sam_tower: ImageTower | Mapping[str, object] | None,
                  classifier: MaskClassifier | Mapping[str, object], *,
                  mask_generator: nn.Module | Mapping[str, object] | None = None,
                  criterion: Mapping[str, object] | None = None, postprocess: Mapping[str, object] | None = None,
-                 frozen_head: Mapping[str, object] | None = None, frozen_pool: str = 'hard', mask_padding: bool = False,
-                 sam_masks: Mapping[str, object] | None = None,
-                 automatic_masks: Mapping[str, object] | None = None, proposals: Mapping[str, object] | None = None,
+                 frozen_head: Mapping[str, object] | None = None, frozen_pool: str = 'hard',
+                 mask_padding: bool = False, sam_masks: Mapping[str, object] | None = None,
+                 automatic_masks: Mapping[str, object] | None = None,
+                 proposals: Mapping[str, object] | None = None,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
-        sam_tower = build_tower(sam_tower)
+        sam_tower = None if sam_tower is None else build_tower(sam_tower)
         # `build_generator` asks for SAM's width before nn.Module can hold submodules
-        self.__dict__['_sam_channels'] = sam_tower.channels[next(reversed(sam_tower.channels))]
+        self.__dict__['_sam_channels'] = None if sam_tower is None else sam_tower.channels[
+            next(reversed(sam_tower.channels))]
         super().__init__(image_tower, classifier, mask_generator=mask_generator, criterion=criterion,
                          postprocess=postprocess, frozen_head=frozen_head, frozen_pool=frozen_pool,
-                         mask_padding=mask_padding,
-                         data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+                         mask_padding=mask_padding, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.sam_tower = sam_tower
         if sam_masks is not None and automatic_masks is not None:
             raise ValueError('SAM\'s masks come from a folder (`sam_masks`) or are made at test time '
@@ -94,14 +96,16 @@ class FrozenSeg(FCCLIP):
 
     def build_generator(self, generator: nn.Module | Mapping[str, object] | None) -> nn.Module:
         """The first part, from its options."""
-        if isinstance(generator, nn.Module):
-            return generator
+        if isinstance(generator, nn.Module) or self._sam_channels is None:
+            return super().build_generator(generator)
         channels = [self.image_tower.channels[name] for name in PYRAMID]
         return InjectedMaskGenerator(channels, self._sam_channels, **(generator or {}))
 
     def generate(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None, *,
                  all_layers: bool) -> tuple[list[MaskProposals], TowerFeatures]:
         """See `FCCLIP.generate`."""
+        if self.sam_tower is None:
+            return super().generate(batch_inputs, batch_data_samples, all_layers=all_layers)
         features = self.extract_feat(batch_inputs, batch_data_samples)
         embedding = self.sam_embedding(batch_inputs, batch_data_samples)
         maps = [features.map(name) for name in PYRAMID]
@@ -109,7 +113,13 @@ class FrozenSeg(FCCLIP):
         return self.mask_generator(maps, embedding, all_layers=all_layers, padding=padding), features
 
     def sam_embedding(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None) -> Tensor:
-        """SAM's embedding (B, C, h, w) of the padded batch, stretched to SAM's square input."""
+        """SAM's embedding (B, C, h, w) of the padded batch, stretched to SAM's square input.
+
+        Raises:
+            ValueError: there is no SAM tower.
+        """
+        if self.sam_tower is None:
+            raise ValueError('this model has no SAM tower; build it with `sam_tower`')
         stats = ImageStats.from_preprocessor(self.data_preprocessor)
         size, target = self.sam_tower.input.size, self.sam_tower.input.stats
         padded = normalise_and_pad(batch_inputs, valid_sizes(batch_inputs, batch_data_samples), stats,
@@ -198,6 +208,8 @@ class FrozenSeg(FCCLIP):
         if self.official(self.proposals.pad_before_pool):
             on_map = masks_on_map_compat(sam_logits, size, self.image_tower.input.patch)
         else:
+            if self.frozen_pool != 'hard':  # areas want the masks' own resolution, that of the queries' masks
+                size = (geometry.padded[0] // 4, geometry.padded[1] // 4)
             on_map = masks_on_map(sam_logits, size, image=geometry.image, padded=geometry.padded)
         embeddings, _ = self.frozen_embeddings(features, on_map[None])
         return self.classifier.frozen_logits(embeddings, void=True)[0].softmax(-1)[:, :-1]

@@ -158,6 +158,24 @@ def test_shares_outside_zero_to_one_are_refused():
         classifier(beta=1.5)
 
 
+def test_void_against_the_training_classes_does_not_depend_on_the_words(generator):
+    module, official, seen = classifier(void_against='training'), classifier(), embeddings(generator)
+    expected = official(seen, official.rows_of(training=True)).softmax(-1)[..., -1]
+    for words in (['zebra'], ['zebra', 'cat', 'road', 'lamp'], TRAINING):
+        module.set_vocabulary(words)
+        official.set_vocabulary(words)
+        got, plain = module(seen), official(seen)
+        torch.testing.assert_close(got.softmax(-1)[..., -1], expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(got[..., :-1], plain[..., :-1])  # classes among themselves stay as they are
+    torch.testing.assert_close(got, plain, atol=1e-4, rtol=1e-4)  # the words of training: both ways agree
+    torch.testing.assert_close(module.train()(seen), official.train()(seen))
+
+
+def test_an_unknown_rival_of_void_is_refused():
+    with pytest.raises(ValueError, match=r"void_against must be one of \['vocabulary', 'training'\], got 'all'"):
+        classifier(void_against='all')
+
+
 def test_a_sharpness_that_is_not_positive_is_refused():
     with pytest.raises(ValueError, match='sharpness must be positive, got 0'):
         classifier(sharpness=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_segmentors import SAM, batch, fc_clip, frozen_seg
+from tiny_segmentors import generator_options as fc_clip_options
 
 from frozenmm.foundation import fingerprint
 from frozenmm.segmentation.frozen_seg.mask_files import write_masks
@@ -90,6 +91,19 @@ def test_a_checkpoint_of_fc_clip_starts_it(model):
     assert not unexpected
     assert {key.rsplit('.', 1)[0].split('.')[1 if key.startswith('sam') else 2] if 'feature' in key else
             key.split('.')[1] for key in missing} <= {'sam_branch', 'feature_injectors', 'frozen_record'}
+
+
+def test_without_a_sam_tower_it_is_fc_clip_whose_masks_can_vote():
+    plain, voting = fc_clip(postprocess=TASKS), frozen_seg(
+        sam_tower=None, mask_generator=fc_clip_options(), postprocess=TASKS)
+    voting.load_state_dict(plain.state_dict())
+    data = batch((64, 96))
+    assert torch.equal(predict(plain, data).seg_logits.data, predict(voting, batch((64, 96))).seg_logits.data)
+    data = batch((64, 96))
+    data['data_samples'][0].sam_masks = quadrants()
+    assert predict(voting, data).pred_proposals.masks.shape[0] == 10
+    with pytest.raises(ValueError, match='this model has no SAM tower'):
+        voting.sam_embedding(torch.zeros(1, 3, 64, 64), batch((64, 64))['data_samples'])
 
 
 def test_a_sam_of_another_width_is_refused():

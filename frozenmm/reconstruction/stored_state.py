@@ -1,0 +1,38 @@
+"""Interim results of a run on disk, so that an interrupted run goes on where it stopped."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from frozenmm.compat.files import whole_file
+
+
+class StoredState:
+    """A folder of arrays that belong to one input and one choice of settings.
+
+    Args:
+        folder: of the files.
+        key: whatever decides the results; what was saved under another key is not found.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+
+    def with_key(self, more: str) -> StoredState:
+        """The same folder for results that depend on more."""
+        return StoredState(self.folder, f'{self.key} {more}')
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """Arrays that were saved under this name and key; None where there are none."""
+        path = self.folder / f'{name}.npz'
+        if not path.is_file():
+            return None
+        with np.load(path) as content:
+            arrays = dict(content)
+        return arrays if str(arrays.pop('key')) == self.key else None
+
+    def save(self, name: str, **arrays: np.ndarray) -> None:
+        """Write arrays, as a whole or not at all."""
+        with whole_file(self.folder / f'{name}.npz') as part, part.open('wb') as stream:
+            np.savez(stream, key=np.array(self.key), **arrays)
