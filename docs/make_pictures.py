@@ -6,6 +6,8 @@ machine is left as it is, and the reason is printed.
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import shutil
 import sys
 import tempfile
@@ -16,30 +18,39 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import skimage.data  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from frozenmm.compat.files import write_whole  # noqa: E402
 
 OUT = ROOT / 'docs' / 'pictures'
-WORDS = 'cat|kitten, cup|mug, motorcycle|bike, horse'
+LARGEST = 150_000
 PHOTOGRAPHS = {
     'chelsea.png': 'tabby cat|cat, wall',
     'coffee.png': 'coffee cup|cup|espresso, spoon, wooden table|table',
     'astronaut.png': 'space suit|astronaut, space shuttle|rocket, flag',
     'motorcycle_left.png': 'motorcycle|motor scooter, garage door, floor',
+    'rocket.jpg': 'rocket launch|missile|rocket, lightning rod|tower, sky',
 }
 """Photograph -> free words, synonyms joined by |; no photograph was used in training."""
 
 
 def save(name: str, pixels: np.ndarray, *, width: int = 960) -> None:
     """Write a picture as JPEG of at most this width."""
-    import io
     picture = Image.fromarray(pixels).convert('RGB')
     if picture.width > width:
         picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, 'JPEG', quality=85)
-    write_whole(OUT / f'{name}.jpg', buffer.getvalue())
+    write_whole(OUT / f'{name}.jpg', jpeg(np.asarray(picture)))
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """The best JPEG of at most `LARGEST` bytes."""
+    for quality in (90, 85, 80, 70, 60):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, optimize=True)
+        if buffer.tell() <= LARGEST:
+            break
+    return buffer.getvalue()
 
 
 def scenes() -> list[np.ndarray]:
@@ -70,7 +81,8 @@ def words(name: str, task: str) -> None:
         chosen.set_vocabulary(typed_vocabulary(text))
         image = NamedImage(Path(file).stem, photograph(file)[..., ::-1])
         drawn.append(chosen.draw(image, chosen.predict([image])[0]))
-    save(name, side_by_side(drawn), width=1600)
+        write_whole(OUT.parent / 'images' / f'{name}_{image.name}.jpg', jpeg(drawn[-1]))
+    save(name, side_by_side(drawn[:4]), width=1600)
 
 
 def detection() -> None:
@@ -93,8 +105,10 @@ def reconstruction() -> None:
         for index, image in enumerate(room.images):
             Image.fromarray(image).save(folder / 'frames' / f'{index:03d}.png')
         np.savez(folder / 'depth.npz', depth=distort_depth(room.depth))
-        reconstruct_from(folder / 'frames', folder / 'out', depth=folder / 'depth.npz', options=dict(mesh=False))
-        save('reconstruction', np.asarray(Image.open(folder / 'out' / 'report.png').convert('RGB')), width=1200)
+        os.chdir(folder)  # the title of the report is the source as it was given
+        reconstruct_from('frames', 'out', depth='depth.npz', options=dict(mesh=False))
+        save('reconstruction', np.asarray(Image.open('out/report.png').convert('RGB')), width=1200)
+        os.chdir(ROOT)
 
 
 def data() -> None:
@@ -117,20 +131,20 @@ def demo() -> None:
     from frozenmm.demo.page import serve
     page, address = serve(load_inferencers(), block=False)
     options = webdriver.ChromeOptions()
-    for argument in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--window-size=1200,900'):
+    for argument in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--window-size=1200,1350'):
         options.add_argument(argument)
     options.binary_location = shutil.which('chromium') or ''
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
     try:
         with tempfile.TemporaryDirectory() as folder:
             scene = Path(folder, 'scene.png')
-            Image.fromarray(scenes()[0]).save(scene)
+            Image.fromarray(skimage.data.astronaut()).save(scene)
             browser.get(address)
             wait = WebDriverWait(browser, 180)
             wait.until(lambda b: b.find_elements('css selector', '#file-0 input[type=file]'))[0].send_keys(str(scene))
             wait.until(lambda b: 'scene' in b.find_element('css selector', '#file-0').text)
             for box in browser.find_elements('css selector', '#words-0 textarea'):
-                box.send_keys(WORDS)
+                box.send_keys(PHOTOGRAPHS['astronaut.png'])
             browser.execute_script('document.querySelector("#run-0").click()')
             wait.until(lambda b: b.find_elements('css selector', '#picture-0 img'))
             time.sleep(2)  # let the picture be painted
@@ -141,8 +155,22 @@ def demo() -> None:
         page.close()
 
 
+def depth() -> None:
+    """A photograph and a frame of a generated room beside their depth."""
+    from frozenmm.apis import inferencer
+    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.reconstruction.generated_room import RoomSettings, render_room
+    chosen = inferencer('depth')
+    room = render_room(RoomSettings(frames=2, size=(240, 320), seed=4)).images[0]
+    drawn = []
+    for pixels in (room, skimage.data.coffee()):
+        image = NamedImage('a', pixels)
+        drawn.append(chosen.draw(image, chosen.predict([image])[0]))
+    save('depth', side_by_side(drawn, height=300), width=1400)
+
+
 PICTURES = {
-    'detection': detection, 'data': data, 'reconstruction': reconstruction, 'demo': demo,
+    'detection': detection, 'data': data, 'reconstruction': reconstruction, 'depth': depth, 'demo': demo,
     'open_vocabulary': lambda: words('open_vocabulary', 'open-vocabulary'),
     'fusioner': lambda: words('fusioner', 'semantic'),
 }

@@ -87,11 +87,9 @@ def _without_words(found: Inferencer, vocabulary: VocabularySource | None) -> In
 
 
 def _depth_config(name: str) -> dict[str, Any]:
-    """The depth network of a checkpoint: its header says `type` and arguments, the file is its `weights`."""
-    entry = checkpoint(name)
-    path = entry.resolve()
-    stated = load_checkpoint_file(path)['meta'].get('network')
+    """The depth network of a checkpoint: the demonstration network, unless the header says another `network`."""
+    path = checkpoint(name).resolve()
+    stated = load_checkpoint_file(path)['meta'].get('network', {'type': 'frozenmm.LightDepth'})
     if not isinstance(stated, Mapping) or 'type' not in stated:
-        raise ValueError(f'{path} does not say in its header which depth network it belongs to (network: type and '
-                         'arguments)')
+        raise ValueError(f'the header of {path} must say its network as type and arguments, got {stated!r}')
     return {**stated, 'weights': str(path)}
