@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -85,6 +86,18 @@ def test_negatives_are_classes_that_the_image_does_not_show(folder):
     data = dataset(folder, negatives=9, test_mode=True, class_ids=[1, 2, 3])
     sample = data[0]
     assert sample['class_ids'] == [1, 3] and set(np.unique(sample['gt_seg_map'])) == {0, 1, 255}
+
+
+def test_in_training_a_negative_comes_as_often_as_it_is_shown(folder):
+    """Some classes are shown by two images, some by one, the bus by none."""
+    shown = Counter(number for present in dataset(folder).presence().values() for number in present)
+    data = dataset(folder, classes=[*NAMES, 'bus'], classes_per_episode=2, negatives=1)
+    np.random.seed(0)
+    drawn = Counter(data.prepare_data(0)['class_ids'][-1] for _ in range(600))
+    absent = [number for number in range(1, 6) if number not in data.get_data_info(0)['present']]
+    assert set(drawn) == set(absent)  # a class that nothing shows would be known as always absent
+    for number in absent:
+        assert drawn[number] / 600 == pytest.approx(shown[number] / sum(shown[n] for n in absent), abs=0.08)
 
 
 def test_a_count_is_even_over_classes_and_repeats_with_the_seed(folder):
