@@ -72,3 +72,38 @@ def test_the_coco_mini_benchmark_trains_both_arms_and_reports(tmp_path, shared_d
     assert [run['arm'] for run in runs] == ['true', 'exchanged'] and len(runs[0]['exchanged']['single']) == 1
     assert all(0 <= run['blind']['single']['seen/mIoU'] <= 100 for run in runs)
     assert benchmark.main([*arguments, '--report']) == text
+
+
+def test_the_scenes_benchmark_trains_both_heads_and_takes_finished_models_from_disk(tmp_path, monkeypatch):
+    few = dict(train=2, val=3, size=64, objects=[3, 4])
+    words = dict(type='frozenmm.CLIPTextTower', weights='random',
+                 model=dict(width=16, layers=1, heads=2, output_dim=12))
+    benchmark = script('fusioner_scenes')
+    plain = benchmark.config_of
+
+    def tiny(test, *rest):
+        cfg = plain(test, *rest)
+        cfg.model.backbone.model.tower.update(text=words, store=False,
+                                              tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
+        cfg.model.decode_head.update(text=words, in_channels=[320, 12], store_text=False)
+        val = cfg.val_dataloader.dataset
+        if test == 'mosaic':
+            val.update(count=2, side=32)
+        cfg.train_dataloader.dataset.settings = val.get('source', val)['settings'] = few
+        return cfg
+
+    monkeypatch.setattr(benchmark, 'config_of', tiny)
+    arguments = ['--seeds', '0', '--work-dir', str(tmp_path / 'work'), '--out', str(tmp_path / 'r.json'),
+                 '--cfg-options', 'train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1',
+                 'train_dataloader.batch_size=2', 'model.decode_head.channels=16', 'model.decode_head.templates=simple']
+    with pytest.raises(SystemExit, match='no finished runs'):
+        benchmark.main([*arguments, '--report'])
+    assert all(head in benchmark.main(arguments) for head in benchmark.HEADS)
+    first, again = json.loads((tmp_path / 'r.json').read_text())['runs'], []
+    assert [run['head'] for run in first] == ['fusioner', 'linear'] and first[0]['parameters'] > first[1]['parameters']
+    for path in (tmp_path / 'work').glob('*-seed0.json'):
+        path.unlink()
+    benchmark.main(arguments)
+    again = json.loads((tmp_path / 'r.json').read_text())['runs']
+    for key in 'train_seconds', 'tests', 'pair':
+        assert str([run[key] for run in again]) == str([run[key] for run in first])  # NaN where no cup is shown
