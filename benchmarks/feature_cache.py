@@ -182,7 +182,7 @@ def measure(row: str, count: int, size: int, limit: float) -> dict[str, float]:
         cache.flush()
         times: dict[str, list[float]] = {key: [] for key in ('uncached', 'cached', 'tower', 'head')}
         start, rounds = time.perf_counter(), 0
-        while rounds < 2 or time.perf_counter() - start < limit * (1 - 1 / rounds):  # another round fits
+        while rounds < 2 or time.perf_counter() - start < limit * rounds / (rounds + 1):  # another round fits
             rounds += 1
             for (images, samples), (arguments, options, result) in zip(data, calls):
                 def once(model: nn.Module, images: Tensor = images, samples: list = samples) -> None:
