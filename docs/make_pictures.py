@@ -69,8 +69,16 @@ def side_by_side(pictures: list[np.ndarray], *, height: int = 420) -> np.ndarray
     return np.concatenate([part for picture in resized for part in (picture, gap)][:-1], 1)
 
 
+def rows_of(pictures: list[np.ndarray], count: int) -> np.ndarray:
+    """Pictures in rows of `count`, with white between and after them."""
+    rows = [side_by_side(pictures[start:start + count]) for start in range(0, len(pictures), count)]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+                           for row in rows])
+
+
 def words(name: str, task: str) -> None:
-    """Segments of free words on photographs, in a row."""
+    """Segments of free words on photographs."""
     from frozenmm.apis import inferencer
     from frozenmm.apis.image_sources import NamedImage
     from frozenmm.apis.vocabulary_text import typed_vocabulary
@@ -81,8 +89,7 @@ def words(name: str, task: str) -> None:
         chosen.set_vocabulary(typed_vocabulary(text))
         image = NamedImage(Path(file).stem, photograph(file)[..., ::-1])
         drawn.append(chosen.draw(image, chosen.predict([image])[0]))
-        write_whole(OUT.parent / 'images' / f'{name}_{image.name}.jpg', jpeg(drawn[-1]))
-    save(name, side_by_side(drawn[:4]), width=1600)
+    save(name, rows_of(drawn, 3), width=1500)
 
 
 def detection() -> None:
