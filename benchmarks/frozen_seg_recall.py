@@ -63,7 +63,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--iterations', type=int, default=500)
-    parser.add_argument('--side', type=int, default=160, help='side of the images in training and test, in pixels')
+    parser.add_argument('--side', type=int, help='side of the images in training and test, in pixels; by default as '
+                        'the config has it')
     parser.add_argument('--images', type=int, default=60, help='test images')
     parser.add_argument('--data-root', type=Path, help='folder of the data; by default the one that the config names')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'benchmark_frozen_seg_recall')
@@ -84,11 +85,11 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
     cfg.val_dataloader.dataset.indices = args.images
     for loader in cfg.train_dataloader, cfg.val_dataloader:
         loader.dataset.data_root = str(root)
-        for transform in loader.dataset.pipeline:
-            if transform.type in ('Resize', 'RandomResize'):
-                transform.scale = (args.side, args.side)
-    for augment in cfg.model.data_preprocessor.batch_augments:
-        augment.size = (args.side, args.side)
+        if args.side is not None:
+            resize(loader.dataset.pipeline, (args.side, args.side))
+    if args.side is not None:
+        for augment in cfg.model.data_preprocessor.batch_augments:
+            augment.size = (args.side, args.side)
     truth = dict(ann_file=str(root / 'annotations/panoptic_val.json'), seg_prefix=str(root / 'panoptic_val'))
     words = dict(vocabulary=cfg.model.classifier.vocabulary, train_vocabulary=cfg.model.classifier.train_vocabulary)
     cfg.val_evaluator = [dict(type='frozenmm.AverageMaskRecall', limit=QUERIES, **truth, **words),
@@ -106,6 +107,16 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
     cfg.default_hooks.checkpoint.interval = 10**9
     cfg.visualizer.vis_backends = []
     return cfg
+
+
+def resize(transforms: list, size: tuple[int, int]) -> None:
+    """Give the transforms of a pipeline, nested ones too, another size."""
+    for transform in transforms:
+        resize(transform.get('transforms', []), size)
+        if transform.type in ('Resize', 'RandomResize'):
+            transform.scale = size
+        elif transform.type == 'RandomCrop':
+            transform.crop_size = size
 
 
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
