@@ -8,7 +8,8 @@ Two arms: `all` trains with the 133 classes, `unseen17` with 116 of them; both a
 masks and the same decision between object and void are named in four ways: `both` is the model; `trained` its
 in-vocabulary branch alone; `frozen` the out-of-vocabulary branch alone (ConSE on pooled frozen features, nothing of it
 trained); `untrained` an in-vocabulary classifier with fresh random weights (mean of three), the baseline. A run is
-stored when it ends and not repeated; a trained model is kept beside it, so that evaluation alone can be repeated.
+stored when it ends and not repeated; a trained model is kept beside it, so that evaluation alone can be repeated. The result
+file keeps the arm that is not asked for.
 """
 from __future__ import annotations
 
@@ -99,6 +100,11 @@ def run(arm: str, args: argparse.Namespace) -> dict:
     return entry
 
 
+def stored(path: Path) -> list[dict]:
+    """The runs of an earlier result file, if there is one."""
+    return json.loads(path.read_text())['runs'] if path.is_file() else []
+
+
 def value(entry: dict, rule: str, column: str) -> float:
     """A metric in percent; the mean over the random classifiers for `untrained`."""
     rows = [metrics for name, metrics in entry['metrics'].items() if name.split(' ')[0] == rule]
@@ -123,7 +129,8 @@ def main(arguments: list[str] | None = None) -> str:
     arms = [arm for arm in args.arms if not args.report or (folder_of(arm, args) / 'run.json').is_file()]
     if not arms:
         raise SystemExit(f'no finished runs in {args.work_dir}; run without --report')
-    entries = [run(arm, args) for arm in arms]
+    known = {entry['arm']: entry for entry in stored(args.out)} | {arm: run(arm, args) for arm in arms}
+    entries = [known[arm] for arm in CONFIGS if arm in known]
     write_json(args.out, dict(data='coco_mini: 70 training and 68 validation images', machine=machine(), runs=entries))
     text = table(entries)
     print(text)
