@@ -101,6 +101,36 @@ def detection() -> None:
     save('detection', side_by_side([chosen.draw(image, chosen.predict([image])[0], min_score=0.3) for image in images]))
 
 
+def enhancer() -> None:
+    """The quickstart's rows side by side on two test images, from the last `make train`."""
+    from frozenmm.engine.quickstart import ROWS
+    sheets = sorted(ROOT.glob('work_dirs/quickstart/*/pictures/val_0000[06].png'), key=os.path.getmtime)[-2:]
+    if len(sheets) < 2:
+        raise FileNotFoundError(f'no predictions of the {len(ROWS)} rows below work_dirs/quickstart; run `make train`')
+    save('enhancer', np.concatenate([np.asarray(Image.open(path).convert('RGB')) for path in sheets]), width=1400)
+
+
+def proposals() -> None:
+    """Automatic masks of the stand-in for SAM on two photographs, the largest ones behind the smaller ones."""
+    from frozenmm.apis.sam_mask_preparation import DEMO_OPTIONS, build_prompter
+    from frozenmm.datasets.scenes.photographs import photograph
+    from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks
+    from frozenmm.visualization.detections import spread_palette
+    from frozenmm.visualization.segments import Region, draw_segments
+    generate = AutomaticMasks(build_prompter('demo'), **DEMO_OPTIONS)
+    drawn = []
+    for file in ('coffee.png', 'motorcycle_left.png'):
+        image = photograph(file)[..., ::-1]
+        masks = (generate(image).largest().full() > 0).numpy()
+        ids = np.zeros(image.shape[:2], np.int64)
+        for number, mask in enumerate(masks, 1):
+            ids[mask] = number
+        palette = [spread_palette(len(masks))[(7 * number) % len(masks)] for number in range(len(masks))]
+        drawn.append(draw_segments(image, ids, [Region(number + 1, number) for number in range(len(masks))],
+                                   [str(number + 1) for number in range(len(masks))], palette=palette, legend=False))
+    save('proposals', side_by_side(drawn), width=1400)
+
+
 def reconstruction() -> None:
     """The report of a generated room whose depth was distorted as a frozen network would."""
     from frozenmm.reconstruction.command import reconstruct_from
@@ -177,7 +207,8 @@ def depth() -> None:
 
 
 PICTURES = {
-    'detection': detection, 'data': data, 'reconstruction': reconstruction, 'depth': depth, 'demo': demo,
+    'enhancer': enhancer, 'detection': detection, 'proposals': proposals, 'data': data,
+    'reconstruction': reconstruction, 'depth': depth, 'demo': demo,
     'open_vocabulary': lambda: words('open_vocabulary', 'open-vocabulary'),
     'fusioner': lambda: words('fusioner', 'semantic'),
 }
