@@ -32,7 +32,7 @@ class DetectionInferencer(Inferencer):
         model: a config; the path of a config file; or the name of a config or of a checkpoint that comes with frozenmm.
         weights: checkpoint; None takes the zoo's where `model` names one of its checkpoints.
         device: where to compute.
-        trust_weights: open a checkpoint that holds pickled objects (as training writes them). It could run code of its
+        trust_weights: open a checkpoint that holds pickled objects. It could run code of its
             author.
 
     Attributes:

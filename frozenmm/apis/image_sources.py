@@ -1,6 +1,8 @@
-"""Images from whatever a user has: files, folders, videos, arrays, PIL pictures, and lists of them."""
+"""Images from whatever a user has: files, folders, videos, addresses, arrays, PIL pictures, and lists of them."""
 from __future__ import annotations
 
+import tempfile
+import urllib.parse
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from frozenmm.compat import require
+from frozenmm.compat.fetch import fetch, offline
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
@@ -24,7 +27,7 @@ class NamedImage:
     Attributes:
         name: file name without suffix, or a number; unique within one call.
         pixels: (H, W, 3) uint8 RGB.
-        path: of the file, empty for pictures in memory.
+        path: file or address that it comes from, empty for pictures in memory.
         frames_per_second: of the video that it comes from, 0 for pictures.
     """
 
@@ -38,13 +41,14 @@ def read_images(source: Any, *, channel_order: str = 'rgb') -> Iterator[NamedIma
     """All images of a source, one after the other; nothing is read before it is asked for.
 
     Args:
-        source: path of an image, folder or video; array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8; PIL picture;
-            or a list of these.
+        source: path of an image, folder or video; address (http, https) of an image or video; array (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4) uint8; PIL picture; or a list of these.
         channel_order: `'rgb'` or `'bgr'`, of arrays.
 
     Raises:
         FileNotFoundError: no such file, or a folder without images.
         ValueError: a file that is no readable image or video, an array of another shape or type, an empty list.
+        OSError: an address that cannot be reached, or `FROZENMM_OFFLINE` is set.
         TypeError: another kind of source.
     """
     if channel_order not in ('rgb', 'bgr'):
@@ -64,7 +68,9 @@ def read_images(source: Any, *, channel_order: str = 'rgb') -> Iterator[NamedIma
 
 
 def _read(source: Any, channel_order: str, index: int) -> Iterator[NamedImage]:
-    if isinstance(source, (str, Path)):
+    if isinstance(source, str) and source.lower().startswith(('http://', 'https://')):
+        yield from _read_address(source)
+    elif isinstance(source, (str, Path)):
         yield from _read_path(Path(source).expanduser())
     elif isinstance(source, np.ndarray):
         yield NamedImage(f'image_{index:04d}', array_pixels(source, channel_order))
@@ -76,8 +82,8 @@ def _read(source: Any, channel_order: str, index: int) -> Iterator[NamedImage]:
         for place, item in enumerate(source):
             yield from _read(item, channel_order, place)
     else:
-        raise TypeError('an image is a path, a numpy array (H, W, 3) uint8, a PIL picture, or a list of these; got '
-                        f'{type(source).__name__}')
+        raise TypeError('an image is a path, an address, a numpy array (H, W, 3) uint8, a PIL picture, or a list of '
+                        f'these; got {type(source).__name__}')
 
 
 def _read_path(path: Path) -> Iterator[NamedImage]:
@@ -93,6 +99,20 @@ def _read_path(path: Path) -> Iterator[NamedImage]:
         yield from _read_video(path)
     else:
         yield NamedImage(path.stem, read_image_file(path), str(path))
+
+
+def _read_address(address: str) -> Iterator[NamedImage]:
+    if offline():
+        raise OSError(f'FROZENMM_OFFLINE is set, so {address} is not fetched; give a file instead')
+    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name.lstrip('.') or 'image'
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        try:
+            fetch(address, file, title=address)
+        except (OSError, ValueError) as error:
+            raise OSError(f'{address} cannot be fetched ({error}); check the address, or give a file instead') from None
+        for image in _read_path(file):
+            yield NamedImage(image.name, image.pixels, address, image.frames_per_second)
 
 
 def read_image_file(path: Path) -> np.ndarray:

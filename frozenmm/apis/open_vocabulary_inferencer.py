@@ -42,7 +42,7 @@ class OpenVocabularyInferencer(Inferencer):
         device: where to compute.
         task: `'panoptic'`, `'instance'`, `'semantic'` or `'all'`.
         seen: (K,) which classes were trained; by default those that share a word with the training vocabulary.
-        trust_weights: open a checkpoint that holds pickled objects (as training writes them). It could run code of its
+        trust_weights: open a checkpoint that holds pickled objects. It could run code of its
             author.
 
     Raises:

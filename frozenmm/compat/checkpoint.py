@@ -1,8 +1,9 @@
 """Opening checkpoint files: safe by default, with errors that say what is wrong with a file.
 
-A pickle can run any code when it is opened. So files open as safetensors or with `weights_only=True`; what needs more
-is refused with an explanation. A run's own checkpoints hold the optimizer and the message hub, which need a full
-pickle: `trust_folder` allows that for one named folder, and only there.
+A pickle can run any code when it is opened. So files open as safetensors or with `weights_only=True`, to which the
+harmless objects are made known that mmengine's runner stores beside the weights (histories of what was logged). What
+needs more is refused with an explanation. Hooks of a user may store anything in a run's own checkpoints:
+`trust_folder` allows that for one named folder, and only there.
 """
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ import argparse
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
@@ -100,8 +103,7 @@ def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> An
     try:
         if zipped and _is_scripted(path):
             return torch.jit.load(str(path), map_location=map_location)
-        # argparse.Namespace: plain attributes, in the files of many official detectors
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_harmless_objects()):
             return torch.load(path, map_location=map_location, weights_only=not trusted)
     except pickle.UnpicklingError as error:
         if not trusted and _is_pickle(head):
@@ -114,6 +116,29 @@ def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> An
     except (EOFError, OSError, RuntimeError, KeyError, IndexError, ValueError, AttributeError,
             ModuleNotFoundError, zipfile.BadZipFile) as error:
         raise _damaged(path, _first_line(error)) from None
+
+
+def _harmless_objects() -> list[Any]:
+    """What may stand in a checkpoint beside tensors and plain values.
+
+    `argparse.Namespace` is in the files of many official detectors. mmengine's runner stores `HistoryBuffer`, with
+    NumPy arrays inside and its own methods looked up by `getattr`; only that look-up is answered. NumPy 1 and 2 name
+    the functions that rebuild arrays by different modules, and a file of either opens under both.
+    """
+    array = np.zeros(1)
+    rebuild: Callable = array.__reduce__()[0]
+    scalar: Callable = array[0].__reduce__()[0]
+    named = [(function, f'{module}.{function.__name__}') for function in (rebuild, scalar)
+             for module in ('numpy._core.multiarray', 'numpy.core.multiarray')]
+    return [argparse.Namespace, HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in 'fdilqI?'},
+            *named, (_method_of_history, 'builtins.getattr')]
+
+
+def _method_of_history(owner: Any, name: str) -> Any:
+    """`getattr` as `HistoryBuffer` needs it, and for nothing else."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'WeightsUnpickler error: Unsupported getattr of {owner!r}, {name!r}')
 
 
 def _is_scripted(path: Path) -> bool:
@@ -157,9 +182,9 @@ def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[
 def trust_folder(folder: str | Path) -> None:
     """Let mmengine open full pickles below `folder`, and everything else safely.
 
-    Resuming needs the optimizer, schedule and message hub of a run's own checkpoints. Call this with the work folder
-    before building a Runner. It replaces mmengine's loader of local files, so that `load_from` and `resume` elsewhere
-    open with `load_checkpoint_file`, safetensors included.
+    Resuming needs all that a run's own checkpoints hold, also what hooks of its user put there. Call this with the
+    work folder before building a Runner. It replaces mmengine's loader of local files, so that `load_from` and `resume`
+    elsewhere open with `load_checkpoint_file`, safetensors included.
 
     Args:
         folder: the work folder of a run; links are resolved, so a link inside that leads out is not trusted.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -34,7 +35,7 @@ class ProgressHook(Hook):
         """Report a training step."""
         done, total = runner.iter + 1, runner.max_iters
         if self._due(done == total):
-            loss = float(outputs['loss']) if outputs and 'loss' in outputs else float('nan')
+            loss = torch.as_tensor(outputs['loss']).item() if outputs and 'loss' in outputs else float('nan')
             left = runner.message_hub.get_info('eta') if 'eta' in runner.message_hub.runtime_info else 0.0
             self._write(f'training, iteration {done} of about {total}, loss {loss:.2f}, {left:.0f} s left',
                         done == total)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import cv2
 import numpy as np
 import pytest
@@ -78,6 +82,33 @@ def test_a_video_gives_its_frames(tmp_path):
     assert frames[1].pixels[..., 2].mean() > 200 > 60 > frames[1].pixels[..., 0].mean()  # blue, in RGB
 
 
+@pytest.fixture
+def served(tmp_path):
+    """Address under which the files of tmp_path are served."""
+    with ThreadingHTTPServer(('127.0.0.1', 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_an_address_gives_the_image_behind_it(tmp_path, served):
+    Image.fromarray(colours()).save(tmp_path / 'a b.png')
+    image = one(f'{served}/a%20b.png?size=full')
+    assert image.name == 'a b' and image.path.startswith(served)
+    np.testing.assert_array_equal(image.pixels, colours())
+
+
+def test_an_address_that_gives_no_image_is_named(tmp_path, served, monkeypatch):
+    with pytest.raises(OSError, match='missing.png cannot be fetched .*404'):
+        one(f'{served}/missing.png')
+    (tmp_path / 'page').write_text('<html>')
+    with pytest.raises(ValueError, match='is no readable image'):
+        one(f'{served}/page')
+    monkeypatch.setenv('FROZENMM_OFFLINE', '1')
+    with pytest.raises(OSError, match='FROZENMM_OFFLINE is set'):
+        one(f'{served}/page')
+
+
 def test_nothing_is_read_before_it_is_asked_for(tmp_path):
     Image.fromarray(colours()).save(tmp_path / 'a.png')
     images = read_images([tmp_path / 'a.png', tmp_path / 'missing.png'])
@@ -118,7 +149,7 @@ def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('source', 'kind', 'message'), [
     ([], ValueError, 'the list of images is empty'),
-    (7, TypeError, 'an image is a path, a numpy array .* got int'),
+    (7, TypeError, 'an image is a path, an address, a numpy array .* got int'),
     (b'abc', TypeError, 'got bytes'),
     (np.zeros((4, 4, 3)), ValueError, 'must be uint8, 0 to 255, got float64'),
     (np.zeros((4, 4, 2), np.uint8), ValueError, r'with 1, 3 or 4 channels.* got \(4, 4, 2\)'),

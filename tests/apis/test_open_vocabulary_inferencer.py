@@ -139,24 +139,6 @@ def test_gray_and_transparent_images_give_results(inferencer):
     assert torch.equal(inferencer(transparent)[0].pred_sem_seg.sem_seg, inferencer(picture())[0].pred_sem_seg.sem_seg)
 
 
-def test_a_sample_has_the_layout_that_supervision_reads(inferencer):
-    """Its mmdet connector takes these four attributes of `pred_instances`, on the CPU, as numpy arrays."""
-    sample = inferencer(picture())[0]
-    instances = sample.pred_instances
-    count = len(instances.scores)
-    assert count > 0 and 'masks' in instances
-    assert instances.bboxes.cpu().numpy().shape == (count, 4) and instances.bboxes.dtype == torch.float32
-    assert instances.scores.cpu().numpy().shape == instances.labels.cpu().numpy().astype(int).shape == (count, )
-    masks = instances.masks.cpu().numpy()
-    assert masks.dtype == bool and masks.shape == (count, 48, 80)
-    try:
-        import supervision
-    except ImportError:
-        return
-    found = supervision.Detections.from_mmdetection(sample)
-    np.testing.assert_array_equal(found.mask, masks)
-
-
 def test_weights_are_loaded_and_those_of_another_model_refused(made, tmp_path):
     other = fc_clip(seed=5)
     save_checkpoint_file(tmp_path / 'w.safetensors', {key: value.contiguous() for key, value in

@@ -4,8 +4,10 @@ from __future__ import annotations
 import argparse
 import pickle
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
@@ -25,6 +27,12 @@ class Attack:
         return Path.touch, (MARK, )
 
 
+@dataclass
+class Note:
+    """What a hook of a user might store."""
+    number: int
+
+
 @pytest.fixture(autouse=True)
 def mmengine_loader():
     yield
@@ -36,6 +44,28 @@ def test_weights_with_a_namespace_open(tmp_path):
     torch.save(dict(model=dict(w=torch.ones(2)), args=argparse.Namespace(lr=0.1)), tmp_path / 'a.pth')
     content = load_checkpoint_file(tmp_path / 'a.pth')
     assert content['args'].lr == 0.1 and torch.equal(content['model']['w'], torch.ones(2))
+
+
+def test_what_the_runner_stores_beside_the_weights_opens(tmp_path):
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    hub = dict(log_scalars={'train/loss': history}, runtime_info={'iter': 3, 'rate': np.float32(0.5), 'ok': np.True_})
+    torch.save(dict(state_dict=dict(w=torch.ones(2)), message_hub=hub), tmp_path / 'iter_3.pth')
+    opened = load_checkpoint_file(tmp_path / 'iter_3.pth')['message_hub']
+    assert opened['log_scalars']['train/loss'].statistics('mean') == 2.0
+    assert opened['runtime_info'] == dict(iter=3, rate=np.float32(0.5), ok=True)
+
+
+class LooksUp:
+    """Gets hold of a function through `getattr` when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_other_look_ups_of_attributes_are_refused(tmp_path):
+    torch.save(dict(w=torch.ones(1), x=LooksUp()), tmp_path / 'a.pth')
+    with pytest.raises(UnsafeCheckpoint, match='Unsupported getattr'):
+        load_checkpoint_file(tmp_path / 'a.pth')
 
 
 def test_safetensors_open_with_their_header(tmp_path):
@@ -106,10 +136,10 @@ def test_only_the_named_folder_is_trusted(tmp_path):
     inside, outside = tmp_path / 'run' / 'deep' / 'a.pth', tmp_path / 'run_other.pth'
     inside.parent.mkdir(parents=True)
     for path in inside, outside:
-        torch.save(dict(state_dict={}, message_hub=dict(loss=HistoryBuffer([1.0], [1]))), path)
+        torch.save(dict(state_dict={}, message_hub=dict(note=Note(3))), path)
     trust_folder(tmp_path / 'run')
     content = CheckpointLoader.load_checkpoint(str(inside), 'cpu')
-    assert content['message_hub']['loss'].data[0][0] == 1.0
+    assert content['message_hub']['note'].number == 3
     with pytest.raises(UnsafeCheckpoint, match='work folder'):
         CheckpointLoader.load_checkpoint(str(outside), 'cpu')
 
