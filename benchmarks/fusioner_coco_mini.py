@@ -175,6 +175,7 @@ def measure_costs(args: argparse.Namespace, *, batch: int = 8, steps: int = 10) 
     maps = [torch.randn(batch, channels, side // 32, side // 32, generator=generator)
             for channels in cfg.model.decode_head.in_channels]
     for recipe, head in heads.items():
+        head.texts(names[0])  # encoded once, whatever the decoder
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             head([value[:1] for value in maps], names[:1], (side, side))
         costs[recipe] = dict(parameters=sum(value.numel() for value in head.parameters() if value.requires_grad),

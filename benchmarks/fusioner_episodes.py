@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import statistics
 import time
@@ -17,6 +18,7 @@ from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from torch import nn
 
+from frozenmm.compat.files import write_whole
 from frozenmm.engine.launch import build_runner, run_training
 
 LINEAR = {'model.decode_head.num_layers': 0, 'model.decode_head.decoder.convolution': False}
@@ -37,14 +39,21 @@ def exchanged(names: Sequence[str], places: Sequence[int], seed: int) -> list[st
 
 
 def train(cfg: Config) -> tuple[nn.Module, float]:
-    """The model of a config after its training, which is not validated, and the seconds that this took."""
+    """The model of a config after its training, which is not validated, and the seconds that this took.
+
+    A model that is in the working folder already is taken from there.
+    """
     cfg = copy.deepcopy(cfg)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.visualizer.vis_backends = []
+    clock = Path(cfg.work_dir, 'train_seconds.json')
+    cfg.resume = clock.is_file()
     start = time.perf_counter()
     runner = build_runner(cfg)
     run_training(runner)
-    return runner.model, time.perf_counter() - start
+    if not clock.is_file():
+        write_whole(clock, json.dumps(time.perf_counter() - start))
+    return runner.model, json.loads(clock.read_text())
 
 
 @contextmanager

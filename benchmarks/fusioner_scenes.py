@@ -5,8 +5,9 @@
 
 Both heads are trained on the same scenes with six of eight class names and see the same frozen features, the map in the
 space of the names included; `linear` has neither fusion nor convolution. Tests: `scenes` asks for one class that the
-image shows; `mosaic` for the four classes of a mosaic, in one pass. Beside them stands what an answer scores that looks
-at no image (`blind`), and, as a control, the two unseen classes with each other's name.
+image shows; `mosaic` for the four classes of a mosaic, in one pass. Beside them stand what an answer scores that looks
+at no image (`blind`), what the frozen pair says without the head, with the two numbers that it learned (`pair`), and,
+as a control, the two unseen classes with each other's name.
 Scenes and mosaics are painted below the working folder. Every run is stored when it ends and is not repeated.
 """
 from __future__ import annotations
@@ -67,12 +68,14 @@ def run(head: str, seed: int, args: argparse.Namespace) -> None:
     configs = {test: config_of(test, head, seed, args) for test in CONFIGS}
     model, seconds = train(configs['scenes'])
     start = time.perf_counter()
-    result: dict = dict(head=head, seed=seed, machine=describe_machine(), train_seconds=seconds, tests={}, exchanged={},
-                        blind={}, parameters=sum(value.numel() for value in model.parameters() if value.requires_grad))
+    parameters = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    result: dict = dict(head=head, seed=seed, machine=describe_machine(), parameters=parameters, train_seconds=seconds,
+                        tests={}, exchanged={}, pair={}, blind={})
     for test, cfg in configs.items():
         unseen = list(cfg.val_evaluator.unseen)
         result['tests'][test], result['exchanged'][test] = measure(model, cfg,
                                                                    [CLASSES, exchanged(CLASSES, unseen, 0)])
+        (result['pair'][test], ) = measure(model, cfg, [CLASSES], fusion=False)
         result['blind'][test] = blind(cfg)
     result['test_seconds'] = time.perf_counter() - start
     write_whole(path, json.dumps(result, indent=1))
@@ -84,16 +87,19 @@ def report(results: list[dict], args: argparse.Namespace) -> str:
         for head in HEADS:
             runs = [run for run in results if run['head'] == head]
             columns = [[run[kind][test][f'{part}/mIoU'] for run in runs]
-                       for part, kind in (('unseen', 'tests'), ('unseen', 'exchanged'), ('seen', 'tests'))]
+                       for part, kind in (('unseen', 'tests'), ('unseen', 'exchanged'), ('unseen', 'pair'),
+                                          ('seen', 'tests'), ('seen', 'pair'))]
             if runs:
                 guess = runs[0]['blind'][test]
-                rows.append([test, head, str(len(runs)), spread(columns[0]), spread(columns[1]),
-                             f'{guess["unseen/mIoU"]:.1f}', spread(columns[2]), f'{guess["seen/mIoU"]:.1f}'])
+                texts = [spread(column) for column in columns]
+                rows.append([test, head, str(len(runs)), *texts[:3], f'{guess["unseen/mIoU"]:.1f}', *texts[3:],
+                             f'{guess["seen/mIoU"]:.1f}'])
     write_whole(args.out, json.dumps(dict(machine=describe_machine(), runs=results), indent=1) + '\n')
     slowest = max(run['train_seconds'] + run['test_seconds'] for run in results)
     return '\n'.join([
         'mIoU in percent, mean and standard deviation over seeds: unseen classes, then seen ones',
-        table(['test', 'head', 'seeds', 'unseen', 'unseen, names exchanged', 'blind', 'seen', 'blind'], rows),
+        table(['test', 'head', 'seeds', 'unseen', 'names exchanged', 'pair', 'blind', 'seen', 'pair',
+               'blind'], rows),
         f'a run, training and tests: {slowest:.0f} s at most'])
 
 

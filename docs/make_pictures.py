@@ -77,19 +77,28 @@ def rows_of(pictures: list[np.ndarray], count: int) -> np.ndarray:
                            for row in rows])
 
 
-def words(name: str, task: str) -> None:
+def words() -> None:
     """Segments of free words on photographs."""
     from frozenmm.apis import inferencer
     from frozenmm.apis.image_sources import NamedImage
     from frozenmm.apis.vocabulary_text import typed_vocabulary
     from frozenmm.datasets.scenes.photographs import photograph
-    chosen = inferencer(task, ['cat'])
+    chosen = inferencer('open-vocabulary', ['cat'])
     drawn = []
     for file, text in PHOTOGRAPHS.items():
         chosen.set_vocabulary(typed_vocabulary(text))
         image = NamedImage(Path(file).stem, photograph(file)[..., ::-1])
         drawn.append(chosen.draw(image, chosen.predict([image])[0]))
-    save(name, rows_of(drawn, 3), width=1500)
+    save('open_vocabulary', rows_of(drawn, 3), width=1500)
+
+
+def fusioner() -> None:
+    """A semantic map for each of four scenes."""
+    from frozenmm.apis import inferencer
+    from frozenmm.apis.image_sources import NamedImage
+    chosen = inferencer('semantic', ['cat', 'shuttle', 'face', 'motorcycle', 'retina', 'coin'])
+    images = [NamedImage('a', pixels) for pixels in scenes()]
+    save('fusioner', side_by_side([chosen.draw(image, chosen.predict([image])[0]) for image in images]), width=1500)
 
 
 def detection() -> None:
@@ -209,8 +218,7 @@ def depth() -> None:
 PICTURES = {
     'enhancer': enhancer, 'detection': detection, 'proposals': proposals, 'data': data,
     'reconstruction': reconstruction, 'depth': depth, 'demo': demo,
-    'open_vocabulary': lambda: words('open_vocabulary', 'open-vocabulary'),
-    'fusioner': lambda: words('fusioner', 'semantic'),
+    'open_vocabulary': words, 'fusioner': fusioner,
 }
 
 

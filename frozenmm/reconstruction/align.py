@@ -185,7 +185,7 @@ def _align_tracks(clip: Clip) -> Alignment:
     state, unit = solution.state, pixel_unit(*clip.frozen.size)
     poses = np.linalg.inv(state.poses)
     parallax = parallax_deg(solution.tracks, state.points, poses)
-    doubts = warnings_for(clip.images, solution.tracks, solution.inliers, parallax, unit, rescued)
+    doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit, rescued)
     return _alignment(clip, poses, state.log_focal, state.depth, doubts, found=solution.found,
                       inliers=solution.inliers, reprojection=solution.reprojection, radial=state.radial)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from frozenmm.ops.warp_loss import MIN_DEPTH
+
 OPTIMISATION_SIDE = 150
 RECONSTRUCTION_SIDE = 480
-MIN_DEPTH = 1e-3
 
 
 def optimisation_size(height: int, width: int, *, side: int = OPTIMISATION_SIDE) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from frozenmm.foundation.local_lines import interpolation_matrix, node_positions
+from frozenmm.ops.line_maps import line_maps
 
 ANCHORS = 5
 BANDWIDTH_PX = 50.0
@@ -36,6 +37,9 @@ class LWLR:
         compat: the official placement of the nodes in the resize, (m + 0.5) L / N - 0.5 in place of their true
             positions, and the anchors that the FIRST frame drops left out in every frame.
         device: of the constant matrices.
+
+    Attributes:
+        spread: (H, Nr) and (W, Nc) float64, interpolation from the nodes to rows and columns.
     """
 
     def __init__(self, size: tuple[int, int], *, bandwidth_px: float = BANDWIDTH_PX, stride: int = NODE_STRIDE,
@@ -50,7 +54,7 @@ class LWLR:
             weights.append((-(nodes[:, None] - anchors).square() / (2 * bandwidth_px**2)).exp())
             placed = (torch.arange(len(nodes), dtype=torch.float64, device=device) + 0.5) * length / len(nodes) - 0.5
             spread.append(interpolation_matrix(placed if compat else nodes, length))
-        self._weights, self._spread = weights, spread
+        self._weights, self.spread = weights, spread
 
     @property
     def anchor_pixels(self) -> Tensor:
@@ -64,7 +68,15 @@ class LWLR:
             depth: (F, H, W).
             anchors: (F, 5, 5) multipliers of the depth at the anchors; the sign is ignored.
         """
-        x = depth[:, self.rows[:, None], self.columns[None]].double()
+        return self.lines(self.at_anchors(depth), anchors)
+
+    def at_anchors(self, depth: Tensor) -> Tensor:
+        """Depth (F, 5, 5) at the anchors of maps (F, H, W)."""
+        return depth[:, self.rows[:, None], self.columns[None]]
+
+    def lines(self, depth: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """`coefficients` from the depth (F, 5, 5) at the anchors."""
+        x = depth.double()
         y = anchors.double().abs() * x
         used = (y[:1] if self.compat else y) != 0
         moments = torch.stack((torch.ones_like(x), x, x * x, y, x * y), 1) * used[:, None]
@@ -85,7 +97,7 @@ class LWLR:
 
     def to_map(self, nodes: Tensor) -> Tensor:
         """A map (F, H, W) from values at the nodes (F, Nr, Nc)."""
-        return self._spread[0] @ nodes @ self._spread[1].mT
+        return self.spread[0] @ nodes @ self.spread[1].mT
 
     def _check(self, depth: Tensor, anchors: Tensor) -> None:
         if depth.ndim != 3 or tuple(depth.shape[1:]) != tuple(self.size):
@@ -107,5 +119,9 @@ def corrected_depth(affine_depth: Tensor, scale: Tensor, shift: Tensor, anchors:
         lwlr: the correction for this size.
         keep_negative: leave negative values, as the official output pass does.
     """
-    depth = lwlr(scale.abs()[:, None, None] * affine_depth + shift[:, None, None] + DEPTH_OFFSET, anchors)
-    return depth if keep_negative else torch.where(depth < 0, torch.zeros_like(depth), depth)
+    if keep_negative or affine_depth.dtype != torch.float32 or affine_depth.requires_grad:
+        depth = lwlr(scale.abs()[:, None, None] * affine_depth + shift[:, None, None] + DEPTH_OFFSET, anchors)
+        return depth if keep_negative else torch.where(depth < 0, torch.zeros_like(depth), depth)
+    scale, shift = scale.abs(), shift + DEPTH_OFFSET
+    samples = lwlr.at_anchors(affine_depth) * scale[:, None, None] + shift[:, None, None]
+    return line_maps(affine_depth, scale, shift, *lwlr.lines(samples, anchors), *lwlr.spread)

@@ -5,6 +5,7 @@ A motion vector is (tx, ty, tz, rx, ry, rz). Poses are world to camera; a new mo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -131,17 +132,33 @@ MOTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     'se3': se3_exp, 'euler': euler_motion, 'quaternion': quaternion_motion}
 
 
+class _Chain(torch.autograd.Function):
+    """Prefix product with its gradient as one suffix sum: autograd would walk back through every step."""
+
+    @staticmethod
+    def forward(ctx: Any, motions: Tensor) -> Tensor:
+        poses = torch.cat((torch.eye(4, dtype=motions.dtype, device=motions.device)[None], motions))
+        step = 1
+        while step < len(poses):
+            poses = torch.cat((poses[:step], poses[step:] @ poses[:-step]))
+            step *= 2
+        ctx.save_for_backward(poses)
+        return poses
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # T_j = (T_j T_k^-1) M_k T_(k-1), so dL/dM_k = T_k^-T (sum over j >= k of T_j^T dL/dT_j) T_(k-1)^T
+        poses, = ctx.saved_tensors
+        later = (poses.mT @ gradient).flip(0).cumsum(0).flip(0)
+        return torch.linalg.inv(poses[1:]).mT @ later[1:] @ poses[:-1].mT
+
+
 def chain(motions: Tensor) -> Tensor:
     """World-to-camera poses (F, 4, 4) of consecutive motions (F - 1, 4, 4); the first is the identity.
 
     A prefix product in log2(F) batched steps, because a loop over frames dominates an iteration on long videos.
     """
-    poses = torch.cat((torch.eye(4, dtype=motions.dtype, device=motions.device)[None], motions))
-    step = 1
-    while step < len(poses):
-        poses = torch.cat((poses[:step], poses[step:] @ poses[:-step]))
-        step *= 2
-    return poses
+    return _Chain.apply(motions)
 
 
 def relative_angles(poses_w2c: Tensor, *, compat: bool = False) -> Tensor:

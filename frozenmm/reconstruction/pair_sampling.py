@@ -91,9 +91,9 @@ class PairSampler:
             rows = angle_probabilities(angles.cpu(), targets, compat=self.compat)
             references = torch.multinomial(rows, 1, generator=self.generator)[:, 0]
         inside = (references >= 0) & (references < self.frames)
-        order = torch.randperm(self.pixels, generator=self.generator)
-        pixels = order[:int(self.pixels * self.pixel_share)].sort().values
-        return PairDraw(targets[inside], references[inside], pixels)
+        chosen = torch.zeros(self.pixels, dtype=torch.bool)
+        chosen[torch.randperm(self.pixels, generator=self.generator)[:int(self.pixels * self.pixel_share)]] = True
+        return PairDraw(targets[inside], references[inside], chosen.nonzero()[:, 0])
 
     def _near(self, targets: Tensor) -> Tensor:
         rows = offset_probabilities(len(targets))

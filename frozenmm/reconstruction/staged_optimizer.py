@@ -9,12 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenmm.reconstruction.cameras import focal_intrinsics, invert_intrinsics
+from frozenmm.ops.warp_loss import SMALLEST_SIDE, warp_loss
+from frozenmm.reconstruction.cameras import focal_intrinsics, invert_intrinsics, pixel_grid
 from frozenmm.reconstruction.lwlr import ANCHORS, BANDWIDTH_PX, LWLR, corrected_depth
 from frozenmm.reconstruction.motions import MOTIONS, chain, invert_rigid, relative_angles
 from frozenmm.reconstruction.pair_sampling import PairDraw, PairSampler
-from frozenmm.reconstruction.warp import anchor_norm, geometric_residuals, photometric_residuals, trimmed_mean, warp
-from frozenmm.reconstruction.warp_gradient import SMALLEST_SIDE, LossWeights, WarpLoss, WarpTables
+from frozenmm.reconstruction.warp import (
+    anchor_norm,
+    geometric_residuals,
+    normalise_pixels,
+    photometric_residuals,
+    sample,
+    trimmed_mean,
+    warp,
+)
 
 FIRST_FOCAL_RATIO = 1.2
 STORED_EVERY = 250
@@ -144,8 +152,8 @@ class StagedOptimizer:
         invalid: (F, H, W) bool, pixels left out.
         compat: the official sampling positions, node positions, self pairs and arccosine.
         seed: of pairs and pixels.
-        written_out: the gradient of the warp is written out (`warp_gradient.py`), not found by autograd; on the CPU,
-            without invalid pixels and from 24 pixels a side.
+        fused: from 24 pixels a side the losses of the warp and their gradient come from one operator
+            (`frozenmm.ops.warp_loss`), not from autograd over `warp.py`.
 
     Raises:
         ValueError: fewer than 2 frames, shapes that do not fit, or an unknown motion.
@@ -154,7 +162,7 @@ class StagedOptimizer:
     def __init__(self, images: Tensor, affine_depth: Tensor, *, original_size: tuple[int, int] | None = None,
                  parameters: StagedParameters | None = None, stages: tuple[Stage, ...] = OFFICIAL_STAGES,
                  motion: str = 'se3', bandwidth_px: float = BANDWIDTH_PX, invalid: Tensor | None = None,
-                 compat: bool = False, seed: int = 0, written_out: bool = True) -> None:
+                 compat: bool = False, seed: int = 0, fused: bool = True) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[:1] + images.shape[2:] != affine_depth.shape:
             raise ValueError(f'images must be (F, 3, H, W) and affine_depth (F, H, W) of the same size, got '
                              f'{tuple(images.shape)} and {tuple(affine_depth.shape)}')
@@ -168,10 +176,16 @@ class StagedOptimizer:
         self.parameters = (parameters or StagedParameters.start(len(images), device=images.device)).as_leaves()
         self.stages, self.motion, self.compat = stages, MOTIONS[motion], compat
         self.lwlr = LWLR(self.size, bandwidth_px=bandwidth_px, compat=compat, device=images.device)
-        usable = invalid is None and images.device.type == 'cpu' and min(self.size) >= SMALLEST_SIDE
-        self.tables = WarpTables.of(self.images, compat=compat) if written_out and usable else None
+        self.colours = self._colours() if fused and min(self.size) >= SMALLEST_SIDE else None
         self.sampler = PairSampler(len(images), self.size, generator=torch.Generator().manual_seed(seed),
                                    compat=compat)
+
+    def _colours(self) -> tuple[Tensor, Tensor]:
+        """Every pixel's colour, and its colour at its own sampling position, (F, H, W, 4) each."""
+        own = normalise_pixels(pixel_grid(*self.size, device=self.images.device)[:, :2], self.size, compat=self.compat)
+        moved = sample(self.images, own.expand(len(self.images), -1, -1)).view_as(self.images)
+        padded = [torch.nn.functional.pad(x.permute(0, 2, 3, 1), (0, 1)).contiguous() for x in (self.images, moved)]
+        return padded[0], padded[1]
 
     def poses(self) -> Tensor:
         """World-to-camera poses (F, 4, 4) of the current parameters."""
@@ -188,17 +202,19 @@ class StagedOptimizer:
         return corrected_depth(self.affine_depth, parameters.scale, parameters.shift, parameters.anchors, self.lwlr,
                                keep_negative=keep_negative)
 
-    def evaluate(self, stage: Stage, draw: PairDraw) -> StagedLosses:
-        """The loss of given pairs and pixels under the current parameters."""
+    def evaluate(self, stage: Stage, draw: PairDraw, poses: Tensor | None = None) -> StagedLosses:
+        """The loss of given pairs and pixels under the current parameters; `poses` are theirs, where they are known."""
+        poses = self.poses() if poses is None else poses
         intrinsics = self.intrinsics()
-        inverse, depth, poses = invert_intrinsics(intrinsics), self.depth(), self.poses()
+        inverse, depth = invert_intrinsics(intrinsics), self.depth()
         anchors = anchor_norm(self.parameters.anchors, draw.targets, draw.references)
-        if self.tables is not None:
+        if self.colours is not None:
             relative = poses[draw.references] @ invert_rigid(poses[draw.targets])
-            weighted, means = WarpLoss.apply(
-                depth, intrinsics @ relative[:, :3, :3] @ inverse, (intrinsics @ relative[:, :3, 3:])[..., 0],
-                self.tables, draw, LossWeights(stage.photometric, stage.geometric, stage.trim))
-            photometric, geometric = means
+            image = intrinsics @ relative[:, :3]
+            weighted, (photometric, geometric) = warp_loss(
+                *self.colours, depth, self.invalid, image[..., :3] @ inverse, image[..., 3], draw.targets,
+                draw.references, draw.pixels, photometric=stage.photometric, geometric=stage.geometric,
+                trim=stage.trim, stretched=self.compat)
         else:
             warped = warp(self.images, depth, poses, intrinsics, inverse, draw.targets, draw.references, draw.pixels,
                           invalid=self.invalid, compat=self.compat)
@@ -226,7 +242,8 @@ class StagedOptimizer:
         for index, stage in enumerate(self._schedule(optimizer)):
             if index < begin:
                 continue
-            evaluation = self.evaluate(stage, self._draw(stage, given))
+            poses = self.poses()
+            evaluation = self.evaluate(stage, self._draw(stage, given, poses.detach()), poses)
             losses[index] = torch.stack([term.detach().double() for term in (
                 evaluation.photometric, evaluation.geometric, evaluation.anchors)])
             if index + 1 < total:
@@ -269,7 +286,8 @@ class StagedOptimizer:
     def _optimizer(self) -> torch.optim.Adam:
         p = self.parameters
         groups = ([p.translations], [p.rotations], [p.focal_ratio], [p.scale, p.shift], [p.anchors])
-        return torch.optim.Adam([{'params': group} for group in groups], betas=(0.9, 0.999), eps=1e-8)
+        return torch.optim.Adam([{'params': group} for group in groups], betas=(0.9, 0.999), eps=1e-8,
+                                fused=True)
 
     def _schedule(self, optimizer: torch.optim.Adam) -> Iterator[Stage]:
         for stage in self.stages:
@@ -279,11 +297,10 @@ class StagedOptimizer:
             for _ in range(stage.iterations):
                 yield stage
 
-    def _draw(self, stage: Stage, given: Iterator[PairDraw] | None) -> PairDraw:
+    def _draw(self, stage: Stage, given: Iterator[PairDraw] | None, poses: Tensor) -> PairDraw:
         if given is not None:
             return next(given)
-        with torch.no_grad():
-            angles = relative_angles(self.poses(), compat=self.compat) if stage.by_angle else None
+        angles = relative_angles(poses, compat=self.compat) if stage.by_angle else None
         while True:
             draw = self.sampler.draw(angles)
             if len(draw.targets):  # the official draw can leave no pair at all on very short clips

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frozenmm.reconstruction.cameras import MIN_DEPTH, back_project, pixel_grid
+from frozenmm.ops.warp_loss import BORDER, MIN_DEPTH
+from frozenmm.reconstruction.cameras import back_project, pixel_grid
 
-BORDER = 0.95
 OUTSIDE = 2.0
 
 

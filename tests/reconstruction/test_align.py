@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -69,6 +70,59 @@ def test_a_pure_rotation_is_named():
     clip = render_room(RoomSettings(frames=4, size=(120, 160), path_m=0.0, samples=1, seed=3))
     result = align(clip.images, distort_depth(clip.depth))
     assert any('turns but hardly moves' in sentence for sentence in result.warnings)
+
+
+@pytest.fixture(scope='module')
+def passing(room) -> tuple[np.ndarray, np.ndarray]:
+    """The room with a textured square that crosses a quarter of every frame, and where it is."""
+    images, where = room.images.copy(), np.zeros(room.images.shape[:3], dtype=bool)
+    coarse = np.random.default_rng(0).integers(0, 255, (15, 15, 3), dtype=np.uint8)
+    square = cv2.resize(coarse, (60, 60), interpolation=cv2.INTER_CUBIC)
+    for index, image in enumerate(images):
+        row, column = 20 + 6 * index, 5 + 12 * index
+        image[row:row + 60, column:column + 60] = square
+        where[index, row - 2:row + 62, column - 2:column + 62] = True
+    return images, where
+
+
+def _ate(result, room) -> float:
+    centres = torch.from_numpy(room.poses_c2w[:, :3, 3])
+    return trajectory_errors(torch.from_numpy(result.poses_c2w[:, :3, 3]), centres)['ate_rmse']
+
+
+def test_a_moving_thing_is_named(room, passing):
+    result = align(passing[0], distort_depth(room.depth))
+    assert any('fit one still scene' in sentence and '--mask' in sentence for sentence in result.warnings)
+    assert np.isfinite(result.depth).all() and np.isfinite(result.poses_c2w).all()
+
+
+def test_a_masked_moving_thing_does_no_harm(room, passing):
+    result = align(passing[0], distort_depth(room.depth), invalid=passing[1])
+    assert result.warnings == [] and _ate(result, room) < 0.02
+
+
+def test_a_clip_without_features_is_aligned_by_brightness(room):
+    blurred, frozen = np.stack([cv2.GaussianBlur(x, (0, 0), 6) for x in room.images[:3]]), distort_depth(room.depth[:3])
+    result = align(blurred, frozen)
+    assert 'aligned by brightness (mode direct) instead' in result.warnings[0]
+    assert _abs_rel(result.depth, room.depth[:3]) < _abs_rel(frozen, room.depth[:3])
+
+
+def test_mode_compat_goes_through_the_same_interface(room):
+    seen = []
+    result = align(room.images, distort_depth(room.depth), report=lambda step, done, total: seen.append((step, done)),
+                   settings=AlignSettings(mode='compat', compat_iterations=20))
+    assert seen[-1] == ('official loop', 60)
+    assert result.depth.shape == room.depth.shape and (result.depth > 0).all()
+    assert 0.3 < result.focal_px / room.focal_px < 3
+    assert 0 < _ate(result, room) < 0.6
+
+
+def test_mode_compat_leaves_masked_pixels_out(room, passing):
+    settings = AlignSettings(mode='compat', compat_iterations=5)
+    with_mask, without = (align(passing[0], distort_depth(room.depth), settings=settings, invalid=invalid)
+                          for invalid in (passing[1], None))
+    assert np.isfinite(with_mask.depth).all() and not np.array_equal(with_mask.depth, without.depth)
 
 
 def test_unrelated_images_are_refused(room):

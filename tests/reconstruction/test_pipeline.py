@@ -170,6 +170,38 @@ def test_depth_files_that_do_not_fit_are_explained(tmp_path):
         PrecomputedDepth(tmp_path / 'many.npz').maps(['a'], (4, 6))
 
 
+def test_depth_alone_is_written_where_nothing_else_is_wanted(clip, tmp_path):
+    reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'depth_only': True}, report=ProgressLine())
+    assert {path.name for path in tmp_path.iterdir()} == {'depth', 'report.png', 'summary.json', 'state'}
+    assert len(list((tmp_path / 'depth').glob('*.npy'))) == 5
+
+
+def test_results_of_a_distorting_lens_are_straight(room, tmp_path):
+    """Images bent by a known k, so that the way back is tested too."""
+    k, (height, width) = 0.12, room.images.shape[1:3]
+    v, u = np.meshgrid(np.arange(height), np.arange(width), indexing='ij')
+    bent = np.stack((u - (width - 1) / 2, v - (height - 1) / 2), -1) / room.focal_px
+    straight = bent.copy()
+    for _ in range(20):
+        straight = bent / (1 + k * (straight**2).sum(-1, keepdims=True))
+    place = (straight * room.focal_px + [(width - 1) / 2, (height - 1) / 2]).astype(np.float32)
+    (tmp_path / 'in').mkdir()
+    depth = [cv2.remap(x.astype(np.float32), place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+             for x in distort_depth(room.depth)]
+    for index, image in enumerate(room.images):
+        cv2.imwrite(str(tmp_path / 'in' / f'{index}.png'), cv2.remap(image[..., ::-1], place, None, cv2.INTER_CUBIC))
+    np.savez(tmp_path / 'depth.npz', depth=np.stack(depth))
+    reconstruct_from(tmp_path / 'in', tmp_path / 'out', depth=tmp_path / 'depth.npz', options={'radial': True},
+                     report=ProgressLine())
+    summary = json.loads((tmp_path / 'out/summary.json').read_text())
+    assert abs(summary['radial'] - k) < 0.06
+    written = cv2.imread(str(tmp_path / 'out/images/2.png'))[20:-20, 20:-20, ::-1].astype(int)
+    given = cv2.imread(str(tmp_path / 'in/2.png'))[20:-20, 20:-20, ::-1].astype(int)
+    truth = room.images[2, 20:-20, 20:-20].astype(int)
+    assert np.abs(written - truth).mean() < np.abs(given - truth).mean()
+    assert (tmp_path / 'out/mesh.ply').stat().st_size > 10_000
+
+
 def test_images_alone_are_enough_with_the_embedded_network(clip, tmp_path, room):
     """No depth, no config, no download: the demonstration network's depth is coarse, its cameras are not."""
     reconstruct_from(clip, tmp_path, report=ProgressLine())

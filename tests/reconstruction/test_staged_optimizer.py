@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, StagedOptimizer
+from frozenmm.reconstruction.stored_state import StoredState
 
 SHORT = tuple(dataclasses.replace(stage, iterations=6) for stage in OFFICIAL_STAGES)
 
@@ -38,6 +39,25 @@ def test_progress_is_reported_for_every_evaluation(generator):
     images, depth = _clip(generator, 2)
     StagedOptimizer(images, depth, stages=SHORT).run(report=lambda index, total, losses: seen.append((index, total)))
     assert seen == [(i, 18) for i in range(18)]
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(generator, tmp_path):
+    images, depth = _clip(generator)
+    stages = tuple(dataclasses.replace(stage, iterations=100) for stage in OFFICIAL_STAGES)
+    store = StoredState(tmp_path, 'clip')
+
+    def kill(index, total, losses):
+        if index == 270:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        StagedOptimizer(images, depth, stages=stages, compat=True).run(report=kill, store=store)
+    seen = []
+    resumed = StagedOptimizer(images, depth, stages=stages, compat=True).run(
+        report=lambda index, total, losses: seen.append(index), store=store)
+    whole = StagedOptimizer(images, depth, stages=stages, compat=True).run()
+    assert seen == list(range(250, 300))
+    assert torch.equal(resumed.losses, whole.losses) and torch.equal(resumed.depth, whole.depth)
 
 
 def test_bad_input_is_explained(generator):
