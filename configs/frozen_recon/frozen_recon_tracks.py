@@ -20,9 +20,12 @@ poses = None
 metric_scale = None
 # find one coefficient of radial distortion (a phone's k1); results are written for the straightened images
 radial = False
-# edge of a voxel in the unit of the poses; None: the longest side of the scene over 160
+# edge of a voxel in the unit of the poses; None: the longest side of the scene over 160, but not finer than half of
+# what nine of ten depths of neighbouring frames differ by
 voxel_size = None
 mesh = True
+# also write mesh.glb (for web viewers and Blender; needs trimesh)
+glb = False
 # connected parts of the mesh with fewer faces are dropped
 min_faces = 100
 # write consistent depth, report and summary only

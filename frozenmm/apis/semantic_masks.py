@@ -57,11 +57,14 @@ def _mmseg_labels(words: Sequence[str], model: str, *, weights: str | Path | Non
                   trust_weights: bool) -> tuple[Callable[[np.ndarray], np.ndarray], list[int]]:
     from mmseg.apis import inference_model, init_model
 
+    from frozenmm.apis.image_pipeline import class_names
     from frozenmm.apis.model_sources import load_weights
     network = init_model(model, None, device=device)
-    if weights is not None:
-        load_weights(network, weights, trusted=trust_weights)
-    classes = list(network.dataset_meta['classes'])
+    meta = {} if weights is None else load_weights(network, weights, trusted=trust_weights)
+    classes = list(class_names(Config.fromfile(model), meta))
+    if not classes:
+        raise ValueError(f'neither the data set of {model} nor its checkpoint names its classes; state them as '
+                         "test_dataloader.dataset.metainfo=dict(classes=('sky', ...))")
     chosen = [classes.index(lookup(word, classes, 'class')) for word in words]
 
     def labels(image: np.ndarray) -> np.ndarray:

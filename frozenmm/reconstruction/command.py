@@ -21,8 +21,8 @@ from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
     'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses': None,
-    'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'min_faces': 100,
-    'depth_only': False, 'mode': 'tracks', 'seed': 0}
+    'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'glb': False,
+    'min_faces': 100, 'depth_only': False, 'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
 
@@ -99,7 +99,8 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
     settings = PipelineSettings(
         AlignSettings(mode=str(values['mode']), seed=int(str(values['seed'])),
                       tracks=TrackSettings(radial=bool(values['radial']))),
-        every=_number(values, 'every', int), mesh=bool(values['mesh']), depth_only=bool(values['depth_only']),
+        every=_number(values, 'every', int), mesh=bool(values['mesh']), glb=bool(values['glb']),
+        depth_only=bool(values['depth_only']),
         known=KnownCamera(_number(values, 'focal_px', float),
                           None if values['poses'] is None else read_tum(str(values['poses']))[1],
                           _number(values, 'metric_scale', float)),

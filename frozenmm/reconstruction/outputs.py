@@ -27,6 +27,19 @@ def write_ply(path: Path, mesh: Mesh) -> Path:
     return path
 
 
+def write_glb(path: Path, mesh: Mesh) -> Path:
+    """A coloured mesh as binary glTF, whose axes are x right, y up and z towards the viewer.
+
+    Raises:
+        MissingDependency: trimesh is not installed.
+    """
+    trimesh = require('trimesh', 'mesh.glb')
+    turned = mesh.vertices * np.array([1, -1, -1], np.float32)
+    content = trimesh.Trimesh(turned, mesh.faces, vertex_colors=mesh.colours, process=False).export(file_type='glb')
+    write_whole(path, content)
+    return path
+
+
 def read_ply(path: Path) -> Mesh:
     """A mesh or point cloud from a PLY file that `write_ply` made.
 

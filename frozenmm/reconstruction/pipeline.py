@@ -22,6 +22,7 @@ from frozenmm.reconstruction.outputs import (
     point_cloud,
     write_colmap,
     write_depth,
+    write_glb,
     write_images,
     write_nerfstudio,
     write_ply,
@@ -56,8 +57,9 @@ class PipelineSettings:
         align: of the alignment.
         every: every n-th frame; by default 1 of a folder and 10 of a video.
         known: what is given of the cameras.
-        voxel_size: in the unit of the poses; by default the longest side of the scene over 160.
+        voxel_size: in the unit of the poses; by default from the size of the scene and the noise of the depth (`fuse`).
         mesh: fuse a mesh.
+        glb: write it as binary glTF too.
         min_faces: connected parts of the mesh with fewer faces are dropped; 0 keeps all.
         depth_only: write depth that is consistent over the frames, the report and the summary, nothing else.
     """
@@ -67,6 +69,7 @@ class PipelineSettings:
     known: KnownCamera = field(default_factory=KnownCamera)
     voxel_size: float | None = None
     mesh: bool = True
+    glb: bool = False
     min_faces: int = 100
     depth_only: bool = False
 
@@ -128,6 +131,8 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
         mesh = fuse(images, visible, voxel_size=settings.voxel_size, min_faces=settings.min_faces, report=report)
         write_ply(out / 'mesh.ply', mesh)
+        if settings.glb:
+            write_glb(out / 'mesh.glb', mesh)
         draw_mesh(out / 'mesh.png', mesh, images, result)
     return result
 

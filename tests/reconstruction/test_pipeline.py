@@ -15,7 +15,7 @@ from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_setting
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.frames import list_images, read_images, read_video
 from frozenmm.reconstruction.generated_room import distort_depth
-from frozenmm.reconstruction.outputs import read_tum
+from frozenmm.reconstruction.outputs import read_ply, read_tum, write_glb
 
 
 @pytest.fixture(scope='module')
@@ -168,6 +168,17 @@ def test_depth_files_that_do_not_fit_are_explained(tmp_path):
     np.savez(tmp_path / 'many.npz', depth=np.ones((3, 4, 6)))
     with pytest.raises(ValueError, match='holds 3 depth maps, but there are 1 frames'):
         PrecomputedDepth(tmp_path / 'many.npz').maps(['a'], (4, 6))
+
+
+def test_the_mesh_as_gltf_is_that_of_the_ply(results, clip, tmp_path):
+    trimesh = pytest.importorskip('trimesh')
+    mesh = read_ply(results / 'mesh.ply')
+    read = trimesh.load(str(write_glb(tmp_path / 'mesh.glb', mesh)), force='mesh', process=False)
+    np.testing.assert_array_equal(read.faces, mesh.faces)
+    np.testing.assert_allclose(read.vertices, mesh.vertices * [1, -1, -1], atol=1e-6)  # y up, z to the viewer
+    np.testing.assert_array_equal(read.visual.vertex_colors[:, :3], mesh.colours)
+    reconstruct_from(clip, results, depth=clip / 'depth.npz', options={'glb': True}, report=ProgressLine())
+    assert (results / 'mesh.glb').stat().st_size > 10_000
 
 
 def test_depth_alone_is_written_where_nothing_else_is_wanted(clip, tmp_path):
