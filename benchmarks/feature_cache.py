@@ -4,15 +4,14 @@
 
 Per row, in one process, alternating: a step with the tower, a step with features read from disk, the tower alone, and
 the head alone (features at hand). The bound is (tower + head) / head. Weights are random: they do not matter for time.
-Rows of an earlier call stay in the result file.
+A batch is at hand as the data loader gives it; what comes before it costs the same with and without a cache. A row is
+repeated for about `--seconds` (twice at least), is stored when it ends, and is not repeated by a later call, unless
+`--again`.
 """
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,9 +27,12 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
+
+from machine import describe_machine  # noqa: E402
 
 import frozenmm  # noqa: E402, F401  (fills the holes of the installation before mmseg is imported)
+from frozenmm.compat.files import write_whole  # noqa: E402
 from frozenmm.foundation.image_tower import ImageTower  # noqa: E402
 from frozenmm.registry import MODELS  # noqa: E402
 
@@ -165,7 +167,7 @@ def without_tower(model: nn.Module, result: object, function: Callable[[], objec
         del tower.forward
 
 
-def measure(row: str, count: int, size: int, repeats: int) -> dict[str, float]:
+def measure(row: str, count: int, size: int, limit: float) -> dict[str, float]:
     data = batches(row, count, size)
     with tempfile.TemporaryDirectory() as folder:
         plain, cached = build(row, None), build(row, folder)
@@ -179,7 +181,9 @@ def measure(row: str, count: int, size: int, repeats: int) -> dict[str, float]:
         cache = tower_of(cached).cache
         cache.flush()
         times: dict[str, list[float]] = {key: [] for key in ('uncached', 'cached', 'tower', 'head')}
-        for _ in range(repeats):
+        start, rounds = time.perf_counter(), 0
+        while rounds < 2 or time.perf_counter() - start < limit * rounds / (rounds + 1):  # another round fits
+            rounds += 1
             for (images, samples), (arguments, options, result) in zip(data, calls):
                 def once(model: nn.Module, images: Tensor = images, samples: list = samples) -> None:
                     step(model, optimizers[id(model)], images, samples)
@@ -189,7 +193,8 @@ def measure(row: str, count: int, size: int, repeats: int) -> dict[str, float]:
                 times['head'].append(without_tower(plain, result, lambda: once(plain)))
         megabytes = cache.size / (count * size) / 1e6
     best = {key: min(values) for key, values in times.items()}
-    return dict(best, batch=size, megabytes_per_image=megabytes, speedup=best['uncached'] / best['cached'],
+    return dict(best, batch=size, batches=count, rounds=rounds, megabytes_per_image=megabytes,
+                speedup=best['uncached'] / best['cached'],
                 bound=(best['tower'] + best['head']) / best['head'])
 
 
@@ -198,25 +203,24 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument('--rows', nargs='+', default=list(ROWS), choices=list(ROWS))
     parser.add_argument('--batches', type=int, default=4)
     parser.add_argument('--batch-size', type=int, default=4)
-    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--seconds', type=float, default=20, help='of measuring, for each row')
+    parser.add_argument('--again', action='store_true', help='measure rows anew that are in the result file')
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'feature_cache.json')
     args = parser.parse_args(arguments)
-    print(f'{"row":22}{"uncached s":>11}{"cached s":>10}{"tower s":>9}{"head s":>8}{"speed-up":>10}{"bound":>7}'
-          f'{"MB/image":>10}')
-    revision = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    earlier = json.loads(args.out.read_text())['rows'] if args.out.is_file() else {}
-    results = {}
+    rows = json.loads(args.out.read_text())['rows'] if args.out.is_file() else {}
     for row in args.rows:
-        result = measure(row, args.batches, args.batch_size, args.repeats)
-        results[row] = dict(result, commit=revision)
+        if row not in rows or args.again:
+            print(f'measuring {row}', flush=True)
+            rows[row] = dict(measure(row, args.batches, args.batch_size, args.seconds), machine=describe_machine())
+            rows = {name: rows[name] for name in ROWS if name in rows}
+            write_whole(args.out, json.dumps(dict(rows=rows), indent=1) + '\n')
+    print(f'{"row":22}{"uncached s":>11}{"cached s":>10}{"tower s":>9}{"head s":>8}{"speed-up":>10}{"bound":>7}'
+          f'{"of bound":>10}{"MB/image":>10}')
+    for row, result in rows.items():
         print(f'{row:22}{result["uncached"]:11.3f}{result["cached"]:10.3f}{result["tower"]:9.3f}{result["head"]:8.3f}'
-              f'{result["speedup"]:9.2f}x{result["bound"]:6.2f}x{result["megabytes_per_image"]:10.2f}', flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_suffix('.part')
-    part.write_text(json.dumps(dict(machine=platform.machine(), cores=os.cpu_count(), threads=torch.get_num_threads(),
-                                    torch=torch.__version__, rows=earlier | results), indent=1))
-    part.replace(args.out)
-    return results
+              f'{result["speedup"]:9.2f}x{result["bound"]:6.2f}x{result["speedup"] / result["bound"]:10.2f}'
+              f'{result["megabytes_per_image"]:10.2f}')
+    return rows
 
 
 if __name__ == '__main__':

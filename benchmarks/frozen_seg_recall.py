@@ -1,6 +1,7 @@
 """FrozenSeg against FC-CLIP: does a promptable model help to find masks? Recall and mIoU, seen and unseen classes.
 
     python benchmarks/frozen_seg_recall.py                      # all arms and seeds, then the table
+    python benchmarks/frozen_seg_recall.py --data coco-mini --iterations 400 --images 68      # photographs
     python benchmarks/frozen_seg_recall.py --report             # the table of the runs that are there
 
 Both arms train the same decoder (four layers) on the same data for the same number of steps: `fc_clip` without, and
@@ -46,6 +47,7 @@ from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg  # noqa: E402
 
 CONFIGS = {'scenes': 'frozen_seg_conse-lite0_demo-sam_scenes.py',
            'coco-mini': 'frozen_seg_conse-lite0_demo-sam_coco-mini_unseen17.py'}
+RESULTS = {'scenes': 'frozen_seg_recall.json', 'coco-mini': 'frozen_seg_recall_coco-mini.json'}
 ARMS = ('fc_clip', 'frozen_seg')
 QUERIES = 100
 SOURCES = ('100 queries', '50 queries + 50 masks', '100 masks')
@@ -63,11 +65,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--iterations', type=int, default=500)
-    parser.add_argument('--side', type=int, default=160, help='side of the images in training and test, in pixels')
+    parser.add_argument('--side', type=int, help='side of the images in training and test, in pixels; by default as '
+                        'the config has it')
     parser.add_argument('--images', type=int, default=60, help='test images')
     parser.add_argument('--data-root', type=Path, help='folder of the data; by default the one that the config names')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'benchmark_frozen_seg_recall')
-    parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'frozen_seg_recall.json')
+    parser.add_argument('--out', type=Path, help='result file; by default one per data in benchmarks/results')
     parser.add_argument('--report', action='store_true', help='train nothing')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
     return parser.parse_args(arguments)
@@ -84,11 +87,11 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
     cfg.val_dataloader.dataset.indices = args.images
     for loader in cfg.train_dataloader, cfg.val_dataloader:
         loader.dataset.data_root = str(root)
-        for transform in loader.dataset.pipeline:
-            if transform.type in ('Resize', 'RandomResize'):
-                transform.scale = (args.side, args.side)
-    for augment in cfg.model.data_preprocessor.batch_augments:
-        augment.size = (args.side, args.side)
+        if args.side is not None:
+            resize(loader.dataset.pipeline, (args.side, args.side))
+    if args.side is not None:
+        for augment in cfg.model.data_preprocessor.batch_augments:
+            augment.size = (args.side, args.side)
     truth = dict(ann_file=str(root / 'annotations/panoptic_val.json'), seg_prefix=str(root / 'panoptic_val'))
     words = dict(vocabulary=cfg.model.classifier.vocabulary, train_vocabulary=cfg.model.classifier.train_vocabulary)
     cfg.val_evaluator = [dict(type='frozenmm.AverageMaskRecall', limit=QUERIES, **truth, **words),
@@ -106,6 +109,16 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
     cfg.default_hooks.checkpoint.interval = 10**9
     cfg.visualizer.vis_backends = []
     return cfg
+
+
+def resize(transforms: list, size: tuple[int, int]) -> None:
+    """Give the transforms of a pipeline, nested ones too, another size."""
+    for transform in transforms:
+        resize(transform.get('transforms', []), size)
+        if transform.type in ('Resize', 'RandomResize'):
+            transform.scale = size
+        elif transform.type == 'RandomCrop':
+            transform.crop_size = size
 
 
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict:
@@ -201,8 +214,9 @@ def main(arguments: list[str] | None = None) -> str:
     if not jobs:
         raise SystemExit(f'no finished runs in {args.work_dir}; run without --report')
     entries = [run(arm, seed, args) for arm, seed in jobs]
-    write_json(args.out, dict(data=args.data, iterations=args.iterations, side=args.side, images=args.images,
-                              masks=MASKS, machine=machine(), runs=entries))
+    out = args.out or ROOT / 'benchmarks' / 'results' / RESULTS[args.data]
+    write_json(out, dict(data=args.data, iterations=args.iterations, side=args.side, images=args.images,
+                         masks=MASKS, machine=machine(), runs=entries))
     text = report(entries, args.data)
     print(text)
     return text

@@ -77,19 +77,28 @@ def rows_of(pictures: list[np.ndarray], count: int) -> np.ndarray:
                            for row in rows])
 
 
-def words(name: str, task: str) -> None:
+def words() -> None:
     """Segments of free words on photographs."""
     from frozenmm.apis import inferencer
     from frozenmm.apis.image_sources import NamedImage
     from frozenmm.apis.vocabulary_text import typed_vocabulary
     from frozenmm.datasets.scenes.photographs import photograph
-    chosen = inferencer(task, ['cat'])
+    chosen = inferencer('open-vocabulary', ['cat'])
     drawn = []
     for file, text in PHOTOGRAPHS.items():
         chosen.set_vocabulary(typed_vocabulary(text))
         image = NamedImage(Path(file).stem, photograph(file)[..., ::-1])
         drawn.append(chosen.draw(image, chosen.predict([image])[0]))
-    save(name, rows_of(drawn, 3), width=1500)
+    save('open_vocabulary', rows_of(drawn, 3), width=1500)
+
+
+def fusioner() -> None:
+    """A semantic map for each of four scenes."""
+    from frozenmm.apis import inferencer
+    from frozenmm.apis.image_sources import NamedImage
+    chosen = inferencer('semantic', ['cat', 'shuttle', 'face', 'motorcycle', 'retina', 'coin'])
+    images = [NamedImage('a', pixels) for pixels in scenes()]
+    save('fusioner', side_by_side([chosen.draw(image, chosen.predict([image])[0]) for image in images]), width=1500)
 
 
 def detection() -> None:
@@ -99,6 +108,36 @@ def detection() -> None:
     chosen = inferencer('detection')
     images = [NamedImage('a', pixels) for pixels in scenes()]
     save('detection', side_by_side([chosen.draw(image, chosen.predict([image])[0], min_score=0.3) for image in images]))
+
+
+def enhancer() -> None:
+    """The quickstart's rows side by side on two test images, from the last `make train`."""
+    from frozenmm.engine.quickstart import ROWS
+    sheets = sorted(ROOT.glob('work_dirs/quickstart/*/pictures/val_0000[06].png'), key=os.path.getmtime)[-2:]
+    if len(sheets) < 2:
+        raise FileNotFoundError(f'no predictions of the {len(ROWS)} rows below work_dirs/quickstart; run `make train`')
+    save('enhancer', np.concatenate([np.asarray(Image.open(path).convert('RGB')) for path in sheets]), width=1400)
+
+
+def proposals() -> None:
+    """Automatic masks of the stand-in for SAM on two photographs, the largest ones behind the smaller ones."""
+    from frozenmm.apis.sam_mask_preparation import DEMO_OPTIONS, build_prompter
+    from frozenmm.datasets.scenes.photographs import photograph
+    from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks
+    from frozenmm.visualization.detections import spread_palette
+    from frozenmm.visualization.segments import Region, draw_segments
+    generate = AutomaticMasks(build_prompter('demo'), **DEMO_OPTIONS)
+    drawn = []
+    for file in ('coffee.png', 'motorcycle_left.png'):
+        image = photograph(file)[..., ::-1]
+        masks = (generate(image).largest().full() > 0).numpy()
+        ids = np.zeros(image.shape[:2], np.int64)
+        for number, mask in enumerate(masks, 1):
+            ids[mask] = number
+        palette = [spread_palette(len(masks))[(7 * number) % len(masks)] for number in range(len(masks))]
+        drawn.append(draw_segments(image, ids, [Region(number + 1, number) for number in range(len(masks))],
+                                   [str(number + 1) for number in range(len(masks))], palette=palette, legend=False))
+    save('proposals', side_by_side(drawn), width=1400)
 
 
 def reconstruction() -> None:
@@ -177,9 +216,9 @@ def depth() -> None:
 
 
 PICTURES = {
-    'detection': detection, 'data': data, 'reconstruction': reconstruction, 'depth': depth, 'demo': demo,
-    'open_vocabulary': lambda: words('open_vocabulary', 'open-vocabulary'),
-    'fusioner': lambda: words('fusioner', 'semantic'),
+    'enhancer': enhancer, 'detection': detection, 'proposals': proposals, 'data': data,
+    'reconstruction': reconstruction, 'depth': depth, 'demo': demo,
+    'open_vocabulary': words, 'fusioner': fusioner,
 }
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary name to write under, renamed to `path` at the end, so that nobody ever sees half of the file.
 
     Args:
         path: the file; its folder is made if it is missing, an older file is replaced. After an error in the block the
             older file stands as it was.
+        durable: wait until the content and then the name are on the disk, so that a machine that stops cannot leave an
+            empty file under the name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,12 +24,25 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f'.{os.getpid()}-{threading.get_ident()}.part.{path.name}')
     try:
         yield part
+        if durable:
+            _sync(part)
         os.replace(part, path)
+        if durable:
+            _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
 
-def write_whole(path: str | Path, content: bytes | str) -> None:
+def write_whole(path: str | Path, content: bytes | str, *, durable: bool = False) -> None:
     """Write a file with this content (text as UTF-8) in one step; see `whole_file`."""
-    with whole_file(path) as part:
+    with whole_file(path, durable=durable) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _sync(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, put on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

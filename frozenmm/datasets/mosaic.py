@@ -12,10 +12,12 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from frozenmm.compat.files import whole_file, write_whole
-from frozenmm.datasets.episodes import EpisodicSegDataset, read_label_map
+from frozenmm.datasets.episodes import IGNORE, EpisodicSegDataset, read_label_map
 from frozenmm.registry import DATASETS
 
 TILES = 4
+VERSION = 2
+"""Raised whenever the same source, seed and number would give other mosaics."""
 
 
 def mosaic4(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,11 +25,12 @@ def mosaic4(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], side: int
 
     Args:
         images: four (H, W, 3) uint8, resized bilinearly.
-        masks: four (H, W) bool, resized by nearest neighbour.
+        masks: four (H, W) bool, where the class of the tile is; or uint8 with q + 1 where the class of tile q is, for
+            images that show classes of other tiles too. Resized by nearest neighbour.
         side: of a tile in pixels.
 
     Returns:
-        (2 side, 2 side, 3) uint8, and (2 side, 2 side) uint8 with q + 1 where the mask of tile q is, else 0.
+        (2 side, 2 side, 3) uint8, and (2 side, 2 side) uint8 with q + 1 where the class of tile q is, else 0.
 
     Raises:
         ValueError: not four images and masks.
@@ -39,8 +42,8 @@ def mosaic4(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], side: int
     for tile, (image, mask) in enumerate(zip(images, masks)):
         rows, columns = (slice(side * place, side * (place + 1)) for place in divmod(tile, 2))
         canvas[rows, columns] = mmcv.imresize(image, (side, side), interpolation='bilinear', backend='cv2')
-        shown = mmcv.imresize(mask.astype(np.uint8), (side, side), interpolation='nearest', backend='cv2')
-        labels[rows, columns] = shown * (tile + 1)
+        values = mask * np.uint8(tile + 1) if mask.dtype == bool else mask
+        labels[rows, columns] = mmcv.imresize(values, (side, side), interpolation='nearest', backend='cv2')
     return canvas, labels
 
 
@@ -49,6 +52,8 @@ def write_mosaics(source: EpisodicSegDataset, folder: str | Path, *, count: int,
     """Mosaics of a data set on disk: the same source, seed and number give the same mosaic.
 
     Every mosaic draws four distinct classes of the source, each class with the same chance, and one of its images each.
+    Where an image shows a class of another tile too, as images of scenes do, that counts as well: the four names are
+    asked of the whole canvas. Ignored pixels stay ignored.
 
     Args:
         source: any episodic data set with one class per episode; only the classes that it asks for are used.
@@ -77,7 +82,7 @@ def write_mosaics(source: EpisodicSegDataset, folder: str | Path, *, count: int,
         raise ValueError(f'a mosaic shows {TILES} distinct classes, but the source shows {len(groups)} only: '
                          f'{source.names(sorted(groups))}')
     drawn = [_draw(groups, np.random.default_rng((seed, number))) for number in range(count)]
-    content = dict(seed=seed, side=side, mosaics=[
+    content = dict(version=VERSION, seed=seed, side=side, mosaics=[
         [dict(image=Path(episode['img_path']).name, class_id=number) for number, episode in tiles] for tiles in drawn])
     record = folder / 'mosaics.json'
     if record.is_file():
@@ -89,7 +94,8 @@ def write_mosaics(source: EpisodicSegDataset, folder: str | Path, *, count: int,
         (folder / name).mkdir(parents=True, exist_ok=True)
     print_log(f'writing {count} mosaics to {folder}', logger='current')
     for number, tiles in enumerate(drawn):
-        images, masks = zip(*(_load(class_id, episode) for class_id, episode in tiles))
+        class_ids = [class_id for class_id, _ in tiles]
+        images, masks = zip(*(_load(episode, class_ids, tile) for tile, (_, episode) in enumerate(tiles)))
         canvas, labels = mosaic4(images, masks, side)
         _save(folder / 'images' / f'{number:05d}.png', canvas[..., ::-1])
         _save(folder / 'labels' / f'{number:05d}.png', labels)
@@ -132,9 +138,16 @@ def _draw(groups: dict[int, list[dict]], rng: np.random.Generator) -> list[tuple
     return [(int(number), groups[int(number)][rng.integers(len(groups[int(number)]))]) for number in numbers]
 
 
-def _load(class_id: int, episode: dict) -> tuple[np.ndarray, np.ndarray]:
+def _load(episode: dict, class_ids: Sequence[int], tile: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label map of a tile, in the values of the mosaic."""
     labels = read_label_map(episode['seg_map_path'], binary=episode['binary'])
-    return mmcv.imread(episode['img_path']), labels == (1 if episode['binary'] else class_id)
+    table = np.zeros(256, np.uint8)
+    if episode['binary']:
+        table[1] = tile + 1
+    else:
+        table[IGNORE] = IGNORE
+        table[class_ids] = np.arange(1, TILES + 1)
+    return mmcv.imread(episode['img_path']), table[labels]
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

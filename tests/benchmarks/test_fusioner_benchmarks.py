@@ -29,13 +29,14 @@ def _scope_and_home(tmp_path, monkeypatch):
 
 
 def test_the_cache_benchmark_gives_speed_and_bound(tmp_path):
-    results = script('feature_cache').main(['--rows', 'lite0-fusioner-light', '--batches', '1', '--batch-size', '1',
-                                            '--repeats', '1', '--out', str(tmp_path / 'r.json')])
+    benchmark, arguments = script('feature_cache'), ['--rows', 'lite0-fusioner-light', '--batches', '1', '--batch-size',
+                                                     '1', '--seconds', '0', '--out', str(tmp_path / 'r.json')]
+    results = benchmark.main(arguments)
     row = results['lite0-fusioner-light']
     assert row['bound'] > 1 and row['speedup'] > 0
     # res4 and res5 of 256 pixels: 16x16x112 and 8x8x320 floats
     assert row['megabytes_per_image'] == pytest.approx((16 * 16 * 112 + 8 * 8 * 320) * 4 / 1e6, rel=0.02)
-    assert json.loads((tmp_path / 'r.json').read_text())['rows'] == results
+    assert json.loads((tmp_path / 'r.json').read_text())['rows'] == results == benchmark.main(arguments)
 
 
 def test_the_speed_benchmark_checks_the_masks_of_the_loop(tmp_path):
@@ -64,10 +65,46 @@ def test_the_coco_mini_benchmark_trains_both_arms_and_reports(tmp_path, shared_d
                  'model.decode_head.channels=16', 'model.decode_head.templates=simple',
                  '+train_dataloader.dataset.indices=2', '+val_dataloader.dataset.indices=3']
     benchmark = script('fusioner_coco_mini')
-    with pytest.raises(SystemExit, match='no finished runs of both arms'):
+    with pytest.raises(SystemExit, match='no finished runs'):
         benchmark.main([*arguments, '--report'])
     text = benchmark.main(arguments)
     assert all(test in text for test in benchmark.TESTS)
     runs = json.loads((tmp_path / 'r.json').read_text())['runs']
-    assert [run['arm'] for run in runs] == ['true', 'permuted'] and len(runs[0]['permuted']['single']) == 1
+    assert [run['arm'] for run in runs] == ['true', 'exchanged'] and len(runs[0]['exchanged']['single']) == 1
+    assert all(0 <= run['blind']['single']['seen/mIoU'] <= 100 for run in runs)
     assert benchmark.main([*arguments, '--report']) == text
+
+
+def test_the_scenes_benchmark_trains_both_heads_and_takes_finished_models_from_disk(tmp_path, monkeypatch):
+    few = dict(train=2, val=3, size=64, objects=[3, 4])
+    words = dict(type='frozenmm.CLIPTextTower', weights='random',
+                 model=dict(width=16, layers=1, heads=2, output_dim=12))
+    benchmark = script('fusioner_scenes')
+    plain = benchmark.config_of
+
+    def tiny(test, *rest):
+        cfg = plain(test, *rest)
+        cfg.model.backbone.model.tower.update(text=words, store=False,
+                                              tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
+        cfg.model.decode_head.update(text=words, in_channels=[320, 12], store_text=False)
+        val = cfg.val_dataloader.dataset
+        if test == 'mosaic':
+            val.update(count=2, side=32)
+        cfg.train_dataloader.dataset.settings = val.get('source', val)['settings'] = few
+        return cfg
+
+    monkeypatch.setattr(benchmark, 'config_of', tiny)
+    arguments = ['--seeds', '0', '--work-dir', str(tmp_path / 'work'), '--out', str(tmp_path / 'r.json'),
+                 '--cfg-options', 'train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1',
+                 'train_dataloader.batch_size=2', 'model.decode_head.channels=16', 'model.decode_head.templates=simple']
+    with pytest.raises(SystemExit, match='no finished runs'):
+        benchmark.main([*arguments, '--report'])
+    assert all(head in benchmark.main(arguments) for head in benchmark.HEADS)
+    first, again = json.loads((tmp_path / 'r.json').read_text())['runs'], []
+    assert [run['head'] for run in first] == ['fusioner', 'linear'] and first[0]['parameters'] > first[1]['parameters']
+    for path in (tmp_path / 'work').glob('*-seed0.json'):
+        path.unlink()
+    benchmark.main(arguments)
+    again = json.loads((tmp_path / 'r.json').read_text())['runs']
+    for key in 'train_seconds', 'tests', 'pair':
+        assert str([run[key] for run in again]) == str([run[key] for run in first])  # NaN where no cup is shown

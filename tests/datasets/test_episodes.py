@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from frozenmm.datasets.episodes import EpisodicSegDataset, LoadEpisodeMap
+from frozenmm.datasets.episodes import EpisodicSegDataset, LoadEpisodeMap, read_label_map
 from frozenmm.datasets.few_shot import COCO20iDataset, FSS1000Dataset, PASCAL5iDataset, fold_table, unseen_classes
 from frozenmm.datasets.mosaic import Mosaic4Dataset, mosaic4, write_mosaics
 from frozenmm.datasets.semantic_maps import write_semantic_maps
@@ -85,6 +87,18 @@ def test_negatives_are_classes_that_the_image_does_not_show(folder):
     data = dataset(folder, negatives=9, test_mode=True, class_ids=[1, 2, 3])
     sample = data[0]
     assert sample['class_ids'] == [1, 3] and set(np.unique(sample['gt_seg_map'])) == {0, 1, 255}
+
+
+def test_in_training_a_negative_comes_as_often_as_it_is_shown(folder):
+    """Some classes are shown by two images, some by one, the bus by none."""
+    shown = Counter(number for present in dataset(folder).presence().values() for number in present)
+    data = dataset(folder, classes=[*NAMES, 'bus'], classes_per_episode=2, negatives=1)
+    np.random.seed(0)
+    drawn = Counter(data.prepare_data(0)['class_ids'][-1] for _ in range(600))
+    absent = [number for number in range(1, 6) if number not in data.get_data_info(0)['present']]
+    assert set(drawn) == set(absent)  # a class that nothing shows would be known as always absent
+    for number in absent:
+        assert drawn[number] / 600 == pytest.approx(shown[number] / sum(shown[n] for n in absent), abs=0.08)
 
 
 def test_a_count_is_even_over_classes_and_repeats_with_the_seed(folder):
@@ -299,11 +313,29 @@ def test_mosaics_are_the_same_every_time_and_name_their_tiles(folder, tmp_path):
         assert np.array_equal(one['img'], two['img']) and np.array_equal(one['gt_seg_map'], two['gt_seg_map'])
         assert one['img'].shape == (32, 32, 3) and len(set(one['class_ids'])) == 4
         assert one['class_names'] == [NAMES[i - 1] for i in one['class_ids']]
-        assert set(np.unique(one['gt_seg_map'])) == {0, 1, 2, 3, 4}
+        assert set(np.unique(one['gt_seg_map'])) - {255} == {0, 1, 2, 3, 4}
     other = write_mosaics(source, tmp_path / 'three', count=3, side=16, seed=1)
     assert (other / 'mosaics.json').read_text() != (tmp_path / 'one' / 'mosaics.json').read_text()
     with pytest.raises(ValueError, match='holds mosaics of another source, seed'):
         write_mosaics(source, tmp_path / 'one', count=3, side=16, seed=1)
+
+
+def test_a_class_counts_on_the_tiles_of_the_other_names_too(folder, tmp_path):
+    """Every image shows several classes; on the canvas each one asked for is labelled wherever it is."""
+    source = dataset(folder)
+    written = write_mosaics(source, tmp_path / 'm', count=4, side=16)
+    shown = {path.name: path for path in map(Path, {source.get_data_info(i)['img_path'] for i in range(len(source))})}
+    repeated = 0
+    for number, tiles in enumerate(json.loads((written / 'mosaics.json').read_text())['mosaics']):
+        labels = np.asarray(Image.open(written / 'labels' / f'{number:05d}.png'))
+        for tile, entry in enumerate(tiles):
+            stem = shown[entry['image']].stem
+            original = read_label_map(Path(source.data_prefix['seg_map_path'], f'{stem}.png'))
+            rows, columns = (slice(16 * place, 16 * (place + 1)) for place in divmod(tile, 2))
+            wanted = {q + 1 for q, other in enumerate(tiles) if (original == other['class_id']).any()}
+            assert set(np.unique(labels[rows, columns])) - {0, 255} == wanted
+            repeated += len(wanted) > 1
+    assert repeated
 
 
 def test_mosaics_need_four_classes_and_single_episodes(folder, tmp_path):

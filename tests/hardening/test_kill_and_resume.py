@@ -57,7 +57,7 @@ test_dataloader = None
 test_cfg = None
 test_evaluator = None
 train_cfg = dict(max_iters=6)
-custom_hooks = [dict(type='frozenmm.AccelerateHook')]
+custom_hooks = [dict(type='frozenmm.AccelerateHook'), dict(type='frozenmm.ExactResumeHook')]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=20))
 log_level = 'ERROR'
 """)
@@ -78,6 +78,12 @@ def test_a_killed_training_makes_the_steps_that_are_left_and_no_other(training, 
     first = torch.load(folder / 'iter_1.pth', weights_only=False)
     record = 'backbone.tower.frozen_record'
     assert str(first['state_dict'][record]) == str(last['state_dict'][record])
+
+    finish(start(training('whole'), tmp_path))
+    whole = torch.load(tmp_path / 'whole' / 'iter_6.pth', weights_only=False)['state_dict']
+    different = [key for key, value in last['state_dict'].items()
+                 if isinstance(value, torch.Tensor) and not torch.equal(value, whole[key])]
+    assert not different
 
 
 @pytest.mark.journey

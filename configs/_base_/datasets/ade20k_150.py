@@ -3,10 +3,10 @@
 The semantic maps are the publisher's own; the panoptic ones call some of their pixels void.
 Prepare: python tools/prepare_data.py ade20k
 """
+_base_ = '../panoptic_maps.py'
+
 data_root = 'data/ADEChallengeData2016/'
-# the classes to predict, and those of training, which decide what is seen
 vocabulary = 'ade20k_150'
-train_vocabulary = 'coco_panoptic_133'
 postprocess = dict(tasks=('semantic', 'panoptic', 'instance'))
 
 test_pipeline = [
@@ -17,24 +17,17 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='frozenmm.CocoPanoptic',
         data_root=data_root,
         ann_file='ade20k_panoptic_val.json',
         data_prefix=dict(img='images/validation/', seg='ade20k_panoptic_val/', sem='annotations/validation/'),
         vocabulary=vocabulary,
-        test_mode=True,
         pipeline=test_pipeline))
 test_evaluator = [
     dict(type='frozenmm.PanopticQuality', ann_file=data_root + 'ade20k_panoptic_val.json',
-         seg_prefix=data_root + 'ade20k_panoptic_val/', vocabulary=vocabulary, train_vocabulary=train_vocabulary),
-    dict(type='frozenmm.SemanticIoU', vocabulary=vocabulary, train_vocabulary=train_vocabulary),
+         seg_prefix=data_root + 'ade20k_panoptic_val/', vocabulary=vocabulary,
+         train_vocabulary=_base_.train_vocabulary),
+    dict(type='frozenmm.SemanticIoU', vocabulary=vocabulary, train_vocabulary=_base_.train_vocabulary),
     dict(type='frozenmm.SplitCocoMetric', ann_file=data_root + 'ade20k_instance_val.json', metric='segm',
-         vocabulary=vocabulary, train_vocabulary=train_vocabulary)
+         vocabulary=vocabulary, train_vocabulary=_base_.train_vocabulary)
 ]
-test_cfg = dict(type='TestLoop')

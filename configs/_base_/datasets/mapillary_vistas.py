@@ -2,10 +2,10 @@
 
 Prepare: python tools/prepare_data.py mapillary_vistas
 """
+_base_ = '../panoptic_maps.py'
+
 data_root = 'data/mapillary_vistas/'
-# the classes to predict, and those of training, which decide what is seen
 vocabulary = 'mapillary_vistas_65'
-train_vocabulary = 'coco_panoptic_133'
 postprocess = dict(tasks=('semantic', 'panoptic'))
 
 test_pipeline = [
@@ -15,22 +15,15 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='frozenmm.CocoPanoptic',
         data_root=data_root,
         ann_file='validation/panoptic/panoptic_2018.json',
         data_prefix=dict(img='validation/images/', seg='validation/panoptic/'),
         vocabulary=vocabulary,
-        test_mode=True,
         pipeline=test_pipeline))
 test_evaluator = [
     dict(type='frozenmm.PanopticQuality', ann_file=data_root + 'validation/panoptic/panoptic_2018.json',
-         seg_prefix=data_root + 'validation/panoptic/', vocabulary=vocabulary, train_vocabulary=train_vocabulary),
-    dict(type='frozenmm.SemanticIoU', vocabulary=vocabulary, train_vocabulary=train_vocabulary)
+         seg_prefix=data_root + 'validation/panoptic/', vocabulary=vocabulary,
+         train_vocabulary=_base_.train_vocabulary),
+    dict(type='frozenmm.SemanticIoU', vocabulary=vocabulary, train_vocabulary=_base_.train_vocabulary)
 ]
-test_cfg = dict(type='TestLoop')

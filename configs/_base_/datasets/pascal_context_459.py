@@ -2,33 +2,16 @@
 
 Prepare: python tools/prepare_data.py pascal_context
 """
-data_root = 'data/VOCdevkit/VOC2010/'
-# the classes to predict, and those of training, which decide what is seen
-vocabulary = 'pascal_context_459'
-train_vocabulary = 'coco_panoptic_133'
-postprocess = dict(tasks=('semantic', ))
+_base_ = '../semantic_maps.py'
 
-test_pipeline = [
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
-]
+data_root = 'data/VOCdevkit/VOC2010/'
+vocabulary = 'pascal_context_459'
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='frozenmm.SemanticMaps',
         data_root=data_root,
         ann_file='ImageSets/Main/val.txt',
         data_prefix=dict(img='JPEGImages/', seg='labels_459/'),
-        vocabulary=vocabulary,
-        test_mode=True,
-        pipeline=test_pipeline))
+        vocabulary=vocabulary))
 test_evaluator = [
-    dict(type='frozenmm.SemanticIoU', vocabulary=vocabulary, train_vocabulary=train_vocabulary)
+    dict(type='frozenmm.SemanticIoU', vocabulary=vocabulary, train_vocabulary=_base_.train_vocabulary)
 ]
-test_cfg = dict(type='TestLoop')

@@ -1,6 +1,6 @@
 """Episodes for a CPU: few images, a fixed number of variants of each, several names at once.
 
-Up to three classes that an image shows and one that it does not are asked for, so that a name has to be read.
+Up to three classes that an image shows and two that it does not are asked for, so that a name has to be read.
 """
 _base_ = 'episodes.py'
 
@@ -25,7 +25,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(classes_per_episode=3, negatives=1, pipeline=train_pipeline))
+    dataset=dict(classes_per_episode=3, negatives=2, pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(classes_per_episode=1, pipeline=test_pipeline))
 test_dataloader = val_dataloader

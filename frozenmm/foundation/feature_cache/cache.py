@@ -22,8 +22,9 @@ from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from torch import Tensor
 
+from frozenmm.compat.files import write_whole
 from frozenmm.foundation.feature_cache.recipe import claim_folder
-from frozenmm.foundation.feature_cache.shards import Shard, num_bytes, shard_content, write_whole
+from frozenmm.foundation.feature_cache.shards import Shard, num_bytes, shard_content
 
 _OPEN_SHARDS = 64
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -152,7 +153,7 @@ class FeatureCache:
         content = shard_content(entries)
         line = json.dumps({'shard': name, 'bytes': len(content), 'keys': list(entries)}) + '\n'
         try:
-            write_whole(self.path(name), content)
+            write_whole(self.path(name), content, durable=True)
             self._append(line)
         except OSError as error:
             if error.errno in _NO_ROOM:
@@ -224,7 +225,7 @@ class FeatureCache:
 
     def _adopt(self) -> None:
         """Shards that are complete but in no index: their writer died between the two."""
-        for path in sorted((self.folder / 'shards').glob('*.safetensors')):
+        for path in sorted((self.folder / 'shards').glob('[!.]*.safetensors')):  # not those being written
             if path.name not in self._sizes and path.name not in self.damaged:
                 try:
                     keys = list(self._opened(path.name).checksums)

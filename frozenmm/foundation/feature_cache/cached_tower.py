@@ -105,7 +105,8 @@ class CachedTower(WrappingTower):
         """
         if self.cache is None or num_tokens not in TOKEN_COUNTS:
             return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
-        sizes = self._check(images, valid_sizes)
+        # an image with NaN is never found, and the tower refuses it
+        sizes = self._check_sizes(images, valid_sizes)
         keys = self.keys(images, sizes, image_stats, num_tokens)
         if self.seen is not None:
             self.seen.update(keys)

@@ -87,7 +87,7 @@ def prune_cache(cache: FeatureCache, needed: Collection[str] | None = None) -> P
             stale.append(cache.path(name))
     cache.close()
     cache.quota = quota
-    for path in [*stale, *(cache.folder / 'shards').glob('.*.part')]:
+    for path in [*stale, *(cache.folder / 'shards').glob('.*.part.*')]:
         with suppress(FileNotFoundError):
             path.unlink()
     cache.damaged.clear()

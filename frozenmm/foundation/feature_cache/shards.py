@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -60,25 +59,6 @@ def shard_content(entries: Mapping[str, Mapping[str, Tensor]]) -> bytes:
     save = require('safetensors.torch', 'the feature cache').save
     flat = {f'{key}/{name}': value for key, tensors in entries.items() for name, value in tensors.items()}
     return save(flat, {'entries': json.dumps({key: checksum(tensors) for key, tensors in entries.items()})})
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there complete or not at all, also when the machine stops."""
-    part = path.with_name(f'.{path.name}.part')
-    try:
-        with part.open('wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 class Shard:

@@ -53,15 +53,20 @@ class LightFusionerDecoder(nn.Module):
 
     Args:
         channels: width of the tokens and of the result.
+        convolution: False leaves projection and resize only; with `num_layers=0` in the fusion, the head is then a
+            linear projection of tokens and names into one space.
     """
 
-    def __init__(self, channels: int = 512) -> None:
+    def __init__(self, channels: int = 512, *, convolution: bool = True) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.pointwise = nn.Conv2d(channels, channels, 1)
+        self.convolution = convolution
+        if convolution:
+            self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+            self.pointwise = nn.Conv2d(channels, channels, 1)
         self.projection = nn.Conv2d(channels, channels, 1)
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, C, h, w) patch tokens on their grid to (B, C, *size)."""
-        features = features + F.relu(F.instance_norm(self.pointwise(self.depthwise(features)), eps=1e-5))
+        if self.convolution:
+            features = features + F.relu(F.instance_norm(self.pointwise(self.depthwise(features)), eps=1e-5))
         return _resize(self.projection(features), size)

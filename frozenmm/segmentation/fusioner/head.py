@@ -46,7 +46,7 @@ class FusionerHead(BaseDecodeHead):
         shared_map: place among the maps of one in the space of the text tower (CLIP's projected patches with its text
             tower; `'text'` of a `ConSETower`), whose cosine with the names is added to the logits; None leaves it out,
             as the paper does.
-        frozen_similarity: see `FusionerNetwork`; counts with `shared_map` only.
+        fusion_drop: see `FusionerNetwork`; counts with `shared_map` only.
         loss_decode: config of the loss.
         ignore_index: label of pixels that do not count.
 
@@ -64,7 +64,7 @@ class FusionerHead(BaseDecodeHead):
                  templates: str | Sequence[str] = 'fusioner32', mode: str = 'joint', class_chunk: int = 8,
                  temperature: float = 0.07, store_text: bool = True,
                  in_index: int | Sequence[int] | None = None, mask_stride: int = 1,
-                 shared_map: int | None = None, frozen_similarity: float = 10.0,
+                 shared_map: int | None = None, fusion_drop: float = 0.0,
                  loss_decode: Mapping[str, object] | None = None, ignore_index: int = 255) -> None:
         if mode not in MODES:
             raise ValueError(f'mode must be one of {list(MODES)}, got {mode!r}')
@@ -88,7 +88,7 @@ class FusionerHead(BaseDecodeHead):
                                    drop_path=drop_path)
         built: nn.Module = MODELS.build(dict(decoder or dict(type='frozenmm.FusionerDecoder'), channels=channels))
         self.network = FusionerNetwork(fusion, built, temperature=temperature, class_chunk=class_chunk,
-                                       frozen_similarity=None if shared_map is None else frozen_similarity)
+                                       shared_space=shared_map is not None, fusion_drop=fusion_drop)
         self.shared_map = shared_map
         if shared_map is not None:
             self._check_shared_map(in_channels if several else [in_channels])

@@ -174,7 +174,7 @@ def test_pruning_drops_damaged_duplicate_unneeded_and_left_over(tmp_path):
             path.rename(tmp_path / name / path.name)
     shard = only(tmp_path / 'shards', '*.safetensors')
     os.truncate(shard, 10)
-    (tmp_path / 'shards' / '.dead.safetensors.part').write_bytes(b'x' * 50)
+    (tmp_path / 'shards' / '.123-456.part.dead.safetensors').write_bytes(b'x' * 50)
     cache = FeatureCache(tmp_path, RECIPE, shard_bytes=2000)
     result = prune_cache(cache, {'key0', 'key2', 'key3', 'key4', 'key5'})
     assert (result.kept, result.damaged) == (4, 1) and result.dropped == 2 and result.after < result.before

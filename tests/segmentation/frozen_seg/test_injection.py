@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from frozenmm.segmentation.frozen_seg.flat_attention import FlatDeformableAttention
+from frozenmm.segmentation.frozen_seg.generator import InjectedMaskGenerator
 from frozenmm.segmentation.frozen_seg.injectors import InjectedDecoder
 from frozenmm.segmentation.frozen_seg.sam_branch import SAMBranch
 from frozenmm.segmentation.frozen_seg.sam_input import SAM_STATS, normalise_and_pad, stretch
@@ -50,6 +51,25 @@ def test_the_test_path_gives_the_last_layer_of_the_training_path(generator):
     every, last = module(*given, all_layers=True)[-1], module(*given, all_layers=False)[-1]
     torch.testing.assert_close(last.mask_logits, every.mask_logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(last.embeddings, every.embeddings, atol=1e-4, rtol=1e-4)
+
+
+def test_recomputed_activations_give_the_same_gradients_with_injections(generator):
+    maps = [torch.randn(2, 8, 48 // 2**level, 64 // 2**level, generator=generator) for level in range(4)]
+    embedding, gradients = torch.randn(2, 32, 10, 10, generator=generator), []
+    layers = dict(num_layers=4, num_heads=4, feedforward_channels=16)
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        module = InjectedMaskGenerator(
+            [8] * 4, 32, pixel_decoder=dict(layers, channels=32, mask_channels=32, with_cp=with_cp),
+            sam_branch=dict(layers, channels=32, with_cp=with_cp),
+            decoder=dict(layers, in_channels=32, channels=32, mask_channels=32, num_queries=6, with_cp=with_cp)).train()
+        (module(maps, embedding)[-1].mask_logits**2).sum().backward()
+        gradients.append({name: value.grad for name, value in module.named_parameters() if value.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert any(name.startswith('decoder.feature_injectors') for name in gradients[0])
+    assert any(name.startswith('sam_branch.encoder') for name in gradients[0])
+    for name, plain in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], plain)
 
 
 def test_the_map_of_sam_is_resized_at_test_time_only(generator):

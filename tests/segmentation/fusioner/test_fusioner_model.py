@@ -209,3 +209,92 @@ def test_a_name_longer_than_the_text_context_is_refused(build):
     with pytest.raises(ValueError, match=r'(?s)1 1 1.*77'):
         model.decode_head(model.extract_feat(image_of()), [['1 ' * 90 + 'cat']])
     assert logits_of(model, image_of(), [['cat']]).isfinite().all()
+
+
+def two_maps(**changes):
+    """A head over a map of 4 channels and one in the space of the text tower."""
+    torch.manual_seed(0)
+    return MODELS.build(dict(type='frozenmm.FusionerHead', in_channels=[4, 20], text=TEXT, channels=16,
+                             templates='simple', store_text=False, vocabulary=['cat', 'dog'], shared_map=1,
+                             **(dict(num_layers=1, num_heads=2) | changes))).eval()
+
+
+def test_the_shared_space_starts_without_influence_and_adds_the_cosine():
+    head, plain = two_maps(), two_maps()
+    maps = [torch.randn(2, 4, 4, 4), torch.randn(2, 20, 2, 2)]
+    plain.network.similarity = None
+    plain.load_state_dict(head.state_dict(), strict=False)
+    torch.testing.assert_close(head(maps, size=(8, 8)), plain(maps, size=(8, 8)))
+    with torch.no_grad():
+        head.network.similarity.factor += 0.01
+    names = head.texts(['cat', 'dog'])
+    cosine = torch.einsum('bchw,kc->bkhw', torch.nn.functional.normalize(maps[1], dim=1),
+                          torch.nn.functional.normalize(names, dim=1))
+    wide = torch.nn.functional.interpolate(cosine, size=(8, 8), mode='bilinear', align_corners=False)
+    for mode in 'joint', 'per_class':
+        head.mode = plain.mode = mode
+        added = head(maps, size=(8, 8)) - plain(maps, size=(8, 8))
+        torch.testing.assert_close(added, 200 * 0.01 * (wide - 0.35), atol=1e-5, rtol=1e-4)
+
+
+def test_the_fusion_is_left_out_for_some_images_in_training_only():
+    head = two_maps(fusion_drop=0.5)
+    maps = [torch.randn(1, 4, 4, 4).expand(64, -1, -1, -1), torch.randn(1, 20, 2, 2).expand(64, -1, -1, -1)]
+    assert (head(maps, size=(4, 4)).flatten(1).abs().sum(1) > 0).all()
+    head.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kept = head(maps, size=(4, 4)).flatten(1).abs().sum(1) > 0  # the factor of the cosine is still 0
+    assert 16 < kept.sum() < 48
+
+
+def test_maps_of_different_scale_weigh_the_same():
+    head = two_maps()
+    maps = [torch.randn(1, 4, 4, 4), torch.randn(1, 20, 2, 2)]
+    scaled = [50 * maps[0], 0.1 * maps[1]]
+    torch.testing.assert_close(head(maps, size=(8, 8)), head(scaled, size=(8, 8)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (dict(in_channels=[20, 4]), 'shared_map=1 has 4 channels, but CLIP text custom.* gives vectors of 20'),
+    (dict(shared_map=2), r'shared_map must be in 0..1, the places of in_channels=\[4, 20\], got 2'),
+    (dict(fusion_drop=1.0), 'fusion_drop must be in 0..1, below 1, got 1.0'),
+])
+def test_an_unfit_shared_map_is_refused(change, message):
+    settings = dict(type='frozenmm.FusionerHead', in_channels=[4, 20], text=TEXT, channels=16, num_layers=1,
+                    num_heads=2, templates='simple', store_text=False, shared_map=1)
+    with pytest.raises(ValueError, match=message):
+        MODELS.build({**settings, **change})
+
+
+def test_a_network_with_shared_space_needs_the_shared_map():
+    network = two_maps().network
+    with pytest.raises(ValueError, match='but no shared_map came'):
+        network(torch.randn(1, 24, 4, 4), torch.randn(2, 20), (8, 8))
+
+
+def test_without_layers_and_convolution_the_head_is_linear_in_its_tokens():
+    """No cell sees another one: changing one leaves the others alone."""
+    head = two_maps(num_layers=0, decoder=dict(type='frozenmm.LightFusionerDecoder', convolution=False))
+    maps = [torch.randn(1, 4, 4, 4), torch.randn(1, 20, 4, 4)]
+    before = head(maps, size=(4, 4))
+    maps[0][:, :, 1, 2] += 1
+    moved = (head(maps, size=(4, 4)) - before).abs().amax((0, 1)) > 1e-6
+    assert moved.nonzero().tolist() == [[1, 2]]
+
+
+def test_the_dice_term_is_that_of_the_classes_shown():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 6, 6, generator=generator)
+    targets = torch.rand(2, 3, 6, 6, generator=generator) > 0.5
+    targets[0, 2] = targets[1] = False  # image 0 shows two classes, image 1 none
+    ignored = torch.zeros(2, 6, 6, dtype=torch.bool)
+    ignored[:, :2] = True
+    plain, with_dice = (MODELS.build(dict(type='frozenmm.FusionerBCELoss', dice_weight=weight))
+                        for weight in (0.0, 2.0))
+    expected = []
+    for k in range(2):
+        p, t = logits[0, k, 2:].sigmoid(), targets[0, k, 2:].float()
+        expected.append(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    difference = with_dice(logits, targets, ignored) - plain(logits, targets, ignored)
+    torch.testing.assert_close(difference, 2 * (sum(expected) / 2) / 2)
