@@ -33,6 +33,7 @@ from frozenmm.compat.files import write_whole
 from frozenmm.datasets.rgbd import RGBDSequence, read_sequence
 from frozenmm.evaluation.trajectory import fit_similarity
 from frozenmm.reconstruction.command import reconstruct_from
+from frozenmm.reconstruction.fusion import fitting_voxel_size
 from frozenmm.reconstruction.mesh import Mesh, component_of_faces, drop_specks, largest_share
 from frozenmm.reconstruction.outputs import read_ply, read_tum
 from frozenmm.reconstruction.render import outside_view, render_mesh
@@ -64,8 +65,8 @@ def known_poses(sequence: RGBDSequence, voxel_size: float) -> tuple[Mesh, dict[s
 
 
 def reconstruct_case(case: Path, sequence: RGBDSequence, work: Path, *, recorded: bool) -> tuple[
-        RGBDSequence, Mesh, np.ndarray, float]:
-    """The case's frames, its mesh and poses in metres in the world of the sequence, and metres per unit."""
+        RGBDSequence, Mesh, np.ndarray, float, float]:
+    """Frames, mesh and poses in metres in the world of the sequence, metres per unit, and the voxel in metres."""
     names = json.loads((case / 'case.json').read_text())['frames']
     stems = [file.stem for file in sequence.images]
     frames = sequence.select(np.isin(stems, names))
@@ -78,14 +79,15 @@ def reconstruct_case(case: Path, sequence: RGBDSequence, work: Path, *, recorded
         depth = work / 'depth.npz'
         np.savez(depth, depth=load_file(case / 'tensors.safetensors')['in.affine_depth'].astype(np.float32))
     out = work / ('recorded' if recorded else 'network')
-    reconstruct_from(images, out, depth=depth)
+    voxel_size = fitting_voxel_size(reconstruct_from(images, out, depth=depth))
     mesh, poses = read_ply(out / 'mesh.ply'), read_tum(out / 'poses.txt')[1]
     move = fit_similarity(torch.from_numpy(poses[:, :3, 3]), torch.from_numpy(frames.poses_c2w[:, :3, 3]))
     vertices = move(torch.from_numpy(mesh.vertices)).numpy().astype(np.float32)
     moved = poses.copy()
     moved[:, :3, :3] = move.rotation.numpy() @ poses[:, :3, :3]
     moved[:, :3, 3] = move(torch.from_numpy(poses[:, :3, 3])).numpy()
-    return frames, Mesh(vertices, mesh.faces, mesh.colours), moved, float(move.scale)
+    scale = float(move.scale)
+    return frames, Mesh(vertices, mesh.faces, mesh.colours), moved, scale, voxel_size * scale
 
 
 def agreement(mesh: Mesh, sequence: RGBDSequence, poses: np.ndarray, *, metres: float = 0.0,
@@ -120,13 +122,6 @@ def describe(mesh: Mesh, sequence: RGBDSequence, poses: np.ndarray, voxel_size: 
             'agreement_2_voxels': agreement(clean, sequence, poses, metres=2 * voxel_size)}
 
 
-def voxel_of(mesh: Mesh) -> float:
-    """About the edge of the voxels that a mesh came from: its faces are half the area of a voxel's side on average."""
-    corners = mesh.vertices[mesh.faces].astype(np.float64)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).mean() / 2
-    return float(np.sqrt(2 * area))
-
-
 def draw(path: Path, mesh: Mesh, sequence: RGBDSequence, poses: np.ndarray) -> None:
     intrinsics, pose = outside_view(mesh, poses, OUTSIDE)
     outside = render_mesh(mesh, intrinsics, pose, OUTSIDE)[0]
@@ -150,13 +145,14 @@ def main() -> None:
     if args.case:
         with tempfile.TemporaryDirectory() as work:
             for recorded in (True, False):
-                frames, mesh, poses, scale = reconstruct_case(args.case, sequence, Path(work), recorded=recorded)
+                frames, mesh, poses, scale, voxel = reconstruct_case(args.case, sequence, Path(work),
+                                                                      recorded=recorded)
                 name = 'recon, recorded depth' if recorded else 'recon, demonstration network'
-                by_centres = agreement(mesh, frames, poses, metres=2 * voxel_of(mesh))
+                by_centres = agreement(mesh, frames, poses, metres=2 * voxel)
                 factor = depth_factor(mesh, frames, poses)
                 mesh = Mesh(mesh.vertices * np.float32(factor), mesh.faces, mesh.colours)
                 poses[:, :3, 3] *= factor
-                rows[name] = describe(mesh, frames, poses, voxel_of(mesh)) | {
+                rows[name] = describe(mesh, frames, poses, voxel * factor) | {
                     'metres_per_unit': scale, 'depth_factor': factor, 'agreement_2_voxels_by_centres': by_centres}
                 for share in (0.05, 0.1):
                     rows[name][f'agreement_{100 * share:.0f}_percent'] = agreement(mesh, frames, poses, share=share)

@@ -78,6 +78,27 @@ def disagreement(depth: np.ndarray, poses_c2w: np.ndarray, focal_px: float) -> f
     return float(np.quantile(differences, 0.9)) if len(differences) else 0.0
 
 
+def _posed_depth(result: Alignment) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Depth that takes part (F, H, W), intrinsics (3, 3) and camera-to-world poses (F, 4, 4)."""
+    depth = torch.from_numpy(without_edges(without_far(result.depth))).float()
+    height, width = depth.shape[1:]
+    intrinsics = torch.tensor([[result.focal_px, 0, (width - 1) / 2], [0, result.focal_px, (height - 1) / 2],
+                               [0, 0, 1]], dtype=torch.float64)
+    return depth, intrinsics, torch.from_numpy(result.poses_c2w)
+
+
+def fitting_voxel_size(result: Alignment) -> float:
+    """Edge of a voxel in the unit of the poses, by the size of the scene and the noise of the depth.
+
+    The longest side of the scene over 160, but at least half of what nine of ten depths of neighbouring frames differ
+    by: finer voxels would hold noise.
+    """
+    depth, intrinsics, poses = _posed_depth(result)
+    bounds = frustum_bounds(depth, intrinsics, poses)
+    return max(float((bounds[:, 1] - bounds[:, 0]).max()) / VOXELS_PER_SIDE,
+               disagreement(depth.double().numpy(), result.poses_c2w, result.focal_px) / 2)
+
+
 def fuse(images: np.ndarray, result: Alignment, *, voxel_size: float | None = None, min_faces: int = 0,
          report: Callable[[str, int, int], None] | None = None) -> Mesh:
     """A mesh of an aligned clip; pixels at jumps of depth and the farthest percent take no part.
@@ -85,20 +106,13 @@ def fuse(images: np.ndarray, result: Alignment, *, voxel_size: float | None = No
     Args:
         images: (F, H, W, 3) uint8.
         result: of the alignment.
-        voxel_size: in the unit of the poses; by default the longest side of the scene over 160, but at least half of
-            what nine of ten depths of neighbouring frames differ by: finer voxels would hold noise.
+        voxel_size: in the unit of the poses; by default that of `fitting_voxel_size`.
         min_faces: connected parts with fewer faces are dropped.
         report: progress.
     """
-    known = without_edges(without_far(result.depth))
-    depth, poses = torch.from_numpy(known).float(), torch.from_numpy(result.poses_c2w)
-    height, width = depth.shape[1:]
-    intrinsics = torch.tensor([[result.focal_px, 0, (width - 1) / 2], [0, result.focal_px, (height - 1) / 2],
-                               [0, 0, 1]], dtype=torch.float64)
+    depth, intrinsics, poses = _posed_depth(result)
     if voxel_size is None:
-        bounds = frustum_bounds(depth, intrinsics, poses)
-        voxel_size = max(float((bounds[:, 1] - bounds[:, 0]).max()) / VOXELS_PER_SIDE,
-                         disagreement(known, result.poses_c2w, result.focal_px) / 2)
+        voxel_size = fitting_voxel_size(result)
     volume = fuse_frames(depth, torch.from_numpy(images), intrinsics, poses, voxel_size=voxel_size,
                          report=None if report is None else lambda done, total: report('fusion', done, total))
     return drop_specks(volume.extract_mesh(), min_faces)
