@@ -1,6 +1,6 @@
 """Proof that the path learns: 20 real images by heart, trained and tested on the same ones.
 
-AP 0.973, AP50 0.988 on these 20 images after 12 minutes on two cores (benchmarks/results/dino_overfit20_coco_mini.log).
+AP 0.973, AP50 0.988 on these 20 images after 12 minutes on two cores (benchmarks/results/dino_overfit20_coco_mini.txt).
 Command: python tools/train.py configs/quickstart/dino_enhanced_overfit20.py --cfg-options data_root=path/to/coco_mini
 """
 _base_ = 'dino_enhanced_coco.py'
