@@ -2,20 +2,20 @@
 // Lines are interpolated in double along a row and rounded to float for the pixels, as in the definition
 // (frozenmm/ops/line_maps.py). Every frame is one piece of work.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <tuple>
 #include <vector>
 
+#include "frame_work.h"
+
 namespace frozenmm::lines {
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using cpu::each;
 
 // Interpolation along a row: which pixels take part of a node, and how much.
 struct Columns {
@@ -32,12 +32,7 @@ struct Problem {
 };
 
 Tensor checked(const char* name, const Tensor& tensor, ScalarType type, const std::vector<int64_t>& sizes) {
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == type, "line_maps: ", name,
-                  " must be on the CPU and of the type that the definition states");
-  bool same = tensor.dim() == static_cast<int64_t>(sizes.size());
-  for (size_t i = 0; same && i < sizes.size(); ++i) same = tensor.size(i) == sizes[i];
-  STD_TORCH_CHECK(same, "line_maps: ", name, " has the wrong shape");
-  return torch::stable::contiguous(tensor);
+  return cpu::checked("line_maps", name, tensor, type, sizes);
 }
 
 // The inputs, held for as long as the problem points to them.
@@ -158,13 +153,6 @@ void differentiate(const Problem& p, int64_t frame, const float* grad, float* by
   }
   by_scale[frame] = static_cast<float>(to_scale);
   by_shift[frame] = static_cast<float>(to_shift);
-}
-
-template <class Work>
-void each(int64_t count, const Work& work) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) work(i);
-  });
 }
 
 Tensor line_maps(Tensor depth, Tensor scale, Tensor shift, Tensor intercept, Tensor slope, Tensor rows, Tensor columns) {

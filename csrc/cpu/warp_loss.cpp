@@ -3,9 +3,6 @@
 #include "warp_loss.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -14,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "frame_work.h"
 #include "workspace.h"
 
 namespace frozenmm::warp {
@@ -21,16 +19,12 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using cpu::each;
 
 constexpr int64_t kSmallestSide = 24;  // below it a valid pixel could need a neighbour outside the map
 
 Tensor checked(const char* name, const Tensor& tensor, ScalarType type, const std::vector<int64_t>& sizes) {
-  STD_TORCH_CHECK(tensor.is_cpu(), "warp_loss: ", name, " must be on the CPU");
-  STD_TORCH_CHECK(tensor.scalar_type() == type, "warp_loss: ", name, " has the wrong type");
-  bool same = tensor.dim() == static_cast<int64_t>(sizes.size());
-  for (size_t i = 0; same && i < sizes.size(); ++i) same = tensor.size(i) == sizes[i];
-  STD_TORCH_CHECK(same, "warp_loss: ", name, " has the wrong shape");
-  return torch::stable::contiguous(tensor);
+  return cpu::checked("warp_loss", name, tensor, type, sizes);
 }
 
 void check_range(const char* name, const int64_t* values, int64_t count, int64_t limit) {
@@ -61,13 +55,6 @@ int64_t cut(Problem& p, uintptr_t memory) {
   p.u = cutter.take<double>(p.count);
   p.v = cutter.take<double>(p.count);
   return cutter.used;
-}
-
-template <class Work>
-void each(int64_t count, const Work& work) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) work(i);
-  });
 }
 
 Sums sum_all(const Problem& p, double photometric_limit, double geometric_limit) {
