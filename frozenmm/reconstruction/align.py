@@ -52,7 +52,8 @@ class Alignment:
 
     Attributes:
         poses_c2w: (F, 4, 4) camera to world, the first one the identity.
-        depth: (F, H, W) z-depth in the unit of the poses.
+        depth: (F, H, W) z-depth in the unit of the poses: the frozen depth with scale, shift and grid, and in mode
+            `tracks` bent further until the frames agree.
         focal_px: at the images' width; the principal point is the centre of the image.
         scale: (F, ) of the frozen depth.
         shift: (F, ) in medians of the frame's frozen depth.
@@ -186,7 +187,7 @@ def _align_tracks(clip: Clip) -> Alignment:
     poses = np.linalg.inv(state.poses)
     parallax = parallax_deg(solution.tracks, state.points, poses)
     doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit, rescued)
-    return _alignment(clip, poses, state.log_focal, state.depth, doubts, found=solution.found,
+    return _alignment(poses, state.log_focal, state.depth, doubts, maps=solution.depth, found=solution.found,
                       inliers=solution.inliers, reprojection=solution.reprojection, radial=state.radial)
 
 
@@ -200,15 +201,15 @@ def _align_direct(clip: Clip) -> Alignment:
     depth = solution.state.depth.numpy()
     parameters = DepthParameters(depth[:, 0], depth[:, 1], depth[:, 2:])
     doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike)
-    return _alignment(clip, np.linalg.inv(solution.state.poses.numpy()), solution.state.log_focal, parameters, doubts,
-                      found=solution.found, inliers=solution.inliers, reprojection=np.zeros(0))
+    return _alignment(np.linalg.inv(solution.state.poses.numpy()), solution.state.log_focal, parameters, doubts,
+                      maps=np.exp(clip.frozen.log_maps(parameters)), found=solution.found,
+                      inliers=solution.inliers, reprojection=np.zeros(0))
 
 
-def _alignment(clip: Clip, poses_c2w: np.ndarray, log_focal: float, depth: DepthParameters, warnings: list[str],
-               **counts: np.ndarray | float) -> Alignment:
-    return Alignment(poses_c2w, np.exp(clip.frozen.log_maps(depth)), float(np.exp(log_focal)),
-                     np.exp(depth.log_scale), depth.shift, np.exp(depth.grid).reshape(-1, GRID, GRID),
-                     warnings=warnings, **counts)
+def _alignment(poses_c2w: np.ndarray, log_focal: float, depth: DepthParameters, warnings: list[str], *,
+               maps: np.ndarray, **counts: np.ndarray | float) -> Alignment:
+    return Alignment(poses_c2w, maps, float(np.exp(log_focal)), np.exp(depth.log_scale), depth.shift,
+                     np.exp(depth.grid).reshape(-1, GRID, GRID), warnings=warnings, **counts)
 
 
 def _align_compat(clip: Clip) -> Alignment:

@@ -15,16 +15,16 @@ SMALLEST = 1e-3
 KINDS = {'affine_depth': 1.0, 'affine_disparity': -1.0, 'metric': 1.0}
 
 
-def hat_matrix(length: int, positions: np.ndarray | None = None) -> np.ndarray:
-    """Values (N, 5) of the hats along an axis of so many pixels, at pixel positions (N, ) or at every pixel."""
+def hat_matrix(length: int, nodes: int = GRID, positions: np.ndarray | None = None) -> np.ndarray:
+    """Values (N, nodes) of the hats along an axis of so many pixels, at positions (N, ) in pixels or at every pixel."""
     positions = np.arange(length) if positions is None else positions
-    place = np.clip(positions / max(length - 1, 1), 0, 1) * (GRID - 1)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(GRID)), 0)
+    place = np.clip(positions / max(length - 1, 1), 0, 1) * (nodes - 1)
+    return np.maximum(1 - np.abs(place[:, None] - np.arange(nodes)), 0)
 
 
 def hats_at(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Values (N, 25) of the hats at pixels (N, 2) as (u, v) of an image of `size` (height, width)."""
-    rows, columns = hat_matrix(size[0], pixels[:, 1]), hat_matrix(size[1], pixels[:, 0])
+    rows, columns = hat_matrix(size[0], positions=pixels[:, 1]), hat_matrix(size[1], positions=pixels[:, 0])
     return (rows[:, :, None] * columns[:, None]).reshape(len(pixels), GRID * GRID)
 
 

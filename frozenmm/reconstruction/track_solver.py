@@ -128,10 +128,10 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
     if weak and rescue is not None and known.poses_c2w is None:
         state = rescue(state, weak)
-    state = replace(state, depth=DenseStage(bundle, state, settings.dense, invalid).run())
+    maps = np.exp(DenseStage(bundle, state, settings.dense, invalid).run())
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    return TrackSolution(state, np.exp(depth.log_maps(state.depth)), bundle.tracks, found, inliers, pixels)
+    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels)
 
 
 class BundleBuilder:

@@ -64,7 +64,8 @@ def test_the_eliminated_system_gives_the_step_of_the_full_one(dense_up_to, monke
     monkeypatch.setattr(frame_system, 'TOLERANCE', 1e-12)
     tracks, depth, state = _scene(noise=0.3, points=25)
     bundle = _bundle(tracks, depth, with_grid=False, fixed_radial=False)
-    step, shared_step, point_step = bundle._solve(bundle._linearise(state), 0.1)
+    pull = bundle.shift_pull(state)
+    step, shared_step, point_step = bundle._solve(bundle._linearise(state, pull), 0.1)
     cameras, shared, points, residual = bundle._jacobians(state)
     frames, d, count = len(depth.maps), bundle.columns, len(state.points)
     ends = np.cumsum([frames * d, 2, 3 * count])
@@ -75,7 +76,7 @@ def test_the_eliminated_system_gives_the_step_of_the_full_one(dense_up_to, monke
         whole[index, :, ends[1] + 3 * point:ends[1] + 3 * point + 3] = points[index]
     whole, residual = whole.reshape(-1, whole.shape[2]), residual.reshape(-1)
     matrix, gradient = whole.T @ whole, whole.T @ residual
-    prior = np.concatenate((bundle._prior(state).reshape(2, -1), bundle._shared_prior(state)), 1)
+    prior = np.concatenate((bundle._prior(state, pull).reshape(2, -1), bundle._shared_prior(state)), 1)
     matrix[np.arange(ends[1]), np.arange(ends[1])] += prior[0]
     gradient[:ends[1]] += prior[1]
     matrix[np.diag_indices(len(matrix))] *= 1.1
@@ -134,6 +135,30 @@ def test_disturbed_cameras_come_back():
     state, cost = bundle.optimise(disturbed, steps=30, tolerance=1e-12)
     assert cost < 0.2 * bundle.cost(disturbed)
     assert np.abs(bundle.residuals(state)[1]).max() < 0.02
+
+
+@pytest.mark.parametrize('kind', ['affine_depth', 'affine_disparity'])
+def test_the_shift_is_not_drawn_up_by_errors_of_the_prediction(kind, monkeypatch):
+    tracks, _, state = _scene(frames=6, points=2000)
+    frames, random = len(state.poses), np.random.default_rng(3)
+    true = np.repeat(np.linspace(1.2, 4.2, SIZE[1])[None], SIZE[0], 0)
+    noisy = true * np.exp(0.15 * random.normal(size=(frames, *SIZE)))
+    depth = FrozenDepth(noisy - 0.5 if kind == 'affine_depth' else 1 / noisy - 0.1, kind)
+    shift = (0.5 if kind == 'affine_depth' else 0.1) / depth.medians
+    tracks = dataclasses.replace(tracks, pixels=np.clip(np.rint(tracks.pixels), 0, np.array(SIZE[::-1]) - 1))
+    z = true[tuple(tracks.pixels.astype(int).T[::-1])]
+    # cameras and points are known: every observation sees the true depth
+    monkeypatch.setattr(Bundle, 'residuals', lambda self, state: (
+        np.stack((z, z, z), 1), np.zeros((len(z), 2)), np.log(z) - self.log_depth(state)[0]))
+
+    def solved() -> float:
+        bundle = _bundle(tracks, depth, log_depth=0.3, fixed_poses=True, fixed_focal=True, with_grid=False)
+        start = dataclasses.replace(state, depth=dataclasses.replace(state.depth, shift=shift.copy()))
+        return np.mean(bundle.optimise(start, steps=30, tolerance=1e-12)[0].depth.shift / shift)
+
+    assert abs(solved() - 1) < 0.1
+    monkeypatch.setattr(Bundle, 'shift_pull', lambda self, state: np.zeros(frames))
+    assert solved() > 2
 
 
 def test_a_given_focal_length_stays():
