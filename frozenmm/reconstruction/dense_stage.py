@@ -1,6 +1,6 @@
 """Depth maps that agree with each other and with the tracks, poses and focal length fixed (spec section 12.0, step 4).
 
-The spec moves scale and 5x5 grid of all frames in one system. Here the frames take turns: each is bent by smooth
+The spec moves scale and a 5x5 grid of all frames in one system. Here the frames take turns: each is bent by smooth
 logarithmic factors on a finer grid until it agrees with its tracked points and with what the other frames, as they are
 by then, say of its pixels. So time and memory grow with the number of frames only. At the end every pixel takes the
 mean over the frames that see the same surface, which lowers the prediction's noise. The shift stays as the tracks found
@@ -14,7 +14,7 @@ import numpy as np
 
 from frozenmm.compat.dependencies import require
 from frozenmm.reconstruction.bundle import CAUCHY, Bundle, BundleState
-from frozenmm.reconstruction.depth_model import bilinear, hat_matrix
+from frozenmm.reconstruction.depth_model import bilinear, hat_matrix, hats_at
 from frozenmm.reconstruction.radial import distort, straighten
 
 ALL_PARTNERS_UP_TO = 40
@@ -47,7 +47,7 @@ class DenseSettings:
     """
 
     cell: float = 28.0
-    factor: float = 0.04
+    factor: float = 0.08
     difference: float = 0.04
     stride: float = 8.0
     partners: int = 10
@@ -57,8 +57,8 @@ class DenseSettings:
     width: float = 0.03
     weight: float = 0.5
     track_px: float = 0.3
-    track_depth: float = 0.012
-    sweeps: int = 5
+    track_depth: float = 0.01
+    sweeps: int = 8
     mean_stride: float = 2.0
     mean_limit: float = 0.08
     min_tracks: int = 12
@@ -105,15 +105,16 @@ class DenseStage:
         self.start = bundle.depth.log_maps(state.depth).astype(np.float32)
         self.maps = self.start.copy()
         self.points = self._points(settings.stride)
-        shape = [1 + max(2, round(side / (settings.cell * bundle.unit))) for side in bundle.depth.size]
+        shape = tuple(1 + max(2, round(side / (settings.cell * bundle.unit))) for side in bundle.depth.size)
         self.factors = np.zeros((len(self.maps), *shape))
         self.rows, self.columns = (hat_matrix(side, nodes) for side, nodes in zip(bundle.depth.size, shape))
-        self.hats = self._hats(np.stack((self.points.u, self.points.v), 1))
+        self.hats = hats_at(np.stack((self.points.u, self.points.v), 1), bundle.depth.size, shape)
         self.prior = _smoothness(*shape, settings)
         tracks = bundle.tracks
         self.of_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(len(self.maps))]
         self.placed = np.array([len(index) >= settings.min_tracks for index in self.of_frame])
         self.track_depth, self.track_error = self._track_depth()
+        self.shared = bundle.shared_counts()
         self.partners = {frame: self._partners(frame) for frame in np.flatnonzero(self.placed).tolist()}
 
     def run(self) -> np.ndarray:
@@ -129,12 +130,6 @@ class DenseStage:
         v, u = (axis.ravel() for axis in np.mgrid[step // 2:height:step, step // 2:width:step])
         plane = straighten((np.stack((u, v), 1) - self.bundle.centre) / self.focal, self.state.radial)
         return _Points(u, v, np.concatenate((plane, np.ones((len(plane), 1))), 1).astype(np.float32))
-
-    def _hats(self, pixels: np.ndarray) -> np.ndarray:
-        """Values (N, nodes) of the grid's hats at pixels (N, 2) as (u, v)."""
-        rows, columns = (hat_matrix(side, nodes, positions) for side, nodes, positions in zip(
-            self.bundle.depth.size, self.factors.shape[1:], pixels.T[::-1]))
-        return (rows[:, :, None] * columns[:, None]).reshape(len(pixels), -1)
 
     def _track_depth(self) -> tuple[np.ndarray, np.ndarray]:
         """Logarithmic depth (O, ) of the tracked points and its error as a measure of the smooth factor."""
@@ -153,7 +148,7 @@ class DenseStage:
         others = self.placed.copy()
         others[frame] = False
         if len(self.maps) > ALL_PARTNERS_UP_TO:
-            shared = self.bundle.shared_counts()[frame]
+            shared = self.shared[frame]
             others[np.argsort(-shared, kind='stable')[3 * self.settings.partners:]] = False
             others &= shared > 0
         candidates = np.flatnonzero(others)
@@ -185,7 +180,7 @@ class DenseStage:
         """The factors of one frame, all others as they are."""
         s, factors = self.settings, self.factors[frame].ravel()
         index, tracks = self.of_frame[frame], self.bundle.tracks
-        hats = self._hats(tracks.pixels[index])
+        hats = hats_at(tracks.pixels[index], self.bundle.depth.size, self.factors.shape[1:])
         offset = self.track_depth[index] - bilinear(self.start, tracks.frame[index], tracks.pixels[index])
         squared = ((offset - hats @ factors) / self.track_error[index])**2
         weight = 1 / ((1 + squared / CAUCHY) * self.track_error[index]**2)

@@ -38,7 +38,7 @@ def start(room):
     smooth = hat_matrix(height, 7) @ random.normal(0, 0.06, (frames, 7, 9)) @ hat_matrix(width, 9).T
     frozen = FrozenDepth(room.depth * np.exp(smooth + 0.02 * random.normal(size=room.depth.shape)))
     tracks, points, poses = _exact_tracks(room, 300)
-    parameters = DepthParameters(np.zeros(frames), np.zeros(frames), np.zeros((frames, 25)))
+    parameters = DepthParameters(np.zeros(frames), np.zeros(frames))
     state = BundleState(poses, float(np.log(room.focal_px)), parameters, points)
     bundle = Bundle(tracks, frozen, log_focal_prior=state.log_focal, unit=pixel_unit(height, width),
                     settings=BundleSettings())
