@@ -6,7 +6,8 @@ weights. Points are eliminated by a Schur complement that is formed per pair of 
 The prediction errs, and with it the derivative of the depth by the shift, 1 / (d + t). Plain least squares answers with
 a shift that is too large and depth that is too flat (attenuation, as in every regression on a noisy variable: Fuller,
 Measurement Error Models, 1987). So the gradient takes this derivative at the point's depth, which owes nothing to the
-error of the one frame (`Bundle.shift_pull`).
+error of the one frame (`Bundle.shift_pull`). For predictions that say little about depth the flat answer is the better
+one, so this fades out as the error comes to a quarter of what depth varies by.
 
 The spec frees 25 smooth factors per frame here, too. They are left to the dense stage, which has a finer grid: cameras
 come out alike without them, in a system of 8 unknowns per frame in place of 33.
@@ -32,6 +33,8 @@ COLUMNS = POSE + 2
 SHARED = 2
 """Unknowns of all frames: logarithm of the focal length, radial distortion."""
 NEAREST = 1e-3
+UNUSABLE = 4.0
+"""Variance of log depth over that of the prediction's error at which the shift is not set right any more."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,16 @@ class Bundle:
 
     def shift_pull(self, state: BundleState) -> np.ndarray:
         """(F, ) what is added to the gradient by the shifts, so that the derivative is that at the points' depth."""
-        depth, slope = self.residuals(state)[2], self.log_depth(state)[1]
-        width = self.settings.log_depth
+        points, _, depth = self.residuals(state)
+        weight = 1 / (1 + (depth / self.settings.log_depth)**2 / CAUCHY)
         ratio = np.expm1(np.clip(-self.depth.sign * depth, -1, 1))  # of the two derivatives, less 1
-        pull = -ratio * slope * depth / (width**2 * (1 + (depth / width)**2 / CAUCHY))
-        return np.bincount(self.tracks.frame, pull, minlength=self.frames)
+        pull = -ratio * self.log_depth(state)[1] * depth / self.settings.log_depth**2
+        log_z = np.log(np.maximum(points[:, 2], NEAREST))
+        total, pull, error, mean, square = (np.bincount(self.tracks.frame, weight * values, minlength=self.frames)
+                                            for values in (np.ones(len(depth)), pull, depth**2, log_z, log_z**2))
+        total = np.maximum(total, 1e-9)
+        varies = np.maximum(square / total - (mean / total)**2, 1e-9)
+        return pull * np.clip(1 - UNUSABLE * error / total / varies, 0, 1)
 
     def cost(self, state: BundleState) -> float:
         """Robust cost with all priors."""

@@ -137,14 +137,14 @@ def test_disturbed_cameras_come_back():
     assert np.abs(bundle.residuals(state)[1]).max() < 0.02
 
 
-@pytest.mark.parametrize('kind', ['affine_depth', 'affine_disparity'])
-def test_the_shift_is_not_drawn_up_by_errors_of_the_prediction(kind, monkeypatch):
+@pytest.mark.parametrize('kind, error', [('affine_depth', 0.1), ('affine_disparity', 0.1), ('affine_depth', 0.4)])
+def test_the_shift_is_not_drawn_up_by_errors_of_the_prediction(kind, error, monkeypatch):
     tracks, _, state = _scene(frames=6, points=2000)
     frames, random = len(state.poses), np.random.default_rng(3)
-    true = np.repeat(np.linspace(1.2, 4.2, SIZE[1])[None], SIZE[0], 0)
-    noisy = true * np.exp(0.15 * random.normal(size=(frames, *SIZE)))
-    depth = FrozenDepth(noisy - 0.5 if kind == 'affine_depth' else 1 / noisy - 0.1, kind)
-    shift = (0.5 if kind == 'affine_depth' else 0.1) / depth.medians
+    true = np.repeat(np.geomspace(0.8, 8, SIZE[1])[None], SIZE[0], 0)
+    noisy = true * np.exp(error * random.normal(size=(frames, *SIZE)))
+    depth = FrozenDepth(noisy - 0.4 if kind == 'affine_depth' else 1 / noisy - 0.05, kind)
+    shift = (0.4 if kind == 'affine_depth' else 0.05) / depth.medians
     tracks = dataclasses.replace(tracks, pixels=np.clip(np.rint(tracks.pixels), 0, np.array(SIZE[::-1]) - 1))
     z = true[tuple(tracks.pixels.astype(int).T[::-1])]
     # cameras and points are known: every observation sees the true depth
@@ -156,9 +156,13 @@ def test_the_shift_is_not_drawn_up_by_errors_of_the_prediction(kind, monkeypatch
         start = dataclasses.replace(state, depth=dataclasses.replace(state.depth, shift=shift.copy()))
         return np.mean(bundle.optimise(start, steps=30, tolerance=1e-12)[0].depth.shift / shift)
 
-    assert abs(solved() - 1) < 0.1
+    pulled = solved()
     monkeypatch.setattr(Bundle, 'shift_pull', lambda self, state: np.zeros(frames))
-    assert solved() > 2
+    plain = solved()
+    if error < 0.3:
+        assert abs(pulled - 1) < 0.03 and plain > 1.15
+    else:  # such a prediction is better taken for flat
+        assert pulled == plain > 4
 
 
 def test_a_given_focal_length_stays():
