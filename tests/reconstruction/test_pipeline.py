@@ -170,13 +170,29 @@ def test_depth_files_that_do_not_fit_are_explained(tmp_path):
         PrecomputedDepth(tmp_path / 'many.npz').maps(['a'], (4, 6))
 
 
+def srgb_of_glb(path):
+    """Colours (V, 3) uint8 of a file whose vertex colours are linear, as glTF has them."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[12:16], 'little')
+    document, buffer = json.loads(content[20:20 + length]), content[28 + length:]
+    assert len(content) == int.from_bytes(content[8:12], 'little')
+    assert document['materials'][0]['extensions'] == {'KHR_materials_unlit': {}}
+    accessor = document['accessors'][document['meshes'][0]['primitives'][0]['attributes']['COLOR_0']]
+    start = document['bufferViews'][accessor['bufferView']]['byteOffset']
+    linear = np.frombuffer(buffer, '<u2', 4 * accessor['count'], start).reshape(-1, 4)[:, :3] / 65535
+    curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear**(1 / 2.4) - 0.055)
+    return np.rint(curve * 255).astype(np.uint8)
+
+
 def test_the_mesh_as_gltf_is_that_of_the_ply(results, clip, tmp_path):
     trimesh = pytest.importorskip('trimesh')
     mesh = read_ply(results / 'mesh.ply')
     read = trimesh.load(str(write_glb(tmp_path / 'mesh.glb', mesh)), force='mesh', process=False)
     np.testing.assert_array_equal(read.faces, mesh.faces)
     np.testing.assert_allclose(read.vertices, mesh.vertices * [1, -1, -1], atol=1e-6)  # y up, z to the viewer
-    np.testing.assert_array_equal(read.visual.vertex_colors[:, :3], mesh.colours)
+    np.testing.assert_array_equal(srgb_of_glb(tmp_path / 'mesh.glb'), mesh.colours)
+    with pytest.raises(ValueError, match='a mesh without faces cannot be written as glTF'):
+        write_glb(tmp_path / 'points.glb', read_ply(results / 'points.ply'))
     reconstruct_from(clip, results, depth=clip / 'depth.npz', options={'glb': True}, report=ProgressLine())
     assert (results / 'mesh.glb').stat().st_size > 10_000
 
