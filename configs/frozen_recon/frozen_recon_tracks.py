@@ -20,7 +20,7 @@ poses = None
 metric_scale = None
 # find one coefficient of radial distortion (a phone's k1); results are written for the straightened images
 radial = False
-# edge of a voxel in the unit of the poses; None: the longest side of the scene over 160, but not finer than half of
+# edge of a voxel in the unit of the poses; None: the longest side of the scene over 128, but not finer than half of
 # what nine of ten depths of neighbouring frames differ by
 voxel_size = None
 mesh = True

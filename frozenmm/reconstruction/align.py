@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
 from frozenmm.reconstruction.cameras import optimisation_size
-from frozenmm.reconstruction.depth_model import GRID, DepthParameters, FrozenDepth
+from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.diagnosis import blank_warnings, parallax_deg, unlike_warnings, warnings_for
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
 from frozenmm.reconstruction.features import Tracks, pixel_unit
@@ -52,11 +52,11 @@ class Alignment:
 
     Attributes:
         poses_c2w: (F, 4, 4) camera to world, the first one the identity.
-        depth: (F, H, W) z-depth in the unit of the poses.
+        depth: (F, H, W) z-depth in the unit of the poses: the frozen depth with scale and shift, times smooth
+            factors by which the frames agree.
         focal_px: at the images' width; the principal point is the centre of the image.
         scale: (F, ) of the frozen depth.
         shift: (F, ) in medians of the frame's frozen depth.
-        grid: (F, 5, 5) smooth factors at the nodes.
         found: (F, ) track observations per frame; without features, points that another frame sees.
         inliers: (F, ) of these, the ones that fit.
         reprojection: (O, ) distances in pixels of those; empty where no features were used.
@@ -69,7 +69,6 @@ class Alignment:
     focal_px: float
     scale: np.ndarray
     shift: np.ndarray
-    grid: np.ndarray
     found: np.ndarray
     inliers: np.ndarray
     reprojection: np.ndarray
@@ -186,7 +185,7 @@ def _align_tracks(clip: Clip) -> Alignment:
     poses = np.linalg.inv(state.poses)
     parallax = parallax_deg(solution.tracks, state.points, poses)
     doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit, rescued)
-    return _alignment(clip, poses, state.log_focal, state.depth, doubts, found=solution.found,
+    return _alignment(poses, state.log_focal, state.depth, doubts, maps=solution.depth, found=solution.found,
                       inliers=solution.inliers, reprojection=solution.reprojection, radial=state.radial)
 
 
@@ -200,14 +199,14 @@ def _align_direct(clip: Clip) -> Alignment:
     depth = solution.state.depth.numpy()
     parameters = DepthParameters(depth[:, 0], depth[:, 1], depth[:, 2:])
     doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike)
-    return _alignment(clip, np.linalg.inv(solution.state.poses.numpy()), solution.state.log_focal, parameters, doubts,
-                      found=solution.found, inliers=solution.inliers, reprojection=np.zeros(0))
+    return _alignment(np.linalg.inv(solution.state.poses.numpy()), solution.state.log_focal, parameters, doubts,
+                      maps=np.exp(clip.frozen.log_maps(parameters)), found=solution.found,
+                      inliers=solution.inliers, reprojection=np.zeros(0))
 
 
-def _alignment(clip: Clip, poses_c2w: np.ndarray, log_focal: float, depth: DepthParameters, warnings: list[str],
-               **counts: np.ndarray | float) -> Alignment:
-    return Alignment(poses_c2w, np.exp(clip.frozen.log_maps(depth)), float(np.exp(log_focal)),
-                     np.exp(depth.log_scale), depth.shift, np.exp(depth.grid).reshape(-1, GRID, GRID),
+def _alignment(poses_c2w: np.ndarray, log_focal: float, depth: DepthParameters, warnings: list[str], *,
+               maps: np.ndarray, **counts: np.ndarray | float) -> Alignment:
+    return Alignment(poses_c2w, maps, float(np.exp(log_focal)), np.exp(depth.log_scale), depth.shift,
                      warnings=warnings, **counts)
 
 
@@ -238,8 +237,8 @@ def _align_compat(clip: Clip) -> Alignment:
     frames, scale = len(poses), p.scale.detach().abs().double().numpy()
     shift = p.shift.detach().double().numpy() / (scale * clip.frozen.medians)
     none = np.zeros(frames, dtype=int)
-    return Alignment(poses, np.maximum(depth, 1e-6), focal, scale, shift, p.anchors.detach().double().numpy(), none,
-                     none, np.zeros(0), blank_warnings(clip.images))
+    return Alignment(poses, np.maximum(depth, 1e-6), focal, scale, shift, none, none, np.zeros(0),
+                     blank_warnings(clip.images))
 
 
 def _compat_report(report: Report | None) -> Callable[[int, int, object], None] | None:

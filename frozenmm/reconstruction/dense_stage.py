@@ -1,53 +1,95 @@
-"""Consistency of depth maps with poses and focal length fixed (spec section 12.0, step 4).
+"""Depth maps that agree with each other and with the tracks, poses and focal length fixed (spec section 12.0, step 4).
 
-Points on a grid of every frame are carried into overlapping frames; scale and grid factors of both change so that the
-depths agree. The shift stays as the tracks found it: freed here, depth flattens.
+The spec moves scale and a 5x5 grid of all frames in one system. Here the frames take turns: each is bent by smooth
+logarithmic factors on a finer grid until it agrees with its tracked points and with what the other frames, as they are
+by then, say of its pixels. So time and memory grow with the number of frames only. At the end every pixel takes the
+mean over the frames that see the same surface, which lowers the prediction's noise. The shift stays as the tracks found
+it: freed here, depth flattens.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from frozenmm.compat.dependencies import require
 from frozenmm.reconstruction.bundle import CAUCHY, Bundle, BundleState
-from frozenmm.reconstruction.depth_model import GRID, DepthParameters, bilinear, hats_at
-from frozenmm.reconstruction.frame_system import DENSE_UP_TO, FrameSystem
+from frozenmm.reconstruction.depth_model import bilinear, hat_matrix, hats_at
 from frozenmm.reconstruction.radial import distort, straighten
 
-UNKNOWNS = 1 + GRID * GRID
+ALL_PARTNERS_UP_TO = 40
+"""Frames of a clip above which only frames with common tracks can be partners."""
+STEEPEST = 0.3
+"""Least change of a point's log depth in a partner by that in its own frame at which the two can be compared."""
 
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """Settings of the dense stage.
+    """Settings of the dense stage. Lengths are in pixels of a 320x240 image, errors in logarithmic depth.
 
     Attributes:
-        stride: distance of the points in pixels of a 320x240 image.
+        cell: distance of the grid's nodes.
+        factor: width of the prior on the logarithmic factors.
+        difference: width of the prior on the difference of neighbouring factors.
+        stride: distance of the points at which frames are compared.
         partners: at most so many partners per frame.
         overlap: least share of points that a partner sees.
-        hidden: points with a residual below its negative are in front of the partner's surface by too much to match.
-        behind: points with a residual above it are hidden behind the partner's surface.
-        width: of the Cauchy weight, of the logarithmic depth.
-        weight: of a point.
-        track_weight: of a track's depth residual.
-        steps: of Gauss-Newton.
+        before: points farther in front of the partner's surface are not on it.
+        behind: points farther behind the partner's surface are hidden by it.
+        width: of the Cauchy weight of a point.
+        weight: of a point in one partner; it is less than 1 because errors of neighbouring points are alike.
+        track_px: error of a track's pixels.
+        track_depth: error of the prediction at a pixel beside the smooth one.
+        sweeps: turns of all frames.
+        mean_stride: distance of the pixels at which the mean over the frames is taken.
+        mean_limit: pixels whose depth differs by more are not of the same surface.
         min_tracks: frames with fewer observations take no part.
     """
 
-    stride: int = 8
+    cell: float = 28.0
+    factor: float = 0.08
+    difference: float = 0.04
+    stride: float = 8.0
     partners: int = 10
     overlap: float = 0.3
-    hidden: float = 0.2
+    before: float = 0.2
     behind: float = 0.1
     width: float = 0.03
-    weight: float = 0.15
-    track_weight: float = 3.0
-    steps: int = 3
+    weight: float = 0.5
+    track_px: float = 0.3
+    track_depth: float = 0.01
+    sweeps: int = 8
+    mean_stride: float = 2.0
+    mean_limit: float = 0.08
     min_tracks: int = 12
 
 
+@dataclass
+class _Points:
+    """Pixels of every frame: columns `u`, rows `v` and rays (N, 3) with depth 1."""
+
+    u: np.ndarray
+    v: np.ndarray
+    rays: np.ndarray
+
+
+@dataclass
+class _Comparison:
+    """Points of a frame in its partners.
+
+    Attributes:
+        gap: (B, N) log depth of the partner's surface less that of the point.
+        gain: (B, N) change of the point's log depth in the partner by that in its own frame.
+        seen: (B, N) which of them can be compared.
+    """
+
+    gap: np.ndarray
+    gain: np.ndarray
+    seen: np.ndarray
+
+
 class DenseStage:
-    """Gauss-Newton on logarithmic scales and grid factors.
+    """Bends depth maps until they agree.
 
     Args:
         bundle: tracks and predictions.
@@ -58,118 +100,121 @@ class DenseStage:
 
     def __init__(self, bundle: Bundle, state: BundleState, settings: DenseSettings,
                  invalid: np.ndarray | None = None) -> None:
-        self.bundle, self.state, self.settings = bundle, state, settings
-        height, width = bundle.depth.size
-        stride = max(1, round(settings.stride * bundle.unit))
-        v, u = np.meshgrid(np.arange(stride // 2, height, stride), np.arange(stride // 2, width, stride), indexing='ij')
-        self.pixels = np.stack((u.ravel(), v.ravel()), 1)
-        self.hats = hats_at(self.pixels, bundle.depth.size)
+        self.bundle, self.state, self.settings, self.invalid = bundle, state, settings, invalid
         self.focal = float(np.exp(state.log_focal))
-        plane = straighten((self.pixels - bundle.centre) / self.focal, state.radial)
-        self.rays = np.concatenate((plane, np.ones((len(plane), 1))), 1)
-        u, v = self.pixels.T
-        self.invalid = None if invalid is None else invalid[:, v, u]
-        self.pairs = self._pairs(bundle.depth.log_maps(state.depth))
+        self.start = bundle.depth.log_maps(state.depth).astype(np.float32)
+        self.maps = self.start.copy()
+        self.points = self._points(settings.stride)
+        shape = tuple(1 + max(2, round(side / (settings.cell * bundle.unit))) for side in bundle.depth.size)
+        self.factors = np.zeros((len(self.maps), *shape))
+        self.rows, self.columns = (hat_matrix(side, nodes) for side, nodes in zip(bundle.depth.size, shape))
+        self.hats = hats_at(np.stack((self.points.u, self.points.v), 1), bundle.depth.size, shape)
+        self.prior = _smoothness(*shape, settings)
+        tracks = bundle.tracks
+        self.of_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(len(self.maps))]
+        self.placed = np.array([len(index) >= settings.min_tracks for index in self.of_frame])
+        self.track_depth, self.track_error = self._track_depth()
+        self.shared = bundle.shared_counts()
+        self.partners = {frame: self._partners(frame) for frame in np.flatnonzero(self.placed).tolist()}
 
-    def run(self) -> DepthParameters:
-        """Parameters after all steps."""
-        parameters = self.state.depth.copy()
-        free = np.ones((len(parameters.shift), UNKNOWNS), dtype=bool)
-        for _ in range(self.settings.steps):
-            step, _ = self._system(parameters).solve(free, np.zeros(0, dtype=bool))
-            parameters.log_scale = parameters.log_scale + step[:, 0]
-            parameters.grid = parameters.grid + step[:, 1:]
-            if np.abs(step).max() < 1e-4:
-                break
-        return parameters
+    def run(self) -> np.ndarray:
+        """Logarithmic depth (F, H, W) of all frames."""
+        for _ in range(self.settings.sweeps):
+            for frame in self.partners:
+                self._bend(frame)
+        return self._mean_maps()
 
-    def _pairs(self, log_maps: np.ndarray) -> list[tuple[int, int]]:
-        pairs = []
-        # frames without tracks have no pose of their own, so their depth would pull the others wrong
-        near = self._linked(len(log_maps))
-        placed = np.bincount(self.bundle.tracks.frame, minlength=len(log_maps)) >= self.settings.min_tracks
-        for a in np.flatnonzero(placed).tolist():
-            shares = np.array([self._carry(log_maps, a, b)[0].mean() if placed[b] and b in near[a] else 0.0
-                               for b in range(len(log_maps))])
-            partners = np.argsort(-shares, kind='stable')[:self.settings.partners]
-            pairs += [(a, int(b)) for b in partners if shares[b] > self.settings.overlap]
-        return pairs
-
-    def _linked(self, frames: int) -> list[set[int]]:
-        """For every frame the others that can be its partners: all of a short clip, else those with common tracks."""
-        if frames <= DENSE_UP_TO:
-            return [set(range(frames)) - {frame} for frame in range(frames)]
-        shared = self.bundle.shared_counts()
-        return [{int(b) for b in np.argsort(-row)[:3 * self.settings.partners] if row[b] > 0} for row in shared]
-
-    def _carry(self, log_maps: np.ndarray, a: int, b: int) -> tuple[np.ndarray, ...]:
-        """Seen (N, ), and of the seen: target pixels (V, 2), z (V, ), d log z and d pixel by log M_a (V, ), (V, 2)."""
-        relative = self.state.poses[b] @ np.linalg.inv(self.state.poses[a])
-        depth = np.exp(log_maps[a, self.pixels[:, 1], self.pixels[:, 0]])
-        direction = depth[:, None] * (self.rays @ relative[:3, :3].T)
-        points = direction + relative[:3, 3]
-        z = np.maximum(points[:, 2], 1e-6)
-        target = self.focal * distort(points[:, :2] / z[:, None], self.state.radial) + self.bundle.centre
+    def _points(self, stride: float) -> _Points:
         height, width = self.bundle.depth.size
-        seen = (points[:, 2] > 1e-3) & (target >= 0).all(1) & (target[:, 0] <= width - 1) & (target[:, 1] <= height - 1)
+        step = max(1, round(stride * self.bundle.unit))
+        v, u = (axis.ravel() for axis in np.mgrid[step // 2:height:step, step // 2:width:step])
+        plane = straighten((np.stack((u, v), 1) - self.bundle.centre) / self.focal, self.state.radial)
+        return _Points(u, v, np.concatenate((plane, np.ones((len(plane), 1))), 1).astype(np.float32))
+
+    def _track_depth(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithmic depth (O, ) of the tracked points and its error as a measure of the smooth factor."""
+        tracks, s = self.bundle.tracks, self.settings
+        z = np.maximum(self.bundle.residuals(self.state)[0][:, 2], 1e-6)
+        rays = self.state.points[tracks.point] - np.linalg.inv(self.state.poses)[tracks.frame, :3, 3]
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        firsts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
+        cosine = np.minimum.reduceat((rays * rays[firsts][tracks.point]).sum(1), firsts)
+        parallax = np.arccos(np.clip(cosine, -1, 1))[tracks.point]
+        by_pixel = s.track_px * self.bundle.unit / (self.focal * np.maximum(parallax, 1e-3))
+        return np.log(z), np.hypot(by_pixel, s.track_depth)
+
+    def _partners(self, frame: int) -> np.ndarray:
+        """Frames that see most of a frame's surface."""
+        others = self.placed.copy()
+        others[frame] = False
+        if len(self.maps) > ALL_PARTNERS_UP_TO:
+            shared = self.shared[frame]
+            others[np.argsort(-shared, kind='stable')[3 * self.settings.partners:]] = False
+            others &= shared > 0
+        candidates = np.flatnonzero(others)
+        share = self._compare(self.points, frame, candidates).seen.mean(1)
+        best = np.argsort(-share, kind='stable')[:self.settings.partners]
+        return candidates[best[share[best] > self.settings.overlap]]
+
+    def _compare(self, points: _Points, frame: int, partners: np.ndarray) -> _Comparison:
+        """The points of a frame carried into its partners."""
+        relative = (self.state.poses[partners] @ np.linalg.inv(self.state.poses[frame])).astype(np.float32)
+        surface = np.exp(self.maps[frame, points.v, points.u])[:, None] * points.rays
+        turned = surface @ relative[:, :3, :3].transpose(0, 2, 1)
+        moved = turned + relative[:, None, :3, 3]
+        z = np.maximum(moved[..., 2], 1e-6)
+        target = self.focal * distort(moved[..., :2] / z[..., None], self.state.radial) + self.bundle.centre
+        height, width = self.bundle.depth.size
+        inside = (target >= 0).all(2) & (target[..., 0] <= width - 1) & (target[..., 1] <= height - 1)
+        gain = turned[..., 2] / z
+        seen = inside & (moved[..., 2] > 1e-3) & (gain > STEEPEST)
+        of = np.repeat(partners, len(points.u))
+        target = np.clip(target, 0, (width - 1, height - 1)).reshape(-1, 2)
         if self.invalid is not None:
-            seen &= ~self.invalid[a]
-        direction, points, z = direction[seen], points[seen], z[seen]
-        moved = self.focal * (direction[:, :2] - points[:, :2] * (direction[:, 2] / z)[:, None]) / z[:, None]
-        return seen, target[seen], z, direction[:, 2] / z, moved
+            seen &= (bilinear(self.invalid, of, target) == 0).reshape(seen.shape)
+            seen &= ~self.invalid[frame, points.v, points.u]
+        gap = bilinear(self.maps, of, target).reshape(seen.shape) - np.log(z)
+        return _Comparison(gap, np.where(seen, gain, 1), seen)
 
-    def _system(self, parameters: DepthParameters) -> FrameSystem:
-        maps = self.bundle.depth.log_maps(parameters)
-        slopes = np.stack((np.gradient(maps, axis=2), np.gradient(maps, axis=1)), 3)
-        system = FrameSystem(len(maps), UNKNOWNS, 0)
-        self._add_priors(system, parameters)
-        for a, b in self.pairs:
-            self._add_pair(system, maps, slopes, a, b)
-        self._add_tracks(system, parameters)
-        return system
+    def _bend(self, frame: int) -> None:
+        """The factors of one frame, all others as they are."""
+        s, factors = self.settings, self.factors[frame].ravel()
+        index, tracks = self.of_frame[frame], self.bundle.tracks
+        hats = hats_at(tracks.pixels[index], self.bundle.depth.size, self.factors.shape[1:])
+        offset = self.track_depth[index] - bilinear(self.start, tracks.frame[index], tracks.pixels[index])
+        squared = ((offset - hats @ factors) / self.track_error[index])**2
+        weight = 1 / ((1 + squared / CAUCHY) * self.track_error[index]**2)
+        matrix, right = self.prior + hats.T @ (hats * weight[:, None]), hats.T @ (weight * offset)
+        found = self._compare(self.points, frame, self.partners[frame])
+        kept = found.seen & (found.gap > -s.behind) & (found.gap < s.before)
+        weight = np.where(kept, s.weight / (s.width**2 + found.gap**2), 0)
+        total, pull = weight.sum(0), (weight * found.gap / found.gain).sum(0)
+        matrix += self.hats.T @ (self.hats * total[:, None])
+        right += self.hats.T @ (pull + total * (self.hats @ factors))
+        self.factors[frame] = np.linalg.solve(matrix, right).reshape(self.factors.shape[1:])
+        self.maps[frame] = self.start[frame] + self.rows @ self.factors[frame] @ self.columns.T
 
-    def _add_pair(self, system: FrameSystem, maps: np.ndarray, slopes: np.ndarray, a: int, b: int) -> None:
-        s = self.settings
-        seen, target, z, by_depth, moved = self._carry(maps, a, b)
-        frame = np.full(len(target), b)
-        residual = np.log(z) - bilinear(maps, frame, target)
-        kept = (residual > -s.hidden) & (residual < s.behind)
-        if not kept.any():
-            return
-        target, residual = target[kept], residual[kept]
-        nearest = np.rint(target).astype(int)
-        slope = slopes[b, nearest[:, 1], nearest[:, 0]]
-        # steep log depth is an edge, where the slope says nothing about the surface
-        slope = np.where(np.abs(slope).max(1, keepdims=True) < 0.05, slope, 0)
-        factor = by_depth[kept] - (slope * moved[kept]).sum(1)
-        weight = s.weight / (1 + (residual / s.width)**2)
-        ones = np.ones((len(target), 1))
-        from_a = factor[:, None] * np.concatenate((ones, self.hats[seen][kept]), 1)
-        into_b = np.concatenate((ones, hats_at(target, self.bundle.depth.size)), 1)
-        joined = np.concatenate((from_a, -into_b), 1)
-        weighted = joined * (weight / s.width**2)[:, None]
-        block, slope_sum = joined.T @ weighted, weighted.T @ residual
-        system.add(a, a, block[:UNKNOWNS, :UNKNOWNS])
-        system.add(b, b, block[UNKNOWNS:, UNKNOWNS:])
-        system.add(a, b, block[:UNKNOWNS, UNKNOWNS:])
-        system.gradient[a] += slope_sum[:UNKNOWNS]
-        system.gradient[b] += slope_sum[UNKNOWNS:]
+    def _mean_maps(self) -> np.ndarray:
+        """Every pixel's mean with the partners' depth."""
+        cv2, s = require('cv2', 'the dense stage'), self.settings
+        points, out = self._points(s.mean_stride), self.maps.astype(np.float64)
+        height, width = len(np.unique(points.v)), len(np.unique(points.u))
+        for frame, partners in self.partners.items():
+            found = self._compare(points, frame, partners)
+            kept = found.seen & (np.abs(found.gap) < s.mean_limit)
+            weight = np.where(kept, 1 / (1 + (found.gap / s.width)**2), 0)
+            change = (weight * found.gap / found.gain).sum(0) / (1 + weight.sum(0))
+            out[frame] += cv2.resize(change.reshape(height, width), out.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+        return out
 
-    def _add_tracks(self, system: FrameSystem, parameters: DepthParameters) -> None:
-        bundle = self.bundle
-        residual = bundle.residuals(replace(self.state, depth=parameters))[2] / bundle.settings.log_depth
-        weight = self.settings.track_weight / (1 + residual**2 / CAUCHY)
-        rows = -np.concatenate((np.ones((len(residual), 1)), bundle.hats), 1) / bundle.settings.log_depth
-        for frame in range(len(parameters.shift)):
-            index = bundle.tracks.frame == frame
-            weighted = rows[index] * weight[index, None]
-            system.add(frame, frame, weighted.T @ rows[index])
-            system.gradient[frame] += weighted.T @ residual[index]
 
-    def _add_priors(self, system: FrameSystem, parameters: DepthParameters) -> None:
-        width = self.bundle.settings.grid
-        prior = np.full(UNKNOWNS, 1 / width**2)
-        prior[0] = 0.0
-        for frame, grid in enumerate(parameters.grid):
-            system.add(frame, frame, np.diag(prior + 1e-6))
-            system.gradient[frame, 1:] += grid / width**2
+def _smoothness(rows: int, columns: int, settings: DenseSettings) -> np.ndarray:
+    """Matrix of the prior on factors (rows x columns): their size and the differences of neighbours."""
+    nodes = np.arange(rows * columns).reshape(rows, columns)
+    matrix = np.eye(nodes.size) / settings.factor**2
+    for first, second in ((nodes[:, :-1], nodes[:, 1:]), (nodes[:-1], nodes[1:])):
+        difference = np.zeros((first.size, nodes.size))
+        difference[np.arange(first.size), first.ravel()] = 1 / settings.difference
+        difference[np.arange(first.size), second.ravel()] = -1 / settings.difference
+        matrix += difference.T @ difference
+    return matrix

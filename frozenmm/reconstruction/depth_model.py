@@ -15,17 +15,17 @@ SMALLEST = 1e-3
 KINDS = {'affine_depth': 1.0, 'affine_disparity': -1.0, 'metric': 1.0}
 
 
-def hat_matrix(length: int, positions: np.ndarray | None = None) -> np.ndarray:
-    """Values (N, 5) of the hats along an axis of so many pixels, at pixel positions (N, ) or at every pixel."""
+def hat_matrix(length: int, nodes: int, positions: np.ndarray | None = None) -> np.ndarray:
+    """Values (N, nodes) of the hats along an axis of so many pixels, at positions (N, ) in pixels or at every pixel."""
     positions = np.arange(length) if positions is None else positions
-    place = np.clip(positions / max(length - 1, 1), 0, 1) * (GRID - 1)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(GRID)), 0)
+    place = np.clip(positions / max(length - 1, 1), 0, 1) * (nodes - 1)
+    return np.maximum(1 - np.abs(place[:, None] - np.arange(nodes)), 0)
 
 
-def hats_at(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Values (N, 25) of the hats at pixels (N, 2) as (u, v) of an image of `size` (height, width)."""
-    rows, columns = hat_matrix(size[0], pixels[:, 1]), hat_matrix(size[1], pixels[:, 0])
-    return (rows[:, :, None] * columns[:, None]).reshape(len(pixels), GRID * GRID)
+def hats_at(pixels: np.ndarray, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """Values (N, nodes) of the hats of a grid of `shape` at pixels (N, 2) as (u, v) of an image (height, width)."""
+    rows, columns = hat_matrix(size[0], shape[0], pixels[:, 1]), hat_matrix(size[1], shape[1], pixels[:, 0])
+    return (rows[:, :, None] * columns[:, None]).reshape(len(pixels), -1)
 
 
 def bilinear(maps: np.ndarray, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -46,16 +46,17 @@ class DepthParameters:
     Attributes:
         log_scale: (F, ).
         shift: (F, ) in medians of the frame's prediction.
-        grid: (F, 25) logarithmic factors at the nodes.
+        grid: (F, 25) logarithmic factors at the nodes; None: all 0.
     """
 
     log_scale: np.ndarray
     shift: np.ndarray
-    grid: np.ndarray
+    grid: np.ndarray | None = None
 
     def copy(self) -> DepthParameters:
         """An independent copy."""
-        return DepthParameters(self.log_scale.copy(), self.shift.copy(), self.grid.copy())
+        grid = None if self.grid is None else self.grid.copy()
+        return DepthParameters(self.log_scale.copy(), self.shift.copy(), grid)
 
 
 class FrozenDepth:
@@ -104,9 +105,10 @@ class FrozenDepth:
 
     def log_maps(self, parameters: DepthParameters) -> np.ndarray:
         """Log M of all frames (F, H, W)."""
-        frames = len(self.maps)
         base = np.log(np.maximum(self.maps / self.medians[:, None, None] + parameters.shift[:, None, None], SMALLEST))
         offset = parameters.log_scale + self.sign * np.log(self.medians)
-        grid = parameters.grid.reshape(frames, GRID, GRID)
-        factor = hat_matrix(self.size[0]) @ grid @ hat_matrix(self.size[1]).T
-        return self.sign * base + offset[:, None, None] + factor
+        maps = self.sign * base + offset[:, None, None]
+        if parameters.grid is not None:
+            grid = parameters.grid.reshape(-1, GRID, GRID)
+            maps += hat_matrix(self.size[0], GRID) @ grid @ hat_matrix(self.size[1], GRID).T
+        return maps

@@ -332,7 +332,8 @@ def rescue_frames(solver: DirectSolver, state: BundleState, weak: list[int]) -> 
     Returns:
         the state with new poses and scales, and the frames of which most patches fit there.
     """
-    depth = np.concatenate((state.depth.log_scale[:, None], state.depth.shift[:, None], state.depth.grid), 1)
+    depth = np.zeros((len(state.poses), DEPTH))
+    depth[:, 0], depth[:, 1] = state.depth.log_scale, state.depth.shift
     there = DirectState(torch.from_numpy(state.poses.copy()), state.log_focal, torch.from_numpy(depth),
                         torch.zeros(depth.shape[0], 0, dtype=torch.float64))
     strong, placed = [frame for frame in range(len(depth)) if frame not in weak], []

@@ -34,13 +34,17 @@ class DirectWidths:
     """Widths and weights of the residuals.
 
     Attributes:
-        bundle: widths of depth and priors, as for tracks.
+        bundle: its priors on shift and focal length, as for tracks.
+        log_depth: of the logarithmic depth.
+        grid: of the grid's logarithmic factors.
         photometric: weight of a patch.
         geometric: weight of a partner's depth.
         hidden: points farther than so much (in log depth) behind the partner's surface do not count.
     """
 
     bundle: BundleSettings = field(default_factory=BundleSettings)
+    log_depth: float = 0.05
+    grid: float = 0.06
     photometric: float = 5.0
     geometric: float = 0.3
     hidden: float = 0.25
@@ -165,7 +169,7 @@ class DirectSystem:
         slope = torch.where(slope.abs().amax(-1, keepdim=True) < EDGE, slope, torch.zeros_like(slope))
         visible = sight.inside & self.counts[hosts][..., None] & self.valid[hosts][:, None] & (geometric < s.hidden)
         own_surface, own_rows = self.log_depth(self.values[hosts], hosts, self.hats[hosts], state.depth)
-        own, width = log_points - own_surface, s.bundle.log_depth
+        own, width = log_points - own_surface, s.log_depth
         gain, offset = self._brightness(seen[..., 0], hosts, visible)
         adapted = gain[..., None, None] * self.brightness[hosts][:, None] + offset[..., None, None]
         difference = seen[..., 0] - adapted
@@ -200,7 +204,7 @@ class DirectSystem:
     def cost(self, state: DirectState, noise: float, seen: Tensor) -> float:
         """Robust cost; a patch that was seen (F, K, N) and is not any more costs as much as a bad one."""
         s, total = self.widths, 0.0
-        width = s.bundle.log_depth
+        width = s.log_depth
         for hosts in self._chunks():
             looks = self.look(state, hosts, noise)
             squared = looks.photometric.square().mean(-1) / noise**2
@@ -211,8 +215,8 @@ class DirectSystem:
             total += CAUCHY * float((both * there).sum() + 2.0 * (s.photometric + s.geometric) * lost.sum())
             own = ((looks.own / width).square() / CAUCHY).log1p() * self.valid[hosts]
             total += CAUCHY * float(own.sum())
-        b, depth = s.bundle, state.depth
-        total += float((depth[:, 2:] / b.grid).square().sum() + ((depth[:, 1] - b.shift_mean) / b.shift).square().sum())
+        b, depth, grid = s.bundle, state.depth, state.depth[:, 2:] / s.grid
+        total += float(grid.square().sum() + ((depth[:, 1] - b.shift_mean) / b.shift).square().sum())
         return total + ((state.log_focal - self.log_focal_prior) / b.log_focal)**2
 
     def _chunks(self) -> tuple[Tensor, ...]:
@@ -345,10 +349,10 @@ class DirectSystem:
         return jacobian
 
     def _add_priors(self, system: FrameSystem, state: DirectState) -> None:
-        b, depth = self.widths.bundle, state.depth.numpy()
+        b, grid, depth = self.widths.bundle, self.widths.grid, state.depth.numpy()
         diagonal, pull = np.zeros((len(depth), COLUMNS)), np.zeros((len(depth), COLUMNS))
         diagonal[:, POSE + 1], pull[:, POSE + 1] = 1 / b.shift**2, (depth[:, 1] - b.shift_mean) / b.shift**2
-        diagonal[:, POSE + 2:], pull[:, POSE + 2:] = 1 / b.grid**2, depth[:, 2:] / b.grid**2
+        diagonal[:, POSE + 2:], pull[:, POSE + 2:] = 1 / grid**2, depth[:, 2:] / grid**2
         for frame, values in enumerate(diagonal):
             system.add(frame, frame, np.diag(values))
         system.gradient += pull

@@ -135,13 +135,12 @@ def mutual_matches(first: torch.Tensor, second: torch.Tensor, *, ratio: float) -
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0)
     cosine = first @ second.T
     best, index = cosine.max(1)
-    back = cosine.argmax(0)
+    mutual = best == cosine.amax(0)[index]  # several times faster than the places of the columns' greatest values
     cosine.scatter_(1, index[:, None], -1.0)
     runner_up = cosine.amax(1)
     near, far = (2 - 2 * best).clamp(min=0), (2 - 2 * runner_up).clamp(min=0)
-    rows = torch.arange(len(first))
-    kept = (back[index] == rows) & (near < ratio**2 * far)
-    return torch.stack((rows[kept], index[kept]), 1).numpy(), near[kept].numpy()
+    rows = torch.nonzero(mutual & (near < ratio**2 * far))[:, 0]
+    return torch.stack((rows, index[rows]), 1).numpy(), near[rows].numpy()
 
 
 def frame_pairs(count: int, similarity: np.ndarray | None = None) -> list[tuple[int, int]]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from frozenmm.compat.dependencies import require
 
-DENSE_UP_TO = 40
+DENSE_UP_TO = 2000
+"""Unknowns up to which the system is solved by one dense Cholesky factor."""
 WINDOW = 12
 STRIDE = 6
 TOLERANCE = 1e-3
@@ -31,7 +32,7 @@ class FrameSystem:
         self.border = np.zeros((frames, columns, shared))
         self.corner = np.zeros((shared, shared))
         self.shared_gradient = np.zeros(shared)
-        self._dense = np.zeros((frames, columns, frames, columns)) if frames <= DENSE_UP_TO else None
+        self._dense = np.zeros((frames, columns, frames, columns)) if frames * columns <= DENSE_UP_TO else None
         self._blocks: dict[tuple[int, int], np.ndarray] = {}
 
     def add(self, a: int, b: int, block: np.ndarray) -> None:

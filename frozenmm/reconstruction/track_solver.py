@@ -117,21 +117,21 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     build = BundleBuilder(depth, settings, known)
     state = _start(tracks, build, settings)
     tell('cameras', 1, 3)
-    bundle = build(tracks, with_grid=True)
+    bundle = build(tracks)
     for turn, (limit, steps) in enumerate(((settings.first_drop_px, settings.first_steps),
                                            (settings.second_drop_px, settings.second_steps))):
         kept_tracks, state = drop_outliers(bundle, state, limit * unit)
-        bundle = build(kept_tracks, with_grid=True)
+        bundle = build(kept_tracks)
         state, _ = bundle.optimise(state, steps=steps)
         tell('cameras', turn + 2, 3)
     found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
     if weak and rescue is not None and known.poses_c2w is None:
         state = rescue(state, weak)
-    state = replace(state, depth=DenseStage(bundle, state, settings.dense, invalid).run())
+    maps = np.exp(DenseStage(bundle, state, settings.dense, invalid).run())
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    return TrackSolution(state, np.exp(depth.log_maps(state.depth)), bundle.tracks, found, inliers, pixels)
+    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels)
 
 
 class BundleBuilder:
@@ -150,9 +150,9 @@ class BundleBuilder:
         self.log_focal_prior = float(np.log(known.focal_px or PRIOR_RATIO * self.mean_side))
         self.ratios = FOCAL_RATIOS if known.focal_px is None else (known.focal_px / self.mean_side, )
 
-    def __call__(self, tracks: Tracks, *, with_grid: bool, depth: FrozenDepth | None = None) -> Bundle:
-        """The solver of these tracks, on the clip's predictions or a window's."""
-        widths = self.widths if with_grid else replace(self.widths, with_grid=False, fixed_radial=True)
+    def __call__(self, tracks: Tracks, *, straight: bool = False, depth: FrozenDepth | None = None) -> Bundle:
+        """The solver of these tracks, on the clip's predictions or a window's; `straight` without distortion."""
+        widths = replace(self.widths, fixed_radial=self.widths.fixed_radial or straight)
         return Bundle(tracks, depth or self.depth, log_focal_prior=self.log_focal_prior,
                       unit=pixel_unit(*self.depth.size), settings=widths)
 
@@ -160,7 +160,7 @@ class BundleBuilder:
 def _start(tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> BundleState:
     """A first state of all frames; of a long clip, focal length and shift come from a window of it."""
     options = {'mean_side': build.mean_side, 'steps': settings.start_steps}
-    whole = build(tracks, with_grid=False)
+    whole = build(tracks, straight=True)
     if build.known.poses_c2w is not None:
         return posed_start(whole, build.known.poses_w2c(), focal_ratios=build.ratios, shifts=SHIFTS, **options)
     frames, ratios, shifts = len(build.depth.maps), build.ratios, SHIFTS
@@ -170,7 +170,7 @@ def _start(tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> Bun
         window = np.arange(first, first + START_WINDOW)
         inside = tracks.window(window)
         if len(inside):
-            bundle = build(inside, with_grid=False, depth=build.depth.part(window))
+            bundle = build(inside, straight=True, depth=build.depth.part(window))
             state, _ = best_start(bundle, focal_ratios=ratios, shifts=shifts, **options)
             ratios = (float(np.exp(state.log_focal)) / build.mean_side, )
             shifts = (float(np.median(state.depth.shift)), )

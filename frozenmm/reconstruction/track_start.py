@@ -7,7 +7,7 @@ import numpy as np
 
 from frozenmm.compat.dependencies import require
 from frozenmm.reconstruction.bundle import NEAREST, Bundle, BundleState
-from frozenmm.reconstruction.depth_model import GRID, DepthParameters, FrozenDepth
+from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
 
 FOCAL_RATIOS = (0.79, 1.2)
@@ -119,16 +119,16 @@ def grow(tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, u
     # the frame with the most observations is the safest root
     root = int(np.bincount(tracks.frame, minlength=len(depth.maps)).argmax())
     growth = Growth(tracks, depth, focal_px=focal_px, shift=shift, unit=unit).run(root)
-    parameters = DepthParameters(growth.log_scale, growth.shift, np.zeros((len(depth.maps), GRID * GRID)))
+    parameters = DepthParameters(growth.log_scale, growth.shift)
     return BundleState(growth.poses, float(np.log(focal_px)), parameters, growth.points()), growth.inliers
 
 
 def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float], shifts: Sequence[float],
                steps: int) -> tuple[BundleState, np.ndarray]:
-    """The start with the lowest robust cost after a few steps without grid.
+    """The start with the lowest robust cost after a few steps.
 
     Args:
-        bundle: without grid.
+        bundle: of the clip or a window of it.
         mean_side: mean of height and width in pixels.
         focal_ratios: focal lengths to try, over the mean side.
         shifts: shifts to try, in medians.
@@ -170,7 +170,7 @@ def posed_start(bundle: Bundle, poses_w2c: np.ndarray, *, mean_side: float, foca
             if np.isnan(scale).all():
                 continue
             scale = np.where(np.isnan(scale), np.nanmedian(scale), scale)
-            parameters = DepthParameters(scale, shift_of, np.zeros((frames, GRID * GRID)))
+            parameters = DepthParameters(scale, shift_of)
             state, cost = bundle.optimise(BundleState(poses_w2c, float(np.log(ratio * mean_side)), parameters, points),
                                           steps=steps)
             if best is None or cost < best[0]:

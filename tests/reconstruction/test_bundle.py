@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from frozenmm.reconstruction import frame_system
-from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.bundle import COLUMNS, Bundle, BundleSettings, BundleState
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth, bilinear, hats_at
 from frozenmm.reconstruction.features import Tracks
 from frozenmm.reconstruction.motions import se3_exp
@@ -30,7 +30,7 @@ def _scene(kind='affine_depth', frames=4, points=80, noise=0.0):
     tracks, old, kept = Tracks(frame, point, pixels + noise * random.normal(size=pixels.shape)).subset(inside)
     base = 1.5 + 0.2 * random.normal(size=(frames, *SIZE))
     depth = FrozenDepth(np.abs(base) + 0.2, kind)
-    parameters = DepthParameters(np.zeros(frames), np.full(frames, 0.3), np.zeros((frames, 25)))
+    parameters = DepthParameters(np.zeros(frames), np.full(frames, 0.3))
     return tracks, depth, BundleState(poses, np.log(FOCAL), parameters, world[old])
 
 
@@ -45,7 +45,7 @@ def test_jacobians_equal_finite_differences(kind, radial):
     bundle = _bundle(tracks, depth, pixel=1e6, log_depth=1e6)  # so wide that robust weights are constant
     cameras, shared, points, _ = bundle._jacobians(state)
     random, eps = np.random.default_rng(1), 1e-6
-    step, shared_step = random.normal(size=(len(depth.maps), bundle.columns)), random.normal(size=2)
+    step, shared_step = random.normal(size=(len(depth.maps), COLUMNS)), random.normal(size=2)
     point_step = random.normal(size=state.points.shape)
     sides = []
     for sign in (1, -1):
@@ -58,15 +58,16 @@ def test_jacobians_equal_finite_differences(kind, radial):
     np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-9 * np.abs(numeric).max() + 1e-12)
 
 
-@pytest.mark.parametrize('dense_up_to', [40, 0])
+@pytest.mark.parametrize('dense_up_to', [2000, 0])
 def test_the_eliminated_system_gives_the_step_of_the_full_one(dense_up_to, monkeypatch):
     monkeypatch.setattr(frame_system, 'DENSE_UP_TO', dense_up_to)
     monkeypatch.setattr(frame_system, 'TOLERANCE', 1e-12)
     tracks, depth, state = _scene(noise=0.3, points=25)
-    bundle = _bundle(tracks, depth, with_grid=False, fixed_radial=False)
-    step, shared_step, point_step = bundle._solve(bundle._linearise(state), 0.1)
+    bundle = _bundle(tracks, depth, fixed_radial=False)
+    pull = bundle.shift_pull(state)
+    step, shared_step, point_step = bundle._solve(bundle._linearise(state, pull), 0.1)
     cameras, shared, points, residual = bundle._jacobians(state)
-    frames, d, count = len(depth.maps), bundle.columns, len(state.points)
+    frames, d, count = len(depth.maps), COLUMNS, len(state.points)
     ends = np.cumsum([frames * d, 2, 3 * count])
     whole = np.zeros((len(tracks), 3, ends[2]))
     for index, (frame, point) in enumerate(zip(tracks.frame, tracks.point)):
@@ -75,7 +76,7 @@ def test_the_eliminated_system_gives_the_step_of_the_full_one(dense_up_to, monke
         whole[index, :, ends[1] + 3 * point:ends[1] + 3 * point + 3] = points[index]
     whole, residual = whole.reshape(-1, whole.shape[2]), residual.reshape(-1)
     matrix, gradient = whole.T @ whole, whole.T @ residual
-    prior = np.concatenate((bundle._prior(state).reshape(2, -1), bundle._shared_prior(state)), 1)
+    prior = np.concatenate((bundle._prior(state, pull).reshape(2, -1), bundle._shared_prior(state)), 1)
     matrix[np.arange(ends[1]), np.arange(ends[1])] += prior[0]
     gradient[:ends[1]] += prior[1]
     matrix[np.diag_indices(len(matrix))] *= 1.1
@@ -136,6 +137,30 @@ def test_disturbed_cameras_come_back():
     assert np.abs(bundle.residuals(state)[1]).max() < 0.02
 
 
+@pytest.mark.parametrize('kind', ['affine_depth', 'affine_disparity'])
+def test_the_shift_is_not_drawn_up_by_errors_of_the_prediction(kind, monkeypatch):
+    tracks, _, state = _scene(frames=6, points=2000)
+    frames, random = len(state.poses), np.random.default_rng(3)
+    true = np.repeat(np.linspace(1.2, 4.2, SIZE[1])[None], SIZE[0], 0)
+    noisy = true * np.exp(0.15 * random.normal(size=(frames, *SIZE)))
+    depth = FrozenDepth(noisy - 0.5 if kind == 'affine_depth' else 1 / noisy - 0.1, kind)
+    shift = (0.5 if kind == 'affine_depth' else 0.1) / depth.medians
+    tracks = dataclasses.replace(tracks, pixels=np.clip(np.rint(tracks.pixels), 0, np.array(SIZE[::-1]) - 1))
+    z = true[tuple(tracks.pixels.astype(int).T[::-1])]
+    # cameras and points are known: every observation sees the true depth
+    monkeypatch.setattr(Bundle, 'residuals', lambda self, state: (
+        np.stack((z, z, z), 1), np.zeros((len(z), 2)), np.log(z) - self.log_depth(state)[0]))
+
+    def solved() -> float:
+        bundle = _bundle(tracks, depth, log_depth=0.3, fixed_poses=True, fixed_focal=True)
+        start = dataclasses.replace(state, depth=dataclasses.replace(state.depth, shift=shift.copy()))
+        return np.mean(bundle.optimise(start, steps=30, tolerance=1e-12)[0].depth.shift / shift)
+
+    assert abs(solved() - 1) < 0.1
+    monkeypatch.setattr(Bundle, 'shift_pull', lambda self, state: np.zeros(frames))
+    assert solved() > 2
+
+
 def test_a_given_focal_length_stays():
     tracks, depth, state = _scene(noise=0.5)
     solved, _ = _bundle(tracks, depth, fixed_focal=True).optimise(state, steps=3)
@@ -144,7 +169,7 @@ def test_a_given_focal_length_stays():
 
 def test_hats_sum_to_one_and_samples_hit_pixels():
     pixels = np.random.default_rng(0).uniform(0, 47, (20, 2))
-    np.testing.assert_allclose(hats_at(pixels, SIZE).sum(1), 1)
+    np.testing.assert_allclose(hats_at(pixels, SIZE, (5, 7)).sum(1), 1)
     maps = np.random.default_rng(1).uniform(size=(2, *SIZE))
     np.testing.assert_allclose(bilinear(maps, np.array([1, 0]), np.array([[63.0, 47.0], [5.0, 7.0]])),
                                [maps[1, 47, 63], maps[0, 7, 5]])
