@@ -15,8 +15,7 @@ from frozenmm.reconstruction.pipeline import write_results
 def write_room(out: Path, room: RoomClip) -> Path:
     count = len(room.images)
     truth = Alignment(room.poses_c2w, room.depth, room.focal_px, scale=np.ones(count), shift=np.zeros(count),
-                      grid=np.ones((count, 5, 5)), found=np.zeros(count), inliers=np.zeros(count),
-                      reprojection=np.zeros(0), warnings=[])
+                      found=np.zeros(count), inliers=np.zeros(count), reprojection=np.zeros(0), warnings=[])
     write_results(out, room.images, [f'{index}.png' for index in range(count)], room.depth, truth, source='room')
     write_ply(out / 'mesh.ply', fuse(room.images, truth, voxel_size=0.03))
     return out

@@ -205,9 +205,10 @@ def _align_direct(clip: Clip) -> Alignment:
 
 
 def _alignment(poses_c2w: np.ndarray, log_focal: float, depth: DepthParameters, warnings: list[str], *,
-               maps: np.ndarray, **counts: np.ndarray | float) -> Alignment:
-    return Alignment(poses_c2w, maps, float(np.exp(log_focal)), np.exp(depth.log_scale), depth.shift,
-                     warnings=warnings, **counts)
+               maps: np.ndarray, found: np.ndarray, inliers: np.ndarray, reprojection: np.ndarray,
+               radial: float = 0.0) -> Alignment:
+    return Alignment(poses_c2w, maps, float(np.exp(log_focal)), np.exp(depth.log_scale), depth.shift, found, inliers,
+                     reprojection, warnings, radial)
 
 
 def _align_compat(clip: Clip) -> Alignment:

@@ -99,19 +99,28 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
     settings = PipelineSettings(
         AlignSettings(mode=str(values['mode']), seed=int(str(values['seed'])),
                       tracks=TrackSettings(radial=bool(values['radial']))),
-        every=_number(values, 'every', int), mesh=bool(values['mesh']), glb=bool(values['glb']),
+        every=_whole(values, 'every'), mesh=bool(values['mesh']), glb=bool(values['glb']),
         depth_only=bool(values['depth_only']),
-        known=KnownCamera(_number(values, 'focal_px', float),
+        known=KnownCamera(_number(values, 'focal_px'),
                           None if values['poses'] is None else read_tum(str(values['poses']))[1],
-                          _number(values, 'metric_scale', float)),
-        voxel_size=_number(values, 'voxel_size', float), min_faces=_number(values, 'min_faces', int) or 0)
+                          _number(values, 'metric_scale')),
+        voxel_size=_number(values, 'voxel_size'), min_faces=_whole(values, 'min_faces') or 0)
     return reconstruct(source, out, maps, settings=settings, mask=mask, report=report or ProgressLine())
 
 
-def _number(values: Mapping[str, object], name: str, kind: type) -> object:
+def _number(values: Mapping[str, object], name: str) -> float | None:
     value = values[name]
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f'{name} must be a number or None, got {value!r}')
-    return kind(value)
+    return float(value)
+
+
+def _whole(values: Mapping[str, object], name: str) -> int | None:
+    value = _number(values, name)
+    if value is None:
+        return None
+    if not value.is_integer():
+        raise ValueError(f'{name} must be a whole number or None, got {value!r}')
+    return int(value)

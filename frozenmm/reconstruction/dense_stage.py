@@ -105,7 +105,8 @@ class DenseStage:
         self.start = bundle.depth.log_maps(state.depth).astype(np.float32)
         self.maps = self.start.copy()
         self.points = self._points(settings.stride)
-        shape = tuple(1 + max(2, round(side / (settings.cell * bundle.unit))) for side in bundle.depth.size)
+        rows, columns = (1 + max(2, round(side / (settings.cell * bundle.unit))) for side in bundle.depth.size)
+        self.shape = shape = (rows, columns)
         self.factors = np.zeros((len(self.maps), *shape))
         self.rows, self.columns = (hat_matrix(side, nodes) for side, nodes in zip(bundle.depth.size, shape))
         self.hats = hats_at(np.stack((self.points.u, self.points.v), 1), bundle.depth.size, shape)
@@ -180,7 +181,7 @@ class DenseStage:
         """The factors of one frame, all others as they are."""
         s, factors = self.settings, self.factors[frame].ravel()
         index, tracks = self.of_frame[frame], self.bundle.tracks
-        hats = hats_at(tracks.pixels[index], self.bundle.depth.size, self.factors.shape[1:])
+        hats = hats_at(tracks.pixels[index], self.bundle.depth.size, self.shape)
         offset = self.track_depth[index] - bilinear(self.start, tracks.frame[index], tracks.pixels[index])
         squared = ((offset - hats @ factors) / self.track_error[index])**2
         weight = 1 / ((1 + squared / CAUCHY) * self.track_error[index]**2)

@@ -98,6 +98,8 @@ def test_bad_settings_are_explained(clip, tmp_path):
         read_settings(None, {'voxel_sise': 0.1})
     with pytest.raises(ValueError, match='every must be a number'):
         reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 'two'})
+    with pytest.raises(ValueError, match='every must be a whole number or None, got 2.5'):
+        reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 2.5})
     with pytest.raises(ValueError, match='every must be at least 1'):
         reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 0})
 
