@@ -100,8 +100,52 @@ def test_bad_settings_are_explained(clip, tmp_path):
         reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 'two'})
     with pytest.raises(ValueError, match='every must be a whole number or None, got 2.5'):
         reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 2.5})
-    with pytest.raises(ValueError, match='every must be at least 1'):
-        reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 0})
+    for options, message in ((
+            {'every': 0}, 'every must be at least 1'), ({'voxel_size': -0.1}, 'voxel_size must be positive'),
+            ({'min_faces': -5}, 'min_faces must be at least 0'), ({'seed': 'abc'}, "seed must be a number .* 'abc'"),
+            ({'mesh': 'flase'}, "mesh must be True or False, got 'flase'"), ({'mode': 'track'}, 'tracks')):
+        with pytest.raises(ValueError, match=message):
+            reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz', options=options)
+    with pytest.raises(ValueError, match='depth must be the config of a depth network'):
+        reconstruct_from(clip, tmp_path / 'out', options={'depth': 5})
+    for device in 'gpuu', 'cuda:99':
+        with pytest.raises(ValueError, match=f"the depth network cannot run on device '{device}'"):
+            reconstruct_from(clip, tmp_path / 'out', device=device)
+    (tmp_path / 'broken.py').write_text('every = (')
+    with pytest.raises(ValueError, match='broken.py: line 1 is no Python'):
+        read_settings(tmp_path / 'broken.py')
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, 'align', None)
+    (tmp_path / 'file').touch()
+    with pytest.raises(NotADirectoryError, match='file is a file; give a folder for the results'):
+        reconstruct_from(clip, tmp_path / 'file', depth=clip / 'depth.npz')
+    with pytest.raises(NotADirectoryError, match='cannot be made .*; give another place'):
+        reconstruct_from(clip, tmp_path / 'file' / 'below', depth=clip / 'depth.npz')
+    monkeypatch.setattr(pipeline.os, 'access', lambda path, mode: False)
+    with pytest.raises(PermissionError, match='nothing can be written to'):
+        reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz')
+
+
+def test_a_mesh_of_another_alignment_does_not_stay(clip, tmp_path):
+    (tmp_path / 'mesh.ply').write_bytes(b'of another clip')
+    reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'mesh': False})
+    assert not (tmp_path / 'mesh.ply').exists()
+    (tmp_path / 'mesh.ply').write_bytes(b'of this clip')
+    reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'mesh': False})
+    assert (tmp_path / 'mesh.ply').exists()
+
+
+def test_images_without_content_or_with_one_name_are_refused(tmp_path):
+    for name in 'a', 'b':
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(ValueError, match='all 2 frames of .* are of one colour'):
+        reconstruct_from(tmp_path, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    cv2.imwrite(str(tmp_path / 'b.jpg'), np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(ValueError, match='several images called b, whose depth maps would get one name'):
+        reconstruct_from(tmp_path, tmp_path / 'out')
 
 
 def test_bad_input_is_explained(clip, tmp_path, room):
