@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
 from frozenmm.reconstruction.cameras import optimisation_size
-from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
+from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.diagnosis import blank_warnings, parallax_deg, unlike_warnings, warnings_for
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
 from frozenmm.reconstruction.features import Tracks, pixel_unit
@@ -185,8 +185,8 @@ def _align_tracks(clip: Clip) -> Alignment:
     poses = np.linalg.inv(state.poses)
     parallax = parallax_deg(solution.tracks, state.points, poses)
     doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit, rescued)
-    return _alignment(poses, state.log_focal, state.depth, doubts, maps=solution.depth, found=solution.found,
-                      inliers=solution.inliers, reprojection=solution.reprojection, radial=state.radial)
+    return Alignment(poses, solution.depth, float(np.exp(state.log_focal)), np.exp(state.depth.log_scale),
+                     state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.radial)
 
 
 def _direct_solver(clip: Clip) -> DirectSolver:
@@ -197,18 +197,10 @@ def _direct_solver(clip: Clip) -> DirectSolver:
 def _align_direct(clip: Clip) -> Alignment:
     solution = solve_direct(_direct_solver(clip), known=clip.known, report=clip.report)
     depth = solution.state.depth.numpy()
-    parameters = DepthParameters(depth[:, 0], depth[:, 1], depth[:, 2:])
     doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike)
-    return _alignment(np.linalg.inv(solution.state.poses.numpy()), solution.state.log_focal, parameters, doubts,
-                      maps=np.exp(clip.frozen.log_maps(parameters)), found=solution.found,
-                      inliers=solution.inliers, reprojection=np.zeros(0))
-
-
-def _alignment(poses_c2w: np.ndarray, log_focal: float, depth: DepthParameters, warnings: list[str], *,
-               maps: np.ndarray, found: np.ndarray, inliers: np.ndarray, reprojection: np.ndarray,
-               radial: float = 0.0) -> Alignment:
-    return Alignment(poses_c2w, maps, float(np.exp(log_focal)), np.exp(depth.log_scale), depth.shift, found, inliers,
-                     reprojection, warnings, radial)
+    return Alignment(np.linalg.inv(solution.state.poses.numpy()), solution.depth,
+                     float(np.exp(solution.state.log_focal)), np.exp(depth[:, 0]), depth[:, 1], solution.found,
+                     solution.inliers, np.zeros(0), doubts)
 
 
 def _align_compat(clip: Clip) -> Alignment:

@@ -1,10 +1,10 @@
-"""Depth maps that agree with each other and with the tracks, poses and focal length fixed (spec section 12.0, step 4).
+"""Depth maps that agree with each other and with points of known depth, cameras fixed (spec section 12.0, step 4).
 
 The spec moves scale and a 5x5 grid of all frames in one system. Here the frames take turns: each is bent by smooth
-logarithmic factors on a finer grid until it agrees with its tracked points and with what the other frames, as they are
-by then, say of its pixels. So time and memory grow with the number of frames only. At the end every pixel takes the
-mean over the frames that see the same surface, which lowers the prediction's noise. The shift stays as the tracks found
-it: freed here, depth flattens.
+logarithmic factors on a finer grid until it agrees with its points of known depth (tracks) and with what the other
+frames, as they are by then, say of its pixels. So time and memory grow with the number of frames only. At the end every
+pixel takes the mean over the frames that see the same surface, which lowers the prediction's noise. The shift stays as
+it was found: freed here, depth flattens.
 """
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from frozenmm.compat.dependencies import require
-from frozenmm.reconstruction.bundle import CAUCHY, Bundle, BundleState
 from frozenmm.reconstruction.depth_model import bilinear, hat_matrix, hats_at
+from frozenmm.reconstruction.features import pixel_unit
 from frozenmm.reconstruction.radial import distort, straighten
 
 ALL_PARTNERS_UP_TO = 40
-"""Frames of a clip above which only frames with common tracks can be partners."""
+"""Frames of a clip above which only linked frames can be partners."""
+CAUCHY = 4.0
+"""Squared width, in errors, of the Cauchy weights of known points."""
 STEEPEST = 0.3
 """Least change of a point's log depth in a partner by that in its own frame at which the two can be compared."""
 
@@ -38,12 +40,10 @@ class DenseSettings:
         behind: points farther behind the partner's surface are hidden by it.
         width: of the Cauchy weight of a point.
         weight: of a point in one partner; it is less than 1 because errors of neighbouring points are alike.
-        track_px: error of a track's pixels.
-        track_depth: error of the prediction at a pixel beside the smooth one.
         sweeps: turns of all frames.
         mean_stride: distance of the pixels at which the mean over the frames is taken.
         mean_limit: pixels whose depth differs by more are not of the same surface.
-        min_tracks: frames with fewer observations take no part.
+        min_marks: frames with fewer known points take no part.
     """
 
     cell: float = 28.0
@@ -56,12 +56,27 @@ class DenseSettings:
     behind: float = 0.1
     width: float = 0.03
     weight: float = 0.5
-    track_px: float = 0.3
-    track_depth: float = 0.01
     sweeps: int = 8
     mean_stride: float = 2.0
     mean_limit: float = 0.08
-    min_tracks: int = 12
+    min_marks: int = 12
+
+
+@dataclass
+class Marks:
+    """Points of known depth.
+
+    Attributes:
+        frame: (O, ) index of the frame.
+        pixels: (O, 2) as (u, v).
+        log_depth: (O, ) logarithmic depth.
+        error: (O, ) its error as a measure of the smooth factor, that of the prediction at one pixel included.
+    """
+
+    frame: np.ndarray
+    pixels: np.ndarray
+    log_depth: np.ndarray
+    error: np.ndarray
 
 
 @dataclass
@@ -92,30 +107,34 @@ class DenseStage:
     """Bends depth maps until they agree.
 
     Args:
-        bundle: tracks and predictions.
-        state: where the joint solver ended.
+        log_maps: (F, H, W) logarithmic depth.
+        poses_w2c: (F, 4, 4).
+        focal_px: of all frames.
+        marks: points of known depth.
         settings: of the stage.
+        radial: coefficient of the distortion.
+        links: (F, F) greater means more in common, 0 nothing; of a clip of more than 40 frames.
         invalid: (F, H, W) bool, pixels that carry nothing.
     """
 
-    def __init__(self, bundle: Bundle, state: BundleState, settings: DenseSettings,
+    def __init__(self, log_maps: np.ndarray, poses_w2c: np.ndarray, focal_px: float, marks: Marks, *,
+                 settings: DenseSettings, radial: float = 0.0, links: np.ndarray | None = None,
                  invalid: np.ndarray | None = None) -> None:
-        self.bundle, self.state, self.settings, self.invalid = bundle, state, settings, invalid
-        self.focal = float(np.exp(state.log_focal))
-        self.start = bundle.depth.log_maps(state.depth).astype(np.float32)
+        self.poses, self.focal, self.radial, self.marks = poses_w2c, focal_px, radial, marks
+        self.settings, self.links, self.invalid = settings, links, invalid
+        self.start = log_maps.astype(np.float32)
         self.maps = self.start.copy()
+        self.size = height, width = log_maps.shape[1:]
+        self.unit, self.centre = pixel_unit(height, width), np.array([(width - 1) / 2, (height - 1) / 2])
         self.points = self._points(settings.stride)
-        rows, columns = (1 + max(2, round(side / (settings.cell * bundle.unit))) for side in bundle.depth.size)
-        self.shape = shape = (rows, columns)
-        self.factors = np.zeros((len(self.maps), *shape))
-        self.rows, self.columns = (hat_matrix(side, nodes) for side, nodes in zip(bundle.depth.size, shape))
-        self.hats = hats_at(np.stack((self.points.u, self.points.v), 1), bundle.depth.size, shape)
-        self.prior = _smoothness(*shape, settings)
-        tracks = bundle.tracks
-        self.of_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(len(self.maps))]
-        self.placed = np.array([len(index) >= settings.min_tracks for index in self.of_frame])
-        self.track_depth, self.track_error = self._track_depth()
-        self.shared = bundle.shared_counts()
+        rows, columns = (1 + max(2, round(side / (settings.cell * self.unit))) for side in self.size)
+        self.shape = (rows, columns)
+        self.factors = np.zeros((len(self.maps), *self.shape))
+        self.rows, self.columns = (hat_matrix(side, nodes) for side, nodes in zip(self.size, self.shape))
+        self.hats = hats_at(np.stack((self.points.u, self.points.v), 1), self.size, self.shape)
+        self.prior = _smoothness(*self.shape, settings)
+        self.of_frame = [np.flatnonzero(marks.frame == frame) for frame in range(len(self.maps))]
+        self.placed = np.array([len(index) >= settings.min_marks for index in self.of_frame])
         self.partners = {frame: self._partners(frame) for frame in np.flatnonzero(self.placed).tolist()}
 
     def run(self) -> np.ndarray:
@@ -126,32 +145,20 @@ class DenseStage:
         return self._mean_maps()
 
     def _points(self, stride: float) -> _Points:
-        height, width = self.bundle.depth.size
-        step = max(1, round(stride * self.bundle.unit))
+        height, width = self.size
+        step = max(1, round(stride * self.unit))
         v, u = (axis.ravel() for axis in np.mgrid[step // 2:height:step, step // 2:width:step])
-        plane = straighten((np.stack((u, v), 1) - self.bundle.centre) / self.focal, self.state.radial)
+        plane = straighten((np.stack((u, v), 1) - self.centre) / self.focal, self.radial)
         return _Points(u, v, np.concatenate((plane, np.ones((len(plane), 1))), 1).astype(np.float32))
-
-    def _track_depth(self) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithmic depth (O, ) of the tracked points and its error as a measure of the smooth factor."""
-        tracks, s = self.bundle.tracks, self.settings
-        z = np.maximum(self.bundle.residuals(self.state)[0][:, 2], 1e-6)
-        rays = self.state.points[tracks.point] - np.linalg.inv(self.state.poses)[tracks.frame, :3, 3]
-        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        firsts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
-        cosine = np.minimum.reduceat((rays * rays[firsts][tracks.point]).sum(1), firsts)
-        parallax = np.arccos(np.clip(cosine, -1, 1))[tracks.point]
-        by_pixel = s.track_px * self.bundle.unit / (self.focal * np.maximum(parallax, 1e-3))
-        return np.log(z), np.hypot(by_pixel, s.track_depth)
 
     def _partners(self, frame: int) -> np.ndarray:
         """Frames that see most of a frame's surface."""
         others = self.placed.copy()
         others[frame] = False
         if len(self.maps) > ALL_PARTNERS_UP_TO:
-            shared = self.shared[frame]
-            others[np.argsort(-shared, kind='stable')[3 * self.settings.partners:]] = False
-            others &= shared > 0
+            links = np.ones(len(others)) if self.links is None else self.links[frame]
+            others[np.argsort(-links, kind='stable')[3 * self.settings.partners:]] = False
+            others &= links > 0
         candidates = np.flatnonzero(others)
         share = self._compare(self.points, frame, candidates).seen.mean(1)
         best = np.argsort(-share, kind='stable')[:self.settings.partners]
@@ -159,13 +166,13 @@ class DenseStage:
 
     def _compare(self, points: _Points, frame: int, partners: np.ndarray) -> _Comparison:
         """The points of a frame carried into its partners."""
-        relative = (self.state.poses[partners] @ np.linalg.inv(self.state.poses[frame])).astype(np.float32)
+        relative = (self.poses[partners] @ np.linalg.inv(self.poses[frame])).astype(np.float32)
         surface = np.exp(self.maps[frame, points.v, points.u])[:, None] * points.rays
         turned = surface @ relative[:, :3, :3].transpose(0, 2, 1)
         moved = turned + relative[:, None, :3, 3]
         z = np.maximum(moved[..., 2], 1e-6)
-        target = self.focal * distort(moved[..., :2] / z[..., None], self.state.radial) + self.bundle.centre
-        height, width = self.bundle.depth.size
+        target = self.focal * distort(moved[..., :2] / z[..., None], self.radial) + self.centre
+        height, width = self.size
         inside = (target >= 0).all(2) & (target[..., 0] <= width - 1) & (target[..., 1] <= height - 1)
         gain = turned[..., 2] / z
         seen = inside & (moved[..., 2] > 1e-3) & (gain > STEEPEST)
@@ -179,12 +186,10 @@ class DenseStage:
 
     def _bend(self, frame: int) -> None:
         """The factors of one frame, all others as they are."""
-        s, factors = self.settings, self.factors[frame].ravel()
-        index, tracks = self.of_frame[frame], self.bundle.tracks
-        hats = hats_at(tracks.pixels[index], self.bundle.depth.size, self.shape)
-        offset = self.track_depth[index] - bilinear(self.start, tracks.frame[index], tracks.pixels[index])
-        squared = ((offset - hats @ factors) / self.track_error[index])**2
-        weight = 1 / ((1 + squared / CAUCHY) * self.track_error[index]**2)
+        s, marks, factors, index = self.settings, self.marks, self.factors[frame].ravel(), self.of_frame[frame]
+        hats = hats_at(marks.pixels[index], self.size, self.shape)
+        offset = marks.log_depth[index] - bilinear(self.start, marks.frame[index], marks.pixels[index])
+        weight = 1 / (marks.error[index]**2 + (offset - hats @ factors)**2 / CAUCHY)
         matrix, right = self.prior + hats.T @ (hats * weight[:, None]), hats.T @ (weight * offset)
         found = self._compare(self.points, frame, self.partners[frame])
         kept = found.seen & (found.gap > -s.behind) & (found.gap < s.before)
@@ -192,7 +197,7 @@ class DenseStage:
         total, pull = weight.sum(0), (weight * found.gap / found.gain).sum(0)
         matrix += self.hats.T @ (self.hats * total[:, None])
         right += self.hats.T @ (pull + total * (self.hats @ factors))
-        self.factors[frame] = np.linalg.solve(matrix, right).reshape(self.factors.shape[1:])
+        self.factors[frame] = np.linalg.solve(matrix, right).reshape(self.shape)
         self.maps[frame] = self.start[frame] + self.rows @ self.factors[frame] @ self.columns.T
 
     def _mean_maps(self) -> np.ndarray:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from frozenmm.reconstruction.bundle import CAUCHY, BundleState
-from frozenmm.reconstruction.depth_model import FrozenDepth
+from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage, Marks
+from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.direct_system import DARKEST, DEPTH, DirectState, DirectSystem, DirectWidths
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
@@ -48,6 +49,8 @@ class DirectSettings:
         start_steps: joint steps per start.
         steps: joint steps at the finest level, before and after the grid is freed.
         alike: least correlation of brightness between the points of a frame and its best partner.
+        dense: settings of the dense stage.
+        mark_error: error there of a point's logarithmic depth.
     """
 
     widths: DirectWidths = field(default_factory=DirectWidths)
@@ -60,6 +63,8 @@ class DirectSettings:
     start_steps: int = 5
     steps: tuple[int, int] = (5, 6)
     alike: float = 0.6
+    dense: DenseSettings = field(default_factory=DenseSettings)
+    mark_error: float = 0.02
 
 
 @dataclass
@@ -68,12 +73,14 @@ class DirectSolution:
 
     Attributes:
         state: all unknowns.
+        depth: (F, H, W) z-depth in the unit of the poses.
         found: (F, ) points that a partner sees, per frame.
         inliers: (F, ) of these, the ones whose brightness fits.
         likeness: (F, ) correlation of brightness with the best partner.
     """
 
     state: DirectState
+    depth: np.ndarray
     found: np.ndarray
     inliers: np.ndarray
     likeness: np.ndarray
@@ -257,8 +264,25 @@ class DirectSolver:
         state = replace(state, log_points=system.surface(state.depth))
         return system.optimise(state, steps=steps, **free)[0]
 
-    def judge(self, state: DirectState, partners: Tensor) -> DirectSolution:
-        """How well brightness fits in the end."""
+    def dense_depth(self, state: DirectState, partners: Tensor) -> np.ndarray:
+        """Depth (F, H, W) that agrees, held by the points that at least two partners see."""
+        system, frames, depth = self.system(self.steps[-1], partners), len(self.frozen.maps), state.depth.numpy()
+        seen = torch.stack([(system.look(state, torch.tensor([frame]), None).patch_weight[0] > 0).sum(0) >= 2
+                            for frame in range(frames)])
+        frame, point = torch.nonzero(seen, as_tuple=True)
+        log_points = state.log_points[frame, point].numpy()
+        marks = Marks(frame.numpy(), system.points[frame, point].numpy(), log_points,
+                      np.full(len(log_points), self.settings.mark_error))
+        links = np.zeros((frames, frames))
+        links[np.arange(frames)[:, None], partners.numpy()] = 1
+        maps = self.frozen.log_maps(DepthParameters(depth[:, 0], depth[:, 1], depth[:, 2:]))
+        stage = DenseStage(maps, state.poses.numpy(), float(np.exp(state.log_focal)), marks,
+                           settings=self.settings.dense, links=links,
+                           invalid=None if self.invalid is None else self.invalid.numpy())
+        return np.exp(stage.run())
+
+    def judge(self, state: DirectState, partners: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points that a partner sees, of these the ones whose brightness fits, and likeness, of every frame (F, )."""
         system, frames = self.system(self.steps[-1], partners), len(self.frozen.maps)
         noise = max(TYPICAL * self._contrast(self.steps[-1]), DARKEST)
         found, inliers, likeness = (np.zeros(frames) for _ in range(3))
@@ -273,7 +297,7 @@ class DirectSolver:
                 both = torch.stack((own, there))
                 if bool((both.std(1) > 1e-3).all()):
                     likeness[frame] = max(likeness[frame], float(torch.corrcoef(both)[0, 1]))
-        return DirectSolution(state, found.astype(int), inliers.astype(int), likeness)
+        return found.astype(int), inliers.astype(int), likeness
 
     def _contrast(self, step: int) -> float:
         return float(self.views[step].table[:, 0].std())
@@ -318,11 +342,11 @@ def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, repo
         state = solver.refine(state, solver.steps[-1], partners, steps=steps, free_shift=turn == 0, free_grid=turn > 0,
                               **held)
         tell('brightness', turn + 1, len(settings.steps))
-    solution = solver.judge(state, partners)
-    if (solution.likeness < settings.alike).all():
+    found, inliers, likeness = solver.judge(state, partners)
+    if (likeness < settings.alike).all():
         raise ValueError('no frame looks like its neighbours, wherever the camera is put: the images show different '
                          'things, or nothing with texture')
-    return solution
+    return DirectSolution(state, solver.dense_depth(state, partners), found, inliers, likeness)
 
 
 def rescue_frames(solver: DirectSolver, state: BundleState, weak: list[int]) -> tuple[BundleState, list[int]]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
-from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage
+from frozenmm.reconstruction.bundle import NEAREST, Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.features import (
     ALL_PAIRS_UP_TO,
@@ -44,6 +44,8 @@ class TrackSettings:
         first_steps: steps after that.
         second_drop_px: observations above it are dropped then.
         second_steps: steps after that.
+        mark_px: error of a track's pixels in the dense stage, at a diagonal of 400 pixels.
+        mark_depth: error there of the logarithmic prediction at one pixel.
         radial: one coefficient of radial distortion is an unknown.
     """
 
@@ -55,6 +57,8 @@ class TrackSettings:
     first_steps: int = 15
     second_drop_px: float = 2.1
     second_steps: int = 20
+    mark_px: float = 0.3
+    mark_depth: float = 0.01
     radial: bool = False
 
 
@@ -128,10 +132,26 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
     if weak and rescue is not None and known.poses_c2w is None:
         state = rescue(state, weak)
-    maps = np.exp(DenseStage(bundle, state, settings.dense, invalid).run())
+    stage = DenseStage(depth.log_maps(state.depth), state.poses, float(np.exp(state.log_focal)),
+                       track_marks(bundle, state, settings), settings=settings.dense, radial=state.radial,
+                       links=bundle.shared_counts(), invalid=invalid)
+    maps = np.exp(stage.run())
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
     return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels)
+
+
+def track_marks(bundle: Bundle, state: BundleState, settings: TrackSettings) -> Marks:
+    """Depth of the tracked points in every frame that sees them; the less parallax, the greater its error."""
+    tracks, focal = bundle.tracks, np.exp(state.log_focal)
+    rays = state.points[tracks.point] - np.linalg.inv(state.poses)[tracks.frame, :3, 3]
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    firsts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
+    cosine = np.minimum.reduceat((rays * rays[firsts][tracks.point]).sum(1), firsts)
+    parallax = np.maximum(np.arccos(np.clip(cosine, -1, 1)), 1e-3)[tracks.point]
+    z = np.maximum(bundle.residuals(state)[0][:, 2], NEAREST)
+    error = np.hypot(settings.mark_px * bundle.unit / (focal * parallax), settings.mark_depth)
+    return Marks(tracks.frame, tracks.pixels, np.log(z), error)
 
 
 class BundleBuilder:
