@@ -34,7 +34,7 @@ CREATED := $(STAMPS)/venv
 PACKAGES := $(STAMPS)/packages-$(call digest,requirements/runtime.txt requirements/tests.txt)
 EMBEDDED := $(STAMPS)/embedded-$(call digest,requirements/embedded.txt requirements/references.txt)
 INSTALLED := $(STAMPS)/frozenmm-$(call digest,setup.py pyproject.toml frozenmm/version.py)
-DEMO := $(STAMPS)/demo-$(call digest,requirements/demo.txt)
+DEMO := $(STAMPS)/demo-$(call digest,requirements/demo.txt requirements/viewer.txt)
 OPERATORS := $(STAMPS)/operators-$(call digest,csrc/*/* frozenmm/ops/build.py requirements/runtime.txt)
 
 setup: $(OPERATORS)
@@ -81,7 +81,7 @@ $(INSTALLED): $(EMBEDDED)
 	@rm -f $(STAMPS)/frozenmm-* && touch $@
 
 $(DEMO): $(OPERATORS)
-	@.ci/step 'install the web demo' $(PIP) -r requirements/demo.txt
+	@.ci/step 'install the web demo and the viewer' $(PIP) -r requirements/demo.txt -r requirements/viewer.txt
 	@rm -f $(STAMPS)/demo-* && touch $@
 
 $(OPERATORS): $(INSTALLED)

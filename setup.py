@@ -99,6 +99,7 @@ setup(
         **runtime_extras,
         'docs': requirement_lines('docs.txt'),
         'tests': requirement_lines('tests.txt'),
+        'viewer': requirement_lines('viewer.txt'),
         'all': sorted({line for lines in runtime_extras.values() for line in lines}),
     },
     cmdclass={'build_py': BuildWithData},

@@ -24,7 +24,7 @@ radial = False
 # what nine of ten depths of neighbouring frames differ by
 voxel_size = None
 mesh = True
-# also write mesh.glb (for web viewers and Blender; needs trimesh)
+# also write mesh.glb (for web viewers and Blender)
 glb = False
 # connected parts of the mesh with fewer faces are dropped
 min_faces = 100

@@ -1,7 +1,6 @@
 """Scores of a reconstruction against a sequence with known depth, poses and focal length."""
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from frozenmm.evaluation.depth import align_depth, depth_errors
 from frozenmm.evaluation.surface import focal_error_percent, surface_errors
 from frozenmm.evaluation.trajectory import fit_similarity, relative_errors, trajectory_errors
 from frozenmm.reconstruction.mesh import Mesh, sample_surface
-from frozenmm.reconstruction.outputs import read_ply, read_tum
+from frozenmm.reconstruction.results_folder import open_results
 from frozenmm.reconstruction.sparse_tsdf import fuse_frames
 
 SAMPLES = 100_000
@@ -105,21 +104,13 @@ def score_folder(out: str | Path, sequence: RGBDSequence, *,
         FileNotFoundError: a file of the results is missing.
         ValueError: a frame that the sequence does not have.
     """
-    out = Path(out)
-    file = out / 'transforms.json'
-    if not file.is_file():
-        raise FileNotFoundError(f'there is no file {file.resolve()}; give the --out folder of tools/recon.py')
-    cameras = json.loads(file.read_text(encoding='utf-8'))
-    names = [Path(frame['file_path']).stem for frame in cameras['frames']]
+    results = open_results(out)
     places = {image.stem: index for index, image in enumerate(sequence.images)}
-    unknown = [name for name in names if name not in places]
+    unknown = [name for name in results.names if name not in places]
     if unknown:
         raise ValueError(f'the sequence has no frames {unknown[:3]}, which {out} has; were other images reconstructed?')
-    index = [places[name] for name in names]
+    index = [places[name] for name in results.names]
     truth = PosedDepth(np.stack([sequence.depth(i) for i in index]), sequence.poses_c2w[index], sequence.intrinsics_px)
-    intrinsics = np.array([[cameras['fl_x'], 0, (cameras['w'] - 1) / 2], [0, cameras['fl_y'], (cameras['h'] - 1) / 2],
-                           [0, 0, 1]])
-    depth = np.stack([np.load(out / 'depth' / f'{name}.npy') for name in names])
-    mesh = read_ply(out / 'mesh.ply') if (out / 'mesh.ply').is_file() else None
-    return score_reconstruction(PosedDepth(depth, read_tum(out / 'poses.txt')[1], intrinsics), truth, mesh,
-                                threshold=threshold)
+    depth = np.stack([results.depth(frame) for frame in range(len(results))])
+    found = PosedDepth(depth, results.poses_c2w, results.intrinsics_px())
+    return score_reconstruction(found, truth, results.mesh(), threshold=threshold)

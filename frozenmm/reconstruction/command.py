@@ -32,14 +32,17 @@ def read_settings(config: str | Path | None, options: Mapping[str, object] | Non
 
     Raises:
         FileNotFoundError: no such config.
-        ValueError: an unknown name, with the nearest ones.
+        ValueError: an unknown name, with the nearest ones, or a config that is no Python.
     """
     settings = dict(DEFAULTS)
     if config is not None:
         path = Path(config).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f'there is no config {path.absolute()}; leave it out to use the defaults')
-        settings.update(_known(Config.fromfile(path).to_dict()))
+        try:
+            settings.update(_known(Config.fromfile(path).to_dict()))
+        except SyntaxError as error:
+            raise ValueError(f'{path}: line {error.lineno} is no Python: {error.msg}') from error
     settings.update(_known(options or {}))
     return settings
 
@@ -86,32 +89,56 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
         options: settings by name that go before the config's.
         mask: says which pixels do not count.
         report: progress; by default on stderr.
+
+    Raises:
+        FileNotFoundError: no such input, config or depth.
+        TypeError: `depth` of the config is no depth network.
+        ValueError: a setting or an input that cannot be; see `read_settings`, `read_frames` and `align`.
     """
     values = read_settings(config, options)
     maps: PrecomputedDepth | NetworkDepth
     if depth is not None:
         maps = PrecomputedDepth(depth, kind=depth_kind)
     else:
+        if not isinstance(values['depth'], Mapping):
+            raise ValueError(f"depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
+                             f'{values["depth"]!r}; depth maps from files are given by --depth')
         network = MODELS.build(values['depth'])
         if not isinstance(network, DepthNetwork):
             raise TypeError(f'depth must be a depth network, got {type(network).__name__}')
         maps = NetworkDepth(network, device=device)
     settings = PipelineSettings(
-        AlignSettings(mode=str(values['mode']), seed=int(str(values['seed'])),
-                      tracks=TrackSettings(radial=bool(values['radial']))),
-        every=_number(values, 'every', int), mesh=bool(values['mesh']), glb=bool(values['glb']),
-        depth_only=bool(values['depth_only']),
-        known=KnownCamera(_number(values, 'focal_px', float),
+        AlignSettings(mode=str(values['mode']), seed=_whole(values, 'seed') or 0,
+                      tracks=TrackSettings(radial=_flag(values, 'radial'))),
+        every=_whole(values, 'every'), mesh=_flag(values, 'mesh'), glb=_flag(values, 'glb'),
+        depth_only=_flag(values, 'depth_only'),
+        known=KnownCamera(_number(values, 'focal_px'),
                           None if values['poses'] is None else read_tum(str(values['poses']))[1],
-                          _number(values, 'metric_scale', float)),
-        voxel_size=_number(values, 'voxel_size', float), min_faces=_number(values, 'min_faces', int) or 0)
+                          _number(values, 'metric_scale')),
+        voxel_size=_number(values, 'voxel_size'), min_faces=_whole(values, 'min_faces') or 0)
     return reconstruct(source, out, maps, settings=settings, mask=mask, report=report or ProgressLine())
 
 
-def _number(values: Mapping[str, object], name: str, kind: type) -> object:
+def _number(values: Mapping[str, object], name: str) -> float | None:
     value = values[name]
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f'{name} must be a number or None, got {value!r}')
-    return kind(value)
+    return float(value)
+
+
+def _whole(values: Mapping[str, object], name: str) -> int | None:
+    value = _number(values, name)
+    if value is None:
+        return None
+    if not value.is_integer():
+        raise ValueError(f'{name} must be a whole number or None, got {value!r}')
+    return int(value)
+
+
+def _flag(values: Mapping[str, object], name: str) -> bool:
+    value = values[name]
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} must be True or False, got {value!r}')
+    return value

@@ -127,7 +127,8 @@ class DenseStage:
         self.size = height, width = log_maps.shape[1:]
         self.unit, self.centre = pixel_unit(height, width), np.array([(width - 1) / 2, (height - 1) / 2])
         self.points = self._points(settings.stride)
-        self.shape = tuple(1 + max(2, round(side / (settings.cell * self.unit))) for side in self.size)
+        rows, columns = (1 + max(2, round(side / (settings.cell * self.unit))) for side in self.size)
+        self.shape = (rows, columns)
         self.factors = np.zeros((len(self.maps), *self.shape))
         self.rows, self.columns = (hat_matrix(side, nodes) for side, nodes in zip(self.size, self.shape))
         self.hats = hats_at(np.stack((self.points.u, self.points.v), 1), self.size, self.shape)

@@ -89,10 +89,18 @@ class NetworkDepth:
         network: any depth network.
         batch: frames per call.
         device: where the network runs.
+
+    Raises:
+        ValueError: there is no such device.
     """
 
     def __init__(self, network: DepthNetwork, *, batch: int = 4, device: str = 'cpu') -> None:
-        self.network, self.batch, self.device, self.kind = network.to(device), batch, device, network.kind
+        try:
+            self.network = network.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA fails an assertion
+            reason = str(error).partition('\n')[0]
+            raise ValueError(f'the depth network cannot run on device {device!r}: {reason}') from error
+        self.batch, self.device, self.kind = batch, device, network.kind
 
     def maps(self, images: np.ndarray, report: Callable[[str, int, int], None] | None = None) -> np.ndarray:
         """Depth (F, H, W) of RGB images (F, H, W, 3) uint8."""

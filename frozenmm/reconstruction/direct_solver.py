@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -138,14 +139,13 @@ class DirectSolver:
         """
         partners = torch.arange(len(state.poses))[:, None].clone()
         partners[hosts] = frame
-        best = None
+        tried: list[tuple[float, DirectState]] = []
         for guess in guesses:
             moved = replace(state, poses=state.poses.clone())
             moved.poses[frame] = guess
             moved, cost, _ = self._search(self.system(self.steps[0], partners), moved, frame, hosts)
-            if best is None or cost < best[0]:
-                best = (cost, moved)
-        state = best[1]
+            tried.append((cost, moved))
+        state = min(tried, key=itemgetter(0))[1]
         for step in self.steps[1:]:
             state, _, share = self._search(self.system(step, partners), state, frame, hosts)
         return state, share
@@ -326,18 +326,17 @@ def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, repo
     mean_side = sum(solver.frozen.size) / 2
     starts = [known.focal_px] if known.focal_px else [ratio * mean_side for ratio in FOCAL_RATIOS]
     held = {'free_focal': known.focal_px is None, 'fixed_poses': known.poses_c2w is not None}
-    near, best = solver.partners(None), None
+    near = solver.partners(None)
+    tried: list[tuple[float, DirectState]] = []
     for index, focal in enumerate(starts):
         log_focal = float(np.log(focal))
         state = (solver.chain(log_focal, settings.start_shift) if known.poses_c2w is None else
                  solver.posed(log_focal, settings.start_shift, torch.from_numpy(known.poses_w2c()), near))
         state = solver.refine(state, solver.steps[1], near, steps=settings.start_steps, free_shift=False,
                               free_grid=False, **held)
-        cost = solver.compare(state, near)
-        if best is None or cost < best[0]:
-            best = (cost, state)
+        tried.append((solver.compare(state, near), state))
         tell('chain of frames', index + 1, len(starts))
-    state = best[1]
+    state = min(tried, key=itemgetter(0))[1]
     for turn, steps in enumerate(settings.steps):
         partners = solver.partners(state)
         state = solver.refine(state, solver.steps[-1], partners, steps=steps, free_shift=turn == 0, free_grid=turn > 0,

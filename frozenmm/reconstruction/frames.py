@@ -67,7 +67,8 @@ def read_video(path: Path, *, every: int = 10, limit: int | None = None) -> np.n
         raise FileNotFoundError(f'there is no video {path.resolve()}')
     cv2 = require('cv2', 'reading videos')
     capture = cv2.VideoCapture(str(path))
-    frames, count = [], 0
+    frames: list[np.ndarray] = []
+    count = 0
     try:
         while limit is None or len(frames) < limit:
             there, frame = capture.read()

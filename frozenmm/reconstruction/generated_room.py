@@ -89,7 +89,7 @@ def render_room(settings: RoomSettings | None = None) -> RoomClip:
 def camera_path(settings: RoomSettings, random: np.random.Generator) -> np.ndarray:
     """A smooth hand-held path (F, 4, 4), camera to room."""
     if settings.frames_per_round is not None:
-        return _round(settings, random)
+        return _round(settings, settings.frames_per_round, random)
     time = np.linspace(0, 1, settings.frames)[:, None]
     phases, rates = random.uniform(0, 2 * np.pi, (2, 3)), random.uniform(0.7, 1.6, (2, 3))
     waves = np.sin(2 * np.pi * rates[:, None] * time + phases[:, None])
@@ -98,9 +98,9 @@ def camera_path(settings: RoomSettings, random: np.random.Generator) -> np.ndarr
     return _poses(centres, np.radians(settings.turn_deg) * waves[1] / 2 * np.array([0.6, 1.0, 0.3]))
 
 
-def _round(settings: RoomSettings, random: np.random.Generator) -> np.ndarray:
+def _round(settings: RoomSettings, frames_per_round: int, random: np.random.Generator) -> np.ndarray:
     """Round after round about the room's centre, looking across it, with a sway in place and direction."""
-    turn = 2 * np.pi * np.arange(settings.frames) / settings.frames_per_round
+    turn = 2 * np.pi * np.arange(settings.frames) / frames_per_round
     rates, phases = random.integers(3, 9, (2, 3)), random.uniform(0, 2 * np.pi, (2, 3))
     sway = np.sin(rates[:, None] * turn[:, None] + phases[:, None])
     forward = np.stack((np.sin(turn), np.zeros_like(turn), np.cos(turn)), 1)

@@ -47,7 +47,13 @@ class KnownCamera:
             raise ValueError('the given poses stand in one place; depth has no scale without a baseline')
 
     def poses_w2c(self) -> np.ndarray:
-        """(F, 4, 4) world to camera, with rotations made orthonormal."""
+        """(F, 4, 4) world to camera, with rotations made orthonormal.
+
+        Raises:
+            ValueError: no poses are given.
+        """
+        if self.poses_c2w is None:
+            raise ValueError('no poses are given; ask for them only where poses_c2w is not None')
         u, _, vt = np.linalg.svd(self.poses_c2w[:, :3, :3])
         pose = self.poses_c2w.astype(float).copy()
         pose[:, :3, :3] = u @ vt

@@ -11,8 +11,12 @@ import torch
 
 from frozenmm.compat.dependencies import require
 from frozenmm.compat.files import write_whole
+from frozenmm.reconstruction.gltf import glb_content
 from frozenmm.reconstruction.mesh import Mesh
 from frozenmm.reconstruction.motions import quaternion_rotation, rotation_quaternion
+
+CLOUD_STRIDE = 4
+"""Every n-th pixel of a frame is in the point cloud."""
 
 
 def write_ply(path: Path, mesh: Mesh) -> Path:
@@ -28,15 +32,9 @@ def write_ply(path: Path, mesh: Mesh) -> Path:
 
 
 def write_glb(path: Path, mesh: Mesh) -> Path:
-    """A coloured mesh as binary glTF, whose axes are x right, y up and z towards the viewer.
-
-    Raises:
-        MissingDependency: trimesh is not installed.
-    """
-    trimesh = require('trimesh', 'mesh.glb')
+    """A coloured mesh as binary glTF, whose axes are x right, y up and z towards the viewer; see `glb_content`."""
     turned = mesh.vertices * np.array([1, -1, -1], np.float32)
-    content = trimesh.Trimesh(turned, mesh.faces, vertex_colors=mesh.colours, process=False).export(file_type='glb')
-    write_whole(path, content)
+    write_whole(path, glb_content(Mesh(turned, mesh.faces, mesh.colours)))
     return path
 
 
@@ -109,7 +107,9 @@ def write_images(folder: Path, names: Sequence[str], images: np.ndarray) -> list
     """
     cv2 = require('cv2', 'writing images')
     for name, image in zip(names, images):
-        content = cv2.imencode(Path(name).suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        suffix = Path(name).suffix
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix.lower() in ('.jpg', '.jpeg') else []
+        content = cv2.imencode(suffix, image[..., ::-1], quality)[1].tobytes()
         write_whole(folder / name, content)
     return [f'{folder.name}/{name}' for name in names]
 
@@ -200,7 +200,7 @@ def write_nerfstudio(path: Path, image_paths: Sequence[str], poses_c2w: np.ndarr
 
 
 def point_cloud(images: np.ndarray, depth: np.ndarray, poses_c2w: np.ndarray, focal_px: float, *,
-                stride: int = 4) -> Mesh:
+                stride: int = CLOUD_STRIDE) -> Mesh:
     """Points of every n-th pixel of all frames, in world coordinates, without faces.
 
     Args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from mmengine.logging import print_log
 from frozenmm.compat.files import write_whole
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
+from frozenmm.reconstruction.diagnosis import black_frames
 from frozenmm.reconstruction.frames import VIDEO_SUFFIXES, list_images, read_images, read_video
 from frozenmm.reconstruction.fusion import fuse, without_far
 from frozenmm.reconstruction.known_camera import KnownCamera
@@ -62,6 +65,9 @@ class PipelineSettings:
         glb: write it as binary glTF too.
         min_faces: connected parts of the mesh with fewer faces are dropped; 0 keeps all.
         depth_only: write depth that is consistent over the frames, the report and the summary, nothing else.
+
+    Raises:
+        ValueError: a number that cannot be.
     """
 
     align: AlignSettings = field(default_factory=AlignSettings)
@@ -73,16 +79,22 @@ class PipelineSettings:
     min_faces: int = 100
     depth_only: bool = False
 
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ValueError(f'every must be at least 1, got {self.every}')
+        if self.voxel_size is not None and not self.voxel_size > 0:
+            raise ValueError(f'voxel_size must be positive, got {self.voxel_size}')
+        if self.min_faces < 0:
+            raise ValueError(f'min_faces must be at least 0, got {self.min_faces}')
+
 
 def read_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list[str]]:
     """Images (F, H, W, 3) and their names, of a folder or a video.
 
     Raises:
         FileNotFoundError: no such input.
-        ValueError: images that cannot be read or differ in size.
+        ValueError: images that cannot be read or differ in size or share a name.
     """
-    if every is not None and every < 1:
-        raise ValueError(f'every must be at least 1, got {every}')
     source = Path(source).expanduser()
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
         images = read_video(source, every=every or VIDEO_STEP)
@@ -90,6 +102,10 @@ def read_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list
     if source.is_file():
         raise ValueError(f'{source} is neither a folder of images nor a video ({", ".join(VIDEO_SUFFIXES)})')
     paths = list_images(source, every=every or 1)
+    twice = next((path for path, count in Counter(path.stem for path in paths).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f'{source} holds several images called {twice}, whose depth maps would get one name; give a '
+                         'folder with the colour images only')
     return read_images(paths), [path.name for path in paths]
 
 
@@ -112,12 +128,23 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
     Returns:
         the alignment. Written are `poses.txt` (TUM), `depth/`, `colmap/`, `transforms.json`, `points.ply`,
         `mesh.ply`, `mesh.png`, `report.png` and `summary.json`; with `depth_only` just `depth/` and the last two.
+        A mesh of an earlier, different alignment in the same folder is removed.
+
+    Raises:
+        FileNotFoundError: no such input.
+        NotADirectoryError: `out` is a file.
+        PermissionError: nothing can be written to `out`.
+        ValueError: fewer than 2 frames, images without content, and what `read_frames` and `align` refuse.
     """
     settings = settings or PipelineSettings()
-    out = Path(out)
+    out = Path(out).expanduser()
     images, names = read_frames(source, settings.every)
     if len(images) < 2:
         raise ValueError(f'{source} gives 1 frame; a reconstruction needs at least 2 frames from different places')
+    if len(black_frames(images)) == len(images):
+        raise ValueError(f'all {len(images)} frames of {source} are of one colour (black, white, a lens cap); there '
+                         'is nothing to reconstruct')
+    _check_writable(out)
     state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
     frozen = _frozen_depth(images, names, depth, state, report)
     invalid = None if mask is None else _invalid(images, mask, state, report)
@@ -135,6 +162,19 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
             write_glb(out / 'mesh.glb', mesh)
         draw_mesh(out / 'mesh.png', mesh, images, result)
     return result
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse a folder that cannot be written to before hours are spent."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f'{out.absolute()} is a file; give a folder for the results')
+    try:
+        (out / 'state').mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f'the folder {out.absolute()} cannot be made ({error.strerror}); give another '
+                          'place') from error
+    if not os.access(out, os.W_OK) or not os.access(out / 'state', os.W_OK):
+        raise PermissionError(f'nothing can be written to {out.absolute()}; give another folder for the results')
 
 
 def _frozen_depth(images: np.ndarray, names: list[str], depth: PrecomputedDepth | NetworkDepth, state: StoredState,
@@ -177,6 +217,8 @@ def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | Non
         return Alignment.from_arrays(stored)
     result = align(images, frozen, kind=kind, settings=settings.align, known=settings.known, invalid=invalid,
                    report=report, store=state)
+    for outdated in ('mesh.ply', 'mesh.glb', 'mesh.png'):  # of another alignment; whoever reads them could not tell
+        (state.folder.parent / outdated).unlink(missing_ok=True)
     state.save('alignment', **result.to_arrays())
     return result
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,13 +79,13 @@ def draw_mesh(path: Path, mesh: Mesh, images: np.ndarray, result: Alignment) -> 
     return _save(figure, path)
 
 
-def _save(figure: object, path: Path) -> Path:
+def _save(figure: Any, path: Path) -> Path:
     with whole_file(path) as part:
         figure.savefig(part, format='png', dpi=80)
     return path
 
 
-def _draw_path(axes: object, result: Alignment) -> None:
+def _draw_path(axes: Any, result: Alignment) -> None:
     poses = result.poses_c2w
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
     reach = 0.06 * max(float(np.ptp(centres, axis=0).max()), 1e-9)
@@ -97,7 +98,7 @@ def _draw_path(axes: object, result: Alignment) -> None:
     axes.set_adjustable('datalim')
 
 
-def _draw_residuals(axes: object, result: Alignment) -> None:
+def _draw_residuals(axes: Any, result: Alignment) -> None:
     pixels = result.reprojection
     if not len(pixels):
         axes.set(title='no feature tracks in this mode')
@@ -109,7 +110,7 @@ def _draw_residuals(axes: object, result: Alignment) -> None:
     axes.legend()
 
 
-def _draw_counts(axes: object, result: Alignment) -> None:
+def _draw_counts(axes: Any, result: Alignment) -> None:
     frames = np.arange(len(result.poses_c2w))
     axes.bar(frames, result.found, color='0.8', label='found')
     axes.bar(frames, result.inliers, color='tab:green', label='fitting')

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,5 +35,6 @@ class StoredState:
 
     def save(self, name: str, **arrays: np.ndarray) -> None:
         """Write arrays, as a whole or not at all."""
+        content: dict[str, Any] = {'key': np.array(self.key), **arrays}  # savez has a named argument of another type
         with whole_file(self.folder / f'{name}.npz') as part, part.open('wb') as stream:
-            np.savez(stream, key=np.array(self.key), **arrays)
+            np.savez(stream, **content)

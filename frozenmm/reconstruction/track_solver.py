@@ -179,11 +179,14 @@ class BundleBuilder:
 
 def _start(tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> BundleState:
     """A first state of all frames; of a long clip, focal length and shift come from a window of it."""
-    options = {'mean_side': build.mean_side, 'steps': settings.start_steps}
+    side, steps = build.mean_side, settings.start_steps
     whole = build(tracks, straight=True)
     if build.known.poses_c2w is not None:
-        return posed_start(whole, build.known.poses_w2c(), focal_ratios=build.ratios, shifts=SHIFTS, **options)
-    frames, ratios, shifts = len(build.depth.maps), build.ratios, SHIFTS
+        return posed_start(whole, build.known.poses_w2c(), mean_side=side, focal_ratios=build.ratios, shifts=SHIFTS,
+                           steps=steps)
+    frames = len(build.depth.maps)
+    ratios: tuple[float, ...] = build.ratios
+    shifts: tuple[float, ...] = SHIFTS
     if frames > ALL_PAIRS_UP_TO:
         root = int(np.bincount(tracks.frame, minlength=frames).argmax())
         first = min(max(root - START_WINDOW // 2, 0), frames - START_WINDOW)
@@ -191,10 +194,10 @@ def _start(tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> Bun
         inside = tracks.window(window)
         if len(inside):
             bundle = build(inside, straight=True, depth=build.depth.part(window))
-            state, _ = best_start(bundle, focal_ratios=ratios, shifts=shifts, **options)
-            ratios = (float(np.exp(state.log_focal)) / build.mean_side, )
+            state, _ = best_start(bundle, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps)
+            ratios = (float(np.exp(state.log_focal)) / side, )
             shifts = (float(np.median(state.depth.shift)), )
-    return best_start(whole, focal_ratios=ratios, shifts=shifts, **options)[0]
+    return best_start(whole, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps)[0]
 
 
 def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[Tracks, BundleState]:

@@ -101,5 +101,5 @@ def test_results_of_other_images_are_refused(results, truth, tmp_path):
     sequence = read_sequence(truth, 'folder')
     with pytest.raises(ValueError, match=r"the sequence has no frames \['001'\]"):
         score_folder(results, sequence.select(np.array([True, False, True, True])))
-    with pytest.raises(FileNotFoundError, match='give the --out folder of tools/recon.py'):
+    with pytest.raises(FileNotFoundError, match='give the --out folder of a finished tools/recon.py'):
         score_folder(tmp_path, sequence)

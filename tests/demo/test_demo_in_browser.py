@@ -12,15 +12,12 @@ import cv2
 import pytest
 import skimage.data
 import torch
+from chromium import INSTALLED, PATIENCE, wait
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 gradio = pytest.importorskip('gradio', reason='the web demo needs requirements/demo.txt')
-pytest.importorskip('selenium', reason='the test in a browser needs requirements/demo.txt')
-BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-DRIVER = shutil.which('chromedriver')
-pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason='needs the packages chromium and chromium-driver')
-PATIENCE = 120
+pytestmark = INSTALLED
 
 
 @pytest.fixture(scope='module')
@@ -43,33 +40,12 @@ def address(tmp_path_factory):
     shutil.rmtree(Path(os.environ['GRADIO_TEMP_DIR']).parent, ignore_errors=True)
 
 
-@pytest.fixture(scope='module')
-def browser():
-    from selenium import webdriver
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--window-size=1300,1000',
-                     '--no-proxy-server'):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(PATIENCE)
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def page(browser, address):
     """The page, freshly loaded."""
     browser.get(address)
     wait(browser, lambda: browser.find_elements('css selector', '#run-0'))
     return browser
-
-
-def wait(browser, condition):
-    from selenium.common.exceptions import StaleElementReferenceException
-    from selenium.webdriver.support.ui import WebDriverWait
-    return WebDriverWait(browser, PATIENCE, ignored_exceptions=[StaleElementReferenceException]).until(
-        lambda _: condition())
 
 
 def find(page, selector):

@@ -91,5 +91,7 @@ def test_options_that_a_mode_lacks_are_refused(room):
         align(room.images, depth, known=KnownCamera(poses_c2w=room.poses_c2w[:3]))
     with pytest.raises(ValueError, match='no rigid motions'):
         align(room.images, depth, known=KnownCamera(poses_c2w=2 * room.poses_c2w))
+    with pytest.raises(ValueError, match='no poses are given'):
+        KnownCamera().poses_w2c()
     with pytest.raises(ValueError, match='metric_scale must be positive'):
         align(room.images, depth, known=KnownCamera(metric_scale=-1.0))

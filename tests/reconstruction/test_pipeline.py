@@ -98,8 +98,54 @@ def test_bad_settings_are_explained(clip, tmp_path):
         read_settings(None, {'voxel_sise': 0.1})
     with pytest.raises(ValueError, match='every must be a number'):
         reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 'two'})
-    with pytest.raises(ValueError, match='every must be at least 1'):
-        reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 0})
+    with pytest.raises(ValueError, match='every must be a whole number or None, got 2.5'):
+        reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 2.5})
+    for options, message in ((
+            {'every': 0}, 'every must be at least 1'), ({'voxel_size': -0.1}, 'voxel_size must be positive'),
+            ({'min_faces': -5}, 'min_faces must be at least 0'), ({'seed': 'abc'}, "seed must be a number .* 'abc'"),
+            ({'mesh': 'flase'}, "mesh must be True or False, got 'flase'"), ({'mode': 'track'}, 'tracks')):
+        with pytest.raises(ValueError, match=message):
+            reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz', options=options)
+    with pytest.raises(ValueError, match='depth must be the config of a depth network'):
+        reconstruct_from(clip, tmp_path / 'out', options={'depth': 5})
+    for device in 'gpuu', 'cuda:99':
+        with pytest.raises(ValueError, match=f"the depth network cannot run on device '{device}'"):
+            reconstruct_from(clip, tmp_path / 'out', device=device)
+    (tmp_path / 'broken.py').write_text('every = (')
+    with pytest.raises(ValueError, match='broken.py: line 1 is no Python'):
+        read_settings(tmp_path / 'broken.py')
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, 'align', None)
+    (tmp_path / 'file').touch()
+    with pytest.raises(NotADirectoryError, match='file is a file; give a folder for the results'):
+        reconstruct_from(clip, tmp_path / 'file', depth=clip / 'depth.npz')
+    with pytest.raises(NotADirectoryError, match='cannot be made .*; give another place'):
+        reconstruct_from(clip, tmp_path / 'file' / 'below', depth=clip / 'depth.npz')
+    monkeypatch.setattr(pipeline.os, 'access', lambda path, mode: False)
+    with pytest.raises(PermissionError, match='nothing can be written to'):
+        reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz')
+
+
+def test_a_mesh_of_another_alignment_does_not_stay(clip, tmp_path):
+    (tmp_path / 'mesh.ply').write_bytes(b'of another clip')
+    reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'mesh': False})
+    assert not (tmp_path / 'mesh.ply').exists()
+    (tmp_path / 'mesh.ply').write_bytes(b'of this clip')
+    reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'mesh': False})
+    assert (tmp_path / 'mesh.ply').exists()
+
+
+def test_images_without_content_or_with_one_name_are_refused(tmp_path):
+    for name in 'a', 'b':
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(ValueError, match='all 2 frames of .* are of one colour'):
+        reconstruct_from(tmp_path, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    cv2.imwrite(str(tmp_path / 'b.jpg'), np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(ValueError, match='several images called b, whose depth maps would get one name'):
+        reconstruct_from(tmp_path, tmp_path / 'out')
 
 
 def test_bad_input_is_explained(clip, tmp_path, room):
@@ -170,13 +216,29 @@ def test_depth_files_that_do_not_fit_are_explained(tmp_path):
         PrecomputedDepth(tmp_path / 'many.npz').maps(['a'], (4, 6))
 
 
+def srgb_of_glb(path):
+    """Colours (V, 3) uint8 of a file whose vertex colours are linear, as glTF has them."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[12:16], 'little')
+    document, buffer = json.loads(content[20:20 + length]), content[28 + length:]
+    assert len(content) == int.from_bytes(content[8:12], 'little')
+    assert document['materials'][0]['extensions'] == {'KHR_materials_unlit': {}}
+    accessor = document['accessors'][document['meshes'][0]['primitives'][0]['attributes']['COLOR_0']]
+    start = document['bufferViews'][accessor['bufferView']]['byteOffset']
+    linear = np.frombuffer(buffer, '<u2', 4 * accessor['count'], start).reshape(-1, 4)[:, :3] / 65535
+    curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear**(1 / 2.4) - 0.055)
+    return np.rint(curve * 255).astype(np.uint8)
+
+
 def test_the_mesh_as_gltf_is_that_of_the_ply(results, clip, tmp_path):
     trimesh = pytest.importorskip('trimesh')
     mesh = read_ply(results / 'mesh.ply')
     read = trimesh.load(str(write_glb(tmp_path / 'mesh.glb', mesh)), force='mesh', process=False)
     np.testing.assert_array_equal(read.faces, mesh.faces)
     np.testing.assert_allclose(read.vertices, mesh.vertices * [1, -1, -1], atol=1e-6)  # y up, z to the viewer
-    np.testing.assert_array_equal(read.visual.vertex_colors[:, :3], mesh.colours)
+    np.testing.assert_array_equal(srgb_of_glb(tmp_path / 'mesh.glb'), mesh.colours)
+    with pytest.raises(ValueError, match='a mesh without faces cannot be written as glTF'):
+        write_glb(tmp_path / 'points.glb', read_ply(results / 'points.ply'))
     reconstruct_from(clip, results, depth=clip / 'depth.npz', options={'glb': True}, report=ProgressLine())
     assert (results / 'mesh.glb').stat().st_size > 10_000
 

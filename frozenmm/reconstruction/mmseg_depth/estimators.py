@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ DISPARITY_OFFSET = 0.1
 """Added to a disparity in 98th percentiles before it is inverted (spec section 10)."""
 
 
-def correct_by_points(samples: Sequence[SegDataSample], settings: Mapping[str, float] | None) -> list[SegDataSample]:
+def correct_by_points(samples: Sequence[SegDataSample], settings: Mapping[str, Any] | None) -> list[SegDataSample]:
     """Bend each sample's `pred_depth_map` to its points of known depth; without settings samples stay as they are.
 
     Args:
@@ -52,7 +53,7 @@ class CorrectedDepthEstimator(DepthEstimator):
         **kwargs: of `mmseg.DepthEstimator`.
     """
 
-    def __init__(self, *, correction: Mapping[str, float] | None = None, **kwargs: object) -> None:
+    def __init__(self, *, correction: Mapping[str, Any] | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.correction = dict(correction or {})
 
@@ -80,7 +81,7 @@ class FrozenDepthEstimator(BaseSegmentor):
     """
 
     def __init__(self, network: Mapping[str, object] | DepthNetwork, *,
-                 correction: Mapping[str, float] | None = None,
+                 correction: Mapping[str, Any] | None = None,
                  data_preprocessor: Mapping[str, object] | None = None) -> None:
         given = dict(data_preprocessor or dict(type='mmseg.SegDataPreProcessor', bgr_to_rgb=True, size_divisor=1))
         if given.get('mean') is not None:
