@@ -81,11 +81,12 @@ class Marks:
 
 @dataclass
 class _Points:
-    """Pixels of every frame: columns `u`, rows `v` and rays (N, 3) with depth 1."""
+    """Pixels of every frame: columns `u`, rows `v`, rays (N, 3) with depth 1 and (height, width) of their grid."""
 
     u: np.ndarray
     v: np.ndarray
     rays: np.ndarray
+    shape: tuple[int, int]
 
 
 @dataclass
@@ -121,7 +122,8 @@ class DenseStage:
                  settings: DenseSettings, radial: float = 0.0, links: np.ndarray | None = None,
                  invalid: np.ndarray | None = None) -> None:
         self.poses, self.focal, self.radial, self.marks = poses_w2c, focal_px, radial, marks
-        self.settings, self.links, self.invalid = settings, links, invalid
+        self.settings, self.links = settings, links
+        self.invalid = None if invalid is None else invalid.astype(np.float32)
         self.start = log_maps.astype(np.float32)
         self.maps = self.start.copy()
         self.size = height, width = log_maps.shape[1:]
@@ -147,9 +149,10 @@ class DenseStage:
     def _points(self, stride: float) -> _Points:
         height, width = self.size
         step = max(1, round(stride * self.unit))
-        v, u = (axis.ravel() for axis in np.mgrid[step // 2:height:step, step // 2:width:step])
+        grid = np.mgrid[step // 2:height:step, step // 2:width:step]
+        v, u = grid.reshape(2, -1)
         plane = straighten((np.stack((u, v), 1) - self.centre) / self.focal, self.radial)
-        return _Points(u, v, np.concatenate((plane, np.ones((len(plane), 1))), 1).astype(np.float32))
+        return _Points(u, v, np.concatenate((plane, np.ones((len(plane), 1))), 1).astype(np.float32), grid.shape[1:])
 
     def _partners(self, frame: int) -> np.ndarray:
         """Frames that see most of a frame's surface."""
@@ -176,13 +179,11 @@ class DenseStage:
         inside = (target >= 0).all(2) & (target[..., 0] <= width - 1) & (target[..., 1] <= height - 1)
         gain = turned[..., 2] / z
         seen = inside & (moved[..., 2] > 1e-3) & (gain > STEEPEST)
-        of = np.repeat(partners, len(points.u))
-        target = np.clip(target, 0, (width - 1, height - 1)).reshape(-1, 2)
+        places = np.clip(target, 0, (width - 1, height - 1)).astype(np.float32).reshape(len(partners), *points.shape, 2)
         if self.invalid is not None:
-            seen &= (bilinear(self.invalid, of, target) == 0).reshape(seen.shape)
-            seen &= ~self.invalid[frame, points.v, points.u]
-        gap = bilinear(self.maps, of, target).reshape(seen.shape) - np.log(z)
-        return _Comparison(gap, np.where(seen, gain, 1), seen)
+            seen &= _looked_up(self.invalid, partners, places) == 0
+            seen &= self.invalid[frame, points.v, points.u] == 0
+        return _Comparison(_looked_up(self.maps, partners, places) - np.log(z), np.where(seen, gain, 1), seen)
 
     def _bend(self, frame: int) -> None:
         """The factors of one frame, all others as they are."""
@@ -204,14 +205,22 @@ class DenseStage:
         """Every pixel's mean with the partners' depth."""
         cv2, s = require('cv2', 'the dense stage'), self.settings
         points, out = self._points(s.mean_stride), self.maps.astype(np.float64)
-        height, width = len(np.unique(points.v)), len(np.unique(points.u))
         for frame, partners in self.partners.items():
             found = self._compare(points, frame, partners)
             kept = found.seen & (np.abs(found.gap) < s.mean_limit)
             weight = np.where(kept, 1 / (1 + (found.gap / s.width)**2), 0)
             change = (weight * found.gap / found.gain).sum(0) / (1 + weight.sum(0))
-            out[frame] += cv2.resize(change.reshape(height, width), out.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+            out[frame] += cv2.resize(change.reshape(points.shape), out.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
         return out
+
+
+def _looked_up(maps: np.ndarray, frames: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Values (B, N) of maps (F, H, W) float32 of some frames (B, ) at places (B, h, w, 2) as (u, v), N = h w."""
+    cv2 = require('cv2', 'the dense stage')
+    found = np.empty(places.shape[:3], np.float32)
+    for values, frame, place in zip(found, frames, places):
+        cv2.remap(maps[frame], place, None, cv2.INTER_LINEAR, dst=values)
+    return found.reshape(len(places), places.shape[1] * places.shape[2])
 
 
 def _smoothness(rows: int, columns: int, settings: DenseSettings) -> np.ndarray:

@@ -10,7 +10,7 @@ STEPS = 8
 
 def distort(plane: np.ndarray, radial: float) -> np.ndarray:
     """Where ideal places (..., 2) are seen."""
-    return plane * (1 + radial * (plane**2).sum(-1, keepdims=True))
+    return plane * (1 + radial * (plane**2).sum(-1, keepdims=True)) if radial else plane
 
 
 def straighten(plane: np.ndarray, radial: float) -> np.ndarray:
