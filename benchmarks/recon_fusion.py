@@ -1,8 +1,8 @@
 """Fusion of the small real RGB-D sequence: connected surface, agreement of the re-rendered depth with the sensor.
 
-    python benchmarks/recon_fusion.py --data DIR [--case CASE] [--pictures FOLDER] [--json FILE]
+    python benchmarks/recon_fusion.py --data DIR [--case CASE ...] [--pictures FOLDER] [--json FILE]
 
-DIR holds rgbd_kitchen. Rows: known poses and sensor depth at 2 and 3 cm; with `--case` (a recorded e2e_clip case of
+DIR holds rgbd_kitchen. Rows: known poses and sensor depth at 2 and 3 cm; with `--case` (recorded e2e_clip cases of
 this sequence) also what `tools/recon.py` makes of its images and its recorded affine depth, brought to metres by the
 similarity of the camera centres and then by one factor, the median of sensor over mesh (the scale is free, and the data
 set's own is known to 5 % from the centres); and the same with the demonstration depth network.
@@ -47,7 +47,8 @@ OUTSIDE = (480, 640)
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('--data', type=Path, required=True, help='folder that holds rgbd_kitchen')
-    parser.add_argument('--case', type=Path, help='folder of a recorded e2e_clip case of rgbd_kitchen')
+    parser.add_argument('--case', type=Path, nargs='+', default=[],
+                        help='folders of recorded e2e_clip cases of rgbd_kitchen')
     parser.add_argument('--pictures', type=Path, help='write pictures of the meshes here')
     parser.add_argument('--json', type=Path, default=Path('benchmarks/results/recon_fusion.json'))
     return parser.parse_args()
@@ -142,12 +143,12 @@ def main() -> None:
         if args.pictures:
             draw(args.pictures / f'sensor_{100 * voxel_size:.0f}cm.png', drop_specks(mesh, SPECKS), sequence,
                  sequence.poses_c2w)
-    if args.case:
+    for case in args.case:
         with tempfile.TemporaryDirectory() as work:
             for recorded in (True, False):
-                frames, mesh, poses, scale, voxel = reconstruct_case(args.case, sequence, Path(work),
-                                                                      recorded=recorded)
-                name = 'recon, recorded depth' if recorded else 'recon, demonstration network'
+                frames, mesh, poses, scale, voxel = reconstruct_case(case, sequence, Path(work), recorded=recorded)
+                source = 'recorded depth' if recorded else 'demonstration network'
+                name = f'{case.name.removeprefix("e2e_clip__")}, {source}'
                 by_centres = agreement(mesh, frames, poses, metres=2 * voxel)
                 factor = depth_factor(mesh, frames, poses)
                 mesh = Mesh(mesh.vertices * np.float32(factor), mesh.faces, mesh.colours)

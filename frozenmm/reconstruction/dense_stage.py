@@ -47,7 +47,7 @@ class DenseSettings:
     """
 
     cell: float = 28.0
-    factor: float = 0.08
+    factor: float = 0.15
     difference: float = 0.04
     stride: float = 8.0
     partners: int = 10
@@ -190,7 +190,10 @@ class DenseStage:
         s, marks, factors, index = self.settings, self.marks, self.factors[frame].ravel(), self.of_frame[frame]
         hats = hats_at(marks.pixels[index], self.size, self.shape)
         offset = marks.log_depth[index] - bilinear(self.start, marks.frame[index], marks.pixels[index])
-        weight = 1 / (marks.error[index]**2 + (offset - hats @ factors)**2 / CAUCHY)
+        residual, error = offset - hats @ factors, marks.error[index]
+        # a poor prediction is off by more than the errors at most points: none of them is an outlier then
+        scale = max(1.0, float(np.median(np.abs(residual) / error))) if len(index) else 1.0
+        weight = 1 / (error**2 + residual**2 / (CAUCHY * scale**2))
         matrix, right = self.prior + hats.T @ (hats * weight[:, None]), hats.T @ (weight * offset)
         found = self._compare(self.points, frame, self.partners[frame])
         kept = found.seen & (found.gap > -s.behind) & (found.gap < s.before)

@@ -70,6 +70,14 @@ def test_a_false_point_bends_nothing(room, frozen, marks):
     assert bent < 1.1 * right
 
 
+def test_a_poor_prediction_follows_the_known_points(room, marks):
+    flat = np.full(room.depth.shape, np.log(room.depth).mean())
+    places = np.rint(marks.pixels).astype(int)
+    before, after = (np.abs(maps[marks.frame, places[:, 1], places[:, 0]] - marks.log_depth) for maps in (
+        flat, _stage(room, flat, marks).run()))
+    assert np.median(before) > 0.15 and np.median(after) < 0.25 * np.median(before)
+
+
 def test_invalid_pixels_carry_nothing(room, frozen, marks):
     wrong, invalid = frozen.copy(), np.zeros(frozen.shape, dtype=bool)
     invalid[2, :, :60] = True
