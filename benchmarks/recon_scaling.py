@@ -3,8 +3,9 @@
     python benchmarks/recon_scaling.py [--frames 20 50 60 100 200] [--mode tracks] [--threads 2]
 
 The walk has 120 frames a round, so motion per frame is the same for every length and long clips close a loop. Every
-length runs in a fresh process on the first frames of one clip; the memory is the process's greatest resident size,
-libraries, images and predictions included. `cpu_seconds` counts all threads and holds on a busy machine too. Writes
+length runs in a fresh process on the first frames of one clip; the memory is the process's greatest resident size
+(VmHWM of Linux; `ru_maxrss` would start at the parent's), libraries, images and predictions included. `cpu_seconds`
+counts all threads and holds on a busy machine too. Writes
 benchmarks/results/recon_scaling.json.
 """
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -58,7 +58,8 @@ def measure(clip: str, frames: int, mode: str, threads: int) -> dict[str, float]
     begin, worked = time.perf_counter(), time.process_time()
     result = align(images, frozen, settings=AlignSettings(mode=mode))
     seconds, worked = time.perf_counter() - begin, time.process_time() - worked
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path('/proc/self/status').read_text()
+    peak = int(status.partition('VmHWM:')[2].split()[0])
     truth = torch.from_numpy(poses[:, :3, 3])
     path = float(truth.diff(dim=0).norm(dim=1).sum())
     ate = trajectory_errors(torch.from_numpy(result.poses_c2w[:, :3, 3]), truth)['ate_rmse']
