@@ -163,12 +163,9 @@ def _align_tracks(clip: Clip) -> Alignment:
             clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels)
     else:
         tracks = Tracks(stored['frame'], stored['point'], stored['pixels'])
-    rescued: list[int] = []
 
-    def rescue(state: BundleState, weak: list[int]) -> BundleState:
-        moved, placed = rescue_frames(_direct_solver(clip), state, weak)
-        rescued.extend(placed)
-        return moved
+    def rescue(state: BundleState, weak: list[int]) -> tuple[BundleState, list[int]]:
+        return rescue_frames(_direct_solver(clip), state, weak)
 
     try:
         solution = solve_tracks(tracks, clip.frozen, settings=options, known=clip.known, invalid=clip.invalid,
@@ -184,7 +181,8 @@ def _align_tracks(clip: Clip) -> Alignment:
     state, unit = solution.state, pixel_unit(*clip.frozen.size)
     poses = np.linalg.inv(state.poses)
     parallax = parallax_deg(solution.tracks, state.points, poses)
-    doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit, rescued)
+    doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit,
+                          solution.rescued)
     return Alignment(poses, solution.depth, float(np.exp(state.log_focal)), np.exp(state.depth.log_scale),
                      state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.radial)
 

@@ -8,6 +8,7 @@ it was found: freed here, depth flattens.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,11 +117,12 @@ class DenseStage:
         radial: coefficient of the distortion.
         links: (F, F) greater means more in common, 0 nothing; of a clip of more than 40 frames.
         invalid: (F, H, W) bool, pixels that carry nothing.
+        followers: frames with few known points whose poses are right all the same: they are bent, but pull no other.
     """
 
     def __init__(self, log_maps: np.ndarray, poses_w2c: np.ndarray, focal_px: float, marks: Marks, *,
                  settings: DenseSettings, radial: float = 0.0, links: np.ndarray | None = None,
-                 invalid: np.ndarray | None = None) -> None:
+                 invalid: np.ndarray | None = None, followers: Sequence[int] = ()) -> None:
         self.poses, self.focal, self.radial, self.marks = poses_w2c, focal_px, radial, marks
         self.settings, self.links = settings, links
         self.invalid = None if invalid is None else invalid.astype(np.float32)
@@ -137,7 +139,9 @@ class DenseStage:
         self.prior = _smoothness(*self.shape, settings)
         self.of_frame = [np.flatnonzero(marks.frame == frame) for frame in range(len(self.maps))]
         self.placed = np.array([len(index) >= settings.min_marks for index in self.of_frame])
-        self.partners = {frame: self._partners(frame) for frame in np.flatnonzero(self.placed).tolist()}
+        bent = self.placed.copy()
+        bent[list(followers)] = True
+        self.partners = {frame: self._partners(frame) for frame in np.flatnonzero(bent).tolist()}
 
     def run(self) -> np.ndarray:
         """Logarithmic depth (F, H, W) of all frames."""
@@ -158,7 +162,7 @@ class DenseStage:
         """Frames that see most of a frame's surface."""
         others = self.placed.copy()
         others[frame] = False
-        if len(self.maps) > ALL_PARTNERS_UP_TO:
+        if len(self.maps) > ALL_PARTNERS_UP_TO and self.placed[frame]:
             links = np.ones(len(others)) if self.links is None else self.links[frame]
             others[np.argsort(-links, kind='stable')[3 * self.settings.partners:]] = False
             others &= links > 0

@@ -25,7 +25,7 @@ def hat_matrix(length: int, nodes: int, positions: np.ndarray | None = None) -> 
 def hats_at(pixels: np.ndarray, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
     """Values (N, nodes) of the hats of a grid of `shape` at pixels (N, 2) as (u, v) of an image (height, width)."""
     rows, columns = hat_matrix(size[0], shape[0], pixels[:, 1]), hat_matrix(size[1], shape[1], pixels[:, 0])
-    return (rows[:, :, None] * columns[:, None]).reshape(len(pixels), -1)
+    return (rows[:, :, None] * columns[:, None]).reshape(len(pixels), shape[0] * shape[1])
 
 
 def bilinear(maps: np.ndarray, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:

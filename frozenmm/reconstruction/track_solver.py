@@ -25,7 +25,7 @@ from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.track_start import FOCAL_RATIOS, SHIFTS, NothingSharedError, best_start, posed_start
 
 Report = Callable[[str, int, int], None]
-Rescue = Callable[[BundleState, list[int]], BundleState]
+Rescue = Callable[[BundleState, list[int]], tuple[BundleState, list[int]]]
 START_WINDOW = 24
 PRIOR_RATIO = 1.2
 ENOUGH_INLIERS = 30
@@ -73,6 +73,7 @@ class TrackSolution:
         found: (F, ) observations per frame at the start.
         inliers: (F, ) observations per frame that are left.
         reprojection: (O, ) distances in pixels of the observations that are left.
+        rescued: frames with few tracks that were placed otherwise.
     """
 
     state: BundleState
@@ -81,6 +82,7 @@ class TrackSolution:
     found: np.ndarray
     inliers: np.ndarray
     reprojection: np.ndarray
+    rescued: list[int]
 
 
 def find_tracks(images: np.ndarray, settings: MatchSettings, report: Report | None = None,
@@ -108,7 +110,8 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
         settings: of the solver.
         known: what is given of the cameras.
         invalid: (F, H, W) bool, pixels that carry nothing in the dense stage.
-        rescue: called with the state and the frames that have few tracks; gives a state in which they are placed.
+        rescue: called with the state and the frames that have few tracks; gives a state in which some of them are
+            placed, and which.
         report: called with the name of the step, steps done and their total.
 
     Raises:
@@ -130,15 +133,16 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
         tell('cameras', turn + 2, 3)
     found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
+    rescued: list[int] = []
     if weak and rescue is not None and known.poses_c2w is None:
-        state = rescue(state, weak)
+        state, rescued = rescue(state, weak)
     stage = DenseStage(depth.log_maps(state.depth), state.poses, float(np.exp(state.log_focal)),
                        track_marks(bundle, state, settings), settings=settings.dense, radial=state.radial,
-                       links=bundle.shared_counts(), invalid=invalid)
+                       links=bundle.shared_counts(), invalid=invalid, followers=rescued)
     maps = np.exp(stage.run())
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels)
+    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued)
 
 
 def track_marks(bundle: Bundle, state: BundleState, settings: TrackSettings) -> Marks:

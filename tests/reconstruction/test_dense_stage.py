@@ -97,6 +97,13 @@ def test_a_frame_without_known_points_stays_and_pulls_nothing(room, frozen, mark
     np.testing.assert_array_equal(there[[0, 1, 2, 4]], elsewhere[[0, 1, 2, 4]])
 
 
+def test_a_follower_is_bent_and_pulls_nothing(room, frozen, marks):
+    held = _part(marks, marks.frame != 3)
+    alone, following = (_stage(room, frozen, held, followers=frames).run() for frames in ((), (3, )))
+    assert _error(following, room)[3] < 0.7 * _error(alone, room)[3]
+    np.testing.assert_array_equal(alone[[0, 1, 2, 4]], following[[0, 1, 2, 4]])
+
+
 def test_partners_of_a_long_clip_are_linked(room, frozen, marks, monkeypatch):
     monkeypatch.setattr('frozenmm.reconstruction.dense_stage.ALL_PARTNERS_UP_TO', 0)
     links = np.zeros((5, 5))
