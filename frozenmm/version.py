@@ -1,3 +1,4 @@
-"""The version of frozenmm, in one place."""
+"""The version of frozenmm and its address, in one place."""
 
-__version__ = '0.1.0'
+__version__ = '0.2.0.dev0'
+PROJECT_URL = 'https://github.com/frozenmm/frozenmm'

@@ -15,14 +15,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'frozenmm'
 FILES = sorted(PACKAGE.rglob('*.py'))
 SYSTEMS = {'detection', 'segmentation', 'reconstruction'}
-BASE = {'compat', 'structures', 'registry', 'version'}
+BASE = {'compat', 'structures', 'registry', 'version', 'errors', 'deprecation'}
 FROZEN = BASE | {'ops', 'foundation'}
 ALLOWED = {
     '__init__': BASE | {'models'},
     'version': set(),
+    'errors': set(),
+    'deprecation': {'errors'},
     'registry': set(),
-    'compat': set(),
-    'structures': {'compat'},
+    'compat': {'errors', 'deprecation'},
+    'structures': {'compat', 'errors', 'deprecation'},
     'ops': BASE,
     'foundation': BASE | {'ops'},
     **{system: FROZEN for system in SYSTEMS},

@@ -1,27 +1,32 @@
-"""What every command-line tool does with errors: one sentence for those of the user, a traceback for ours."""
+"""What every command does with errors: one sentence for those of the user, a traceback for ours."""
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
 
-USER_ERRORS = (ValueError, TypeError, OSError, KeyError, ImportError)
+from frozenmm.errors import UserError
+from frozenmm.version import PROJECT_URL
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; an error that input can cause becomes one line on stderr and exit code 2.
+    """Run a command and end the process as its outcome asks for.
 
-    Set `FROZENMM_TRACEBACK=1` to see where it arose.
+    A `UserError` becomes its sentence on stderr and exit code 2 (`FROZENMM_TRACEBACK=1` shows where it arose); any
+    other exception keeps its traceback, says where to report it and ends with exit code 1.
     """
     try:
         main()
     except KeyboardInterrupt:
         sys.stderr.write('\ninterrupted; the same command goes on where it stopped\n')
         sys.exit(130)
-    except USER_ERRORS as error:
+    except UserError as error:
         if os.environ.get('FROZENMM_TRACEBACK'):
             raise
-        # a KeyError shows its text in quotes; the bare argument reads better
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.stderr.write(f'error: {text}\n(FROZENMM_TRACEBACK=1 shows where)\n')
+        sys.stderr.write(f'error: {error}\n(FROZENMM_TRACEBACK=1 shows where)\n')
         sys.exit(2)
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.stderr.write(f'\nThis is a fault of frozenmm or of code that it was asked to run, not of your input. Please '
+                         f'report it with the lines above and the output of `python -m frozenmm.env`: {PROJECT_URL}/issues\n')
+        sys.exit(1)
