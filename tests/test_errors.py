@@ -27,7 +27,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize(('fault', 'reason'), [
     (lambda: json.loads('{'), 'Expecting property name'), (lambda: {}['images'], "the key 'images' is missing"),
-    (lambda: json.loads('3')['a'], 'another form'), (lambda: [][1], 'another form'),
+    (lambda: json.loads('3')['a'], 'another form'), (lambda: json.loads('[]')[1], 'another form'),
     (lambda: json.loads('null').get('images'), 'another form'),
     (lambda: b'\xff'.decode(), 'it is no text in utf-8 (byte 0)'), (lambda: 1 / 0, 'division by zero')])
 def test_whatever_goes_wrong_names_the_file_and_no_sentence_of_python(fault, reason):

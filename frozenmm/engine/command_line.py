@@ -27,6 +27,7 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.exit(2)
     except Exception:
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-        sys.stderr.write(f'\nThis is a fault of frozenmm or of code that it was asked to run, not of your input. Please '
-                         f'report it with the lines above and the output of `python -m frozenmm.env`: {PROJECT_URL}/issues\n')
+        sys.stderr.write('\nThis is a fault of frozenmm or of code that it was asked to run, not of your input. Please '
+                         'report it with the lines above and the output of `python -m frozenmm.env`: '
+                         f'{PROJECT_URL}/issues\n')
         sys.exit(1)
