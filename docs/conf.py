@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,19 +35,31 @@ _CODE = re.compile(r'(``?[^`]+``?)')
 
 
 def write_reference(app: object) -> None:
-    """One page per room; a module without public classes and functions of its own has nothing to show."""
+    """A page per module in a folder per room; a module without public classes and functions has nothing to show."""
     folder = DOCS / 'reference'
-    folder.mkdir(exist_ok=True)
-    (folder / 'index.md').write_text('# API reference\n\nRegistered classes by role: `frozenmm.models`.\n\n'
-                                     '```{toctree}\n' + '\n'.join(ROOMS) + '\n```\n')
+    shutil.rmtree(folder, ignore_errors=True)
     for room in ROOMS:
-        lines = [f'# frozenmm.{room}', '']
-        for file in sorted((ROOT / 'frozenmm' / room).rglob('*.py')):
-            name = '.'.join(file.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
-            if file.name == '__main__.py' or not _public(file):
-                continue
-            lines += [f'## {name}', '', '```{eval-rst}', f'.. automodule:: {name}', '```', '']
-        (folder / f'{room}.md').write_text('\n'.join(lines))
+        names = [name for file in sorted((ROOT / 'frozenmm' / room).rglob('*.py')) if file.name != '__main__.py'
+                 and _public(file) for name in [_module(file)]]
+        for name in names:
+            write(folder / room / f'{name}.md', f'# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n')
+        write(folder / room / 'index.md', f'# frozenmm.{room}\n\n' + _contents(names))
+    write(folder / 'index.md', '# API reference\n\nRegistered classes by role: `frozenmm.models`.\n\n'
+          + _contents([f'{room}/index' for room in ROOMS]))
+
+
+def write(file: Path, text: str) -> None:
+    """Write a page, with its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding='utf-8')
+
+
+def _module(file: Path) -> str:
+    return '.'.join(file.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+
+
+def _contents(pages: list[str]) -> str:
+    return '```{toctree}\n:maxdepth: 1\n\n' + '\n'.join(pages) + '\n```\n'
 
 
 def _public(file: Path) -> bool:
