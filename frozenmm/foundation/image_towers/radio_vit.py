@@ -41,7 +41,7 @@ class PatchGenerator(nn.Module):
             return self.pos_embed
         table = self.pos_embed.float().transpose(1, 2).unflatten(2, (self.side, self.side))
         longest = max(grid)
-        table = F.interpolate(table, (longest, longest), mode='bilinear', align_corners=True)
+        table = F.interpolate(table, (longest, longest), mode='bilinear', align_corners=False)
         return table[..., :grid[0], :grid[1]].flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -51,7 +51,7 @@ class SamAggregation:
     """
 
     factor: float = 1.2
-    keep_negative: bool = False
+    keep_negative: bool = True
     halves: bool = False
     compat: bool = False
 

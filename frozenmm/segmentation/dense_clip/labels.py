@@ -1,13 +1,14 @@
 """From cosines of names to labels of classes."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from frozenmm.errors import UserError
+from frozenmm.segmentation.dense_clip.windows import CellMaps, Size
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,14 @@ class LabelRule:
         index = class_index.to(probabilities.device)[:, None, None].expand_as(probabilities)
         best = probabilities.new_zeros(num_classes, *probabilities.shape[1:])
         return best.scatter_reduce(0, index, probabilities, 'amax')
+
+    def on(self, cells: CellMaps, class_index: Tensor, num_classes: int, size: Size) -> Tensor:
+        """(K, *size) probabilities of the classes, from cosines of names on cells."""
+        if self.on_cells:
+            names = replace(cells, maps=self.probabilities(cells.maps)).at(size)[0]
+        else:
+            names = self.probabilities(cells.at(size)[0])
+        return self.classes(names, class_index, num_classes)
 
     def __call__(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of classes after the rule, and labels.

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import lcm
 from typing import Any
 
@@ -19,6 +19,7 @@ from frozenmm.segmentation.dense_clip.method import Method, method_of
 from frozenmm.segmentation.dense_clip.sam_reading import SamReader, rounded_picture
 from frozenmm.segmentation.dense_clip.trunk import LastTokens, Trunk
 from frozenmm.segmentation.dense_clip.windows import (
+    CellMaps,
     Placing,
     Size,
     WindowPlan,
@@ -28,28 +29,6 @@ from frozenmm.segmentation.dense_clip.windows import (
     window_plan,
 )
 from frozenmm.structures import ImageStats
-
-
-@dataclass
-class CellMaps:
-    """Maps on the cells of windows, or of the whole image, and where they go.
-
-    Attributes:
-        maps: (N, Q, h, w).
-        placing: how they become one map.
-        direct: a single window without padding may be resized straight to the size wanted.
-    """
-
-    maps: Tensor
-    placing: Placing
-    direct: bool = True
-
-    def at(self, size: Size | None = None) -> Tensor:
-        """(1, Q, *size), at the size of the network's image by default."""
-        placing = self.placing
-        if size is not None and self.direct and len(self.maps) == 1 and placing.shown == placing.plan.size:
-            placing = Placing(WindowPlan(size, size, (0,), (0,)), size)
-        return stitch(self.maps, replace(placing, size=size))
 
 
 class DenseCLIP(nn.Module):
@@ -126,9 +105,7 @@ class DenseCLIP(nn.Module):
             return _joined([self._last(part, keys=keys) for part in parts])
         if proxy_maps is None:
             proxy_maps = torch.cat([self.proxy_maps(part) for part in parts])
-        mean = mean_similarity(proxy_maps)
-        if attention.shared_mean if shared_mean is None else shared_mean:
-            mean = mean.mean(0, keepdim=True).expand_as(mean)
+        mean = self.similarity(proxy_maps, shared_mean=shared_mean)
         grid = (int(proxy_maps.shape[-2]), int(proxy_maps.shape[-1]))
         found, start = [], 0
         for part in parts:
@@ -137,6 +114,13 @@ class DenseCLIP(nn.Module):
             found.append(self._last(part, proxy=rows, proxy_grid=grid, keys=keys))
             start += len(part)
         return _joined(found)
+
+    def similarity(self, proxy_maps: Tensor, *, shared_mean: bool | None = None) -> Tensor:
+        """(B,) the mean similarity that is taken off, of maps (B, C, h, w); see `dense`."""
+        mean = mean_similarity(proxy_maps)
+        if shared_mean is None:
+            shared_mean = getattr(self.block.attention, 'shared_mean', False)
+        return mean.mean(0, keepdim=True).expand_as(mean) if shared_mean else mean
 
     def _last(self, pixels: Tensor, **options: Any) -> LastTokens:
         """`Trunk.last` under the contract of the frozen tower."""
@@ -220,7 +204,8 @@ class DenseCLIP(nn.Module):
 
         Args:
             pixels: (1, 3, H, W) in the tower's normalisation; resized to whole cells if need be.
-            crop, stride: of the windows.
+            crop: of the windows.
+            stride: of the windows.
         """
         size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
         fitted = self.fitted(size, crop, stride)

@@ -1,8 +1,8 @@
 """Coarse labels to prompts for SAM, and its masks back to labels. Source: Trident, section 3.4 (RADSeg+ likewise)."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -52,13 +52,18 @@ class PictureFrame:
 
 
 @dataclass
-class _Refined:
-    """What the regions gave at half size."""
+class _Answers:
+    """What SAM was sure of, and where it was not.
 
-    probabilities: Tensor
+    Attributes:
+        refined: (K, H, W) probabilities under masks that SAM is sure of.
+        failed: (h, w) bool at half size, the regions that it is not sure of.
+        kept: number of regions that it is sure of.
+    """
+
+    refined: Tensor
     failed: Tensor
     kept: int = 0
-    masks: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ class SamRefinement:
         area: least pixels of a region, at half size.
         mask_factor: times the probabilities are the mask prompt.
         iou: regions for which SAM predicts no more are left as they are.
-        compat: as the official code: prompts are placed as if the half-size map filled SAM's input by its longer side.
+        compat: as the official code: prompts are placed as if the half-size map filled SAM's input by its longer side,
+            and where SAM is not sure the best refined class wins even where the coarse one is more probable.
     """
 
     coarse: float = 0.2
@@ -101,41 +107,35 @@ class SamRefinement:
         small = F.interpolate(probabilities[None], half, mode='bilinear', align_corners=False)[0]
         coarse = F.interpolate(labels[None].float(), half, mode='nearest')[0, 0].long()
         unsure = small.amax(0) < self.coarse
-        refined = _Refined(torch.zeros_like(small), torch.zeros_like(unsure))
+        answers = _Answers(torch.zeros_like(probabilities), torch.zeros_like(unsure))
         for index, own in enumerate(small):
-            if own.max() >= self.coarse:
-                self._class(refined, index, own, (coarse == index) & ~unsure, frame, decode)
-        if not refined.kept:
-            return labels, probabilities
-        return self._combine(refined, small, coarse, labels, probabilities)
+            regions = connected_regions((coarse == index) & ~unsure, self.area) if own.max() >= self.coarse else []
+            if regions:
+                masks, sure = decode(self.prompts(own, regions, frame))
+                self._answer(answers, index, probabilities[index], regions, over_picture(masks, frame, labels.shape[1:]),
+                             sure)
+        return self._combined(answers, labels, probabilities) if answers.kept else (labels, probabilities)
 
-    def _class(self, refined: _Refined, index: int, own: Tensor, mask: Tensor, frame: PictureFrame,
-               decode: Decode) -> None:
-        """Ask about one class and write down what SAM is sure of."""
-        regions = connected_regions(mask, self.area)
-        if not regions:
-            return
-        masks, sure = decode(self.prompts(own, regions, frame))
-        masks = over_picture(masks, frame, (own.shape[0], own.shape[1]))[:, 0]
-        for region, logits, quality in zip(regions, masks, sure.flatten().tolist()):
+    def _answer(self, answers: _Answers, index: int, own: Tensor, regions: list[Tensor], masks: Tensor,
+                sure: Tensor) -> None:
+        """Write down what SAM says about the regions of a class with probabilities (H, W)."""
+        for region, logits, quality in zip(regions, masks[:, 0], sure.flatten().tolist()):
             if quality > self.iou:
-                refined.kept += 1
+                answers.kept += 1
                 found = torch.where(logits > 0, logits.sigmoid() * own, 0)
-                refined.probabilities[index] = torch.maximum(refined.probabilities[index], found)
+                answers.refined[index] = torch.maximum(answers.refined[index], found)
             else:
-                refined.failed |= region
+                answers.failed |= region
 
-    def _combine(self, refined: _Refined, small: Tensor, coarse: Tensor, labels: Tensor,
-                 probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        best, chosen = refined.probabilities.max(0)
-        chosen = torch.where(best > 0, chosen, coarse)
-        both = torch.where(refined.failed, torch.maximum(small, refined.probabilities), refined.probabilities)
-        value, winner = both.max(0)
-        old = refined.failed & (small.gather(0, winner[None])[0] >= refined.probabilities.gather(0, winner[None])[0])
-        chosen = torch.where(refined.failed, torch.where(old, coarse, winner), chosen)
-        size = (labels.shape[1], labels.shape[2])
-        final = F.interpolate(chosen[None, None].float(), size, mode='nearest')[0].long()
-        return final, F.interpolate(both[None], size, mode='bilinear', align_corners=False)[0]
+    def _combined(self, answers: _Answers, labels: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        refined = answers.refined
+        failed = F.interpolate(answers.failed[None, None].float(), tuple(labels.shape[1:]), mode='nearest')[0] > 0
+        both = torch.where(failed, torch.maximum(probabilities, refined), refined)
+        best, chosen = refined.max(0, keepdim=True)
+        old = best == 0
+        if not self.compat:
+            old |= failed & (probabilities.amax(0, keepdim=True) >= best)
+        return torch.where(old, labels, chosen), both
 
     def prompts(self, own: Tensor, regions: list[Tensor], frame: PictureFrame) -> RegionPrompts:
         """Points, boxes and mask prompt of the regions of a class with probabilities (h, w) at half size."""
@@ -159,12 +159,12 @@ class SamRefinement:
         return shown[1] / size[1], shown[0] / size[0]
 
     def _mask(self, own: Tensor, frame: PictureFrame) -> Tensor:
-        prompt = torch.where(own > self.coarse, own, 0) * self.mask_factor
         scale = MASK_SIDE / max(own.shape)
         target = [int(side * scale + 0.5) for side in own.shape]
         if not self.compat:
             target = [round(side * MASK_SIDE / frame.side) for side in frame.shown]
-        prompt = F.interpolate(prompt[None, None], (target[0], target[1]), mode='bilinear', align_corners=False)
+        prompt = F.interpolate(own[None, None], (target[0], target[1]), mode='bilinear', align_corners=False)
+        prompt = torch.where(prompt > self.coarse, prompt, 0) * self.mask_factor
         return F.pad(prompt, (0, MASK_SIDE - target[1], 0, MASK_SIDE - target[0]))
 
 
@@ -178,12 +178,12 @@ def connected_regions(mask: Tensor, area: int) -> list[Tensor]:
     return [region for region in regions if int(region.sum()) >= area]
 
 
-def over_picture(logits: Tensor, frame: PictureFrame, size: Size) -> Tensor:
+def over_picture(logits: Tensor, frame: PictureFrame, size: Sequence[int]) -> Tensor:
     """Mask logits (N, 1, 256, 256) over SAM's input at a size of the picture, (N, 1, *size)."""
     logits = F.interpolate(logits, (frame.side, frame.side), mode='bilinear', align_corners=False)
     logits = logits[..., :frame.shown[0], :frame.shown[1]]
     logits = F.interpolate(logits, frame.picture, mode='bilinear', align_corners=False)
-    return F.interpolate(logits, size, mode='bilinear', align_corners=False)
+    return F.interpolate(logits, tuple(size), mode='bilinear', align_corners=False)
 
 
 def embed_mask(layers: torch.nn.Module, mask: Tensor, *, compat: bool = False) -> Tensor:

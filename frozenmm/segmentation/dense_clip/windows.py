@@ -6,7 +6,7 @@ the map of the image by one matrix per axis (`stitch`), whatever is resized in b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -119,6 +119,28 @@ def stitch(maps: Tensor, placing: Placing) -> Tensor:
         for axis, (cells, starts) in enumerate(zip(maps.shape[-2:], (plan.tops, plan.lefts))))
     beside = maps.unflatten(0, (len(plan.tops), len(plan.lefts))).permute(2, 0, 3, 1, 4)
     return (rows @ (beside.flatten(3).flatten(1, 2) @ columns.T))[None]
+
+
+@dataclass
+class CellMaps:
+    """Maps on the cells of windows, or of the whole image, and where they go.
+
+    Attributes:
+        maps: (N, Q, h, w).
+        placing: how they become one map.
+        direct: a single window without padding may be resized straight to the size wanted.
+    """
+
+    maps: Tensor
+    placing: Placing
+    direct: bool = True
+
+    def at(self, size: Size | None = None) -> Tensor:
+        """(1, Q, *size), at the size of the network's image by default."""
+        placing = self.placing
+        if size is not None and self.direct and len(self.maps) == 1 and placing.shown == placing.plan.size:
+            placing = Placing(WindowPlan(size, size, (0,), (0,)), size)
+        return stitch(self.maps, replace(placing, size=size))
 
 
 @lru_cache(maxsize=64)
