@@ -19,9 +19,11 @@ from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
+from frozenmm.foundation.image_towers.dino import DINOTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
+from frozenmm.foundation.image_towers.radio import RADIOTower
 from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
 from frozenmm.foundation.image_towers.timm import TimmTower
 from frozenmm.foundation.mask_prompters import DemoSAMPrompter, SAMPrompter
@@ -59,6 +61,9 @@ if installed('mmseg'):
             FrozenDepthEstimator,
             LightDepthHead,
         )
+
+        # training-free segmentation by words
+        from frozenmm.segmentation.dense_clip.segmentor import DenseCLIPSegmentor
 
         # any frozen image encoder with any frozen text encoder
         from frozenmm.segmentation.fusioner.decoder import FusionerDecoder, LightFusionerDecoder

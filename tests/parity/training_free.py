@@ -28,7 +28,6 @@ from frozenmm.segmentation.dense_clip.labels import LabelRule, drop_absent, smoo
 from frozenmm.segmentation.dense_clip.model import DenseCLIP
 from frozenmm.segmentation.dense_clip.pamr import PAMR
 from frozenmm.segmentation.dense_clip.sam_refinement import (
-    MASK_SIDE,
     PictureFrame,
     RegionPrompts,
     SamRefinement,
@@ -68,6 +67,8 @@ def _proxy(case: Case) -> ImageTower:
     if kind == 'given':
         return DINOTower(dict(img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1), 'random',
                          resize_mode='none')
+    if kind == 'sam':
+        return _sam(case)
     prefix, sizes = f'{kind}.', case.params[kind]
     weights = {key: value for key, value in case.weights.items() if key.startswith(prefix)}
     common = dict(embed_dim=sizes['dim'], depth=sizes['layers'], num_heads=sizes['heads'],
@@ -84,12 +85,13 @@ def _proxy(case: Case) -> ImageTower:
 
 
 def _sam(case: Case) -> ImageTower:
-    sizes = case.params['sam']
+    sizes, mode = case.params['sam'], 'squash' if case.params.get('proxy') == 'sam' else 'pad'
     with _file(case.weights, 'sam.') as path:
         return SAMTower(dict(img_size=sizes['image_size'], patch_size=sizes['patch_size'], embed_dim=sizes['dim'],
                              depth=sizes['layers'], num_heads=sizes['heads'], out_chans=sizes['out_chans'],
                              window_size=sizes['window_size'], global_attn_indexes=sizes['global_blocks'],
-                             use_rel_pos=sizes['relative_positions'], norm_eps=sizes['norm_eps']), path)
+                             use_rel_pos=sizes['relative_positions'], norm_eps=sizes['norm_eps']), path,
+                        resize_mode=mode)
 
 
 def _pair(value: int) -> tuple[int, int] | None:
@@ -267,7 +269,7 @@ def text_classifier(case: Case) -> dict[str, Tensor]:
 
 def _rule(params: dict) -> LabelRule:
     return LabelRule(params['logit_scale'], params.get('prob_thd') or 0.0, params.get('area_thd'),
-                     compat=params.get('method') == 'trident')
+                     params.get('prompt_denoising_thresh', 0.0), compat=params.get('method') == 'trident')
 
 
 def logits_to_labels(case: Case) -> dict[str, Tensor]:
@@ -281,7 +283,8 @@ def slide_logits(case: Case) -> dict[str, Tensor]:
     params, image = case.params, case.inputs['image']
     is_naclip = 'gaussian_std' in params
     if 'proxy' in params:
-        model = _proxy_model(case, multiple=params.get('pad_multiple'))
+        padding = 'both' if params['slide_crop'] else 'none'  # ProxyCLIP pads windows only
+        model = _proxy_model(case, multiple=params.get('pad_multiple'), padding=padding)
     else:
         method = _naclip_method(params) if is_naclip else dict(
             name='sclip', attention='self_self' if params.get('csa', True) else 'plain', compat=True)
@@ -289,7 +292,7 @@ def slide_logits(case: Case) -> dict[str, Tensor]:
     cells = model(image, case.inputs['text'], STATS, crop=_pair(params['slide_crop']),
                   stride=_pair(params['slide_stride']))
     original = cells.at(tuple(params['ori_shape']))
-    if params['pamr_steps']:
+    if params['pamr_steps'] and (params['slide_crop'] or is_naclip):  # SCLIP refines with windows only
         guide = F.interpolate(image, original.shape[-2:], mode='bilinear', align_corners=False)
         refined = PAMR(params['pamr_steps'], params['pamr_dilations'])(guide, original)
     else:
@@ -323,23 +326,24 @@ def pamr(case: Case) -> dict[str, Tensor]:
 def sam_refinement(case: Case) -> dict[str, Tensor]:
     params, inputs = case.params, case.inputs
     calls: list[RegionPrompts] = []
+    frame = PictureFrame(tuple(params['sam_original_size']), tuple(params['sam_input_size']))
 
     def decode(prompts: RegionPrompts) -> tuple[Tensor, Tensor]:
         start = sum(len(call.points) for call in calls)
         calls.append(prompts)
         here = slice(start, start + len(prompts.points))
-        logits = F.interpolate(inputs['grids'][here, None], (MASK_SIDE, MASK_SIDE), mode='bilinear',
+        logits = F.interpolate(inputs['grids'][here, None], (frame.mask_side, frame.mask_side), mode='bilinear',
                                align_corners=False)
         return logits, inputs['ious'][here]
 
     refine = SamRefinement(params['coarse_thresh'], params['minimal_area'], params['sam_mask_coff'],
                            params['sam_iou_thresh'], compat=True)
-    frame = PictureFrame(tuple(params['sam_original_size']), tuple(params['sam_input_size']))
     labels, probabilities = refine(inputs['probabilities'], inputs['labels'].long(), frame, decode)
-    return dict(labels=labels, probabilities=probabilities, points=torch.cat([call.points for call in calls]),
-                boxes=torch.cat([call.boxes for call in calls]),
+    points, boxes = [torch.zeros(0, 2)], [torch.zeros(0, 4)]
+    return dict(labels=labels, probabilities=probabilities, points=torch.cat(points + [call.points for call in calls]),
+                boxes=torch.cat(boxes + [call.boxes for call in calls]),
                 regions_per_call=torch.tensor([len(call.points) for call in calls]),
-                mask_prompts=torch.stack([call.mask[0, 0, ::8, ::8] for call in calls]))
+                mask_prompts=torch.cat([torch.zeros(0, 32, 32)] + [call.mask[0, :, ::8, ::8] for call in calls]))
 
 
 def sam_mask_prompt(case: Case) -> dict[str, Tensor]:

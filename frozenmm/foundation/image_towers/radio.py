@@ -32,8 +32,9 @@ RADIO_MODELS: dict[str, tuple[dict[str, Any], WeightFile]] = {
                    'NVIDIA Open Model License'))
     for letter, (width, depth, heads, megabytes) in dict(
         b=(768, 12, 12, 400), l=(1024, 24, 16, 1000), h=(1280, 32, 16, 1800)).items()}
-"""Sizes and the published file (megabytes are estimates). A file decides depth, widths, prefix and adaptor itself; see `radio_sizes`."""
-_CUSTOM = ('embed_dim', 'depth', 'num_heads', 'patch_size', 'position_side', 'prefix', 'adaptor', 'norm_eps', 'layer_scale')
+"""Sizes and the published file (megabytes are estimates). A file decides its sizes itself; see `radio_sizes`."""
+_CUSTOM = ('embed_dim', 'depth', 'num_heads', 'patch_size', 'position_side', 'prefix', 'adaptor', 'norm_eps',
+           'layer_scale')
 _BLOCK = re.compile(r'base_model\.blocks\.(\d+)\.')
 
 
@@ -75,7 +76,8 @@ def radio_sizes(part: Mapping[str, Tensor], num_heads: int) -> dict[str, Any]:
     sizes: dict[str, Any] = dict(
         embed_dim=width, depth=1 + max(int(match[1]) for match in map(_BLOCK.match, part) if match),
         num_heads=num_heads, patch_size=round((part[f'{generator}embedder.weight'].shape[1] // 3) ** 0.5),
-        position_side=round(part[f'{generator}pos_embed'].shape[1] ** 0.5), prefix=prefix, layer_scale='base_model.blocks.0.ls1.gamma' in part)
+        position_side=round(part[f'{generator}pos_embed'].shape[1] ** 0.5), prefix=prefix,
+        layer_scale='base_model.blocks.0.ls1.gamma' in part)
     if 'adaptor.fc1.weight' in part:
         inner = len([key for key in part if re.fullmatch(r'adaptor\.blocks\.\d+\.0\.weight', key)])
         sizes['adaptor'] = (len(part['adaptor.fc1.weight']), len(part['adaptor.final.2.weight']), inner)
@@ -87,8 +89,8 @@ class RADIOTower(ImageTower):
     """RADIO's ViT: the map `'patch'` (last block, there is no final norm) and its first class token.
 
     Args:
-        model: `'c-radio_v3-b'`, `'c-radio_v3-l'`, `'c-radio_v3-h'`, or a dict of arguments of `RADIONetwork`; of a weights
-            file only `num_heads` and `norm_eps` are taken from it.
+        model: `'c-radio_v3-b'`, `'c-radio_v3-l'`, `'c-radio_v3-h'`, or a dict of arguments of `RADIONetwork`, of which
+            a weights file leaves `num_heads` and `norm_eps` to decide.
         weights: path of an official file; None for the published one; `'random'`.
         adaptor: name or number of the language adaptor in the file.
         precision: see `FrozenModule`.

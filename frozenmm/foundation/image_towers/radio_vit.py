@@ -1,4 +1,4 @@
-"""The ViT of RADIO under the official key names: positions of any grid, class tokens per teacher, registers, adaptors."""
+"""The ViT of RADIO under the official key names: positions of any grid, many class tokens, adaptors."""
 from __future__ import annotations
 
 from collections.abc import Sequence

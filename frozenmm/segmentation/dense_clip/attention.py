@@ -48,7 +48,7 @@ class LastAttention:
         raise NotImplementedError(f'{type(self).__name__} must implement `mix`')
 
     def weights(self, query: Tensor, key: Tensor, around: Surroundings) -> Tensor:
-        """The weights (B, heads, L, L) that meet the values: what comes out where every token's value is its own axis."""
+        """Weights (B, heads, L, L) that meet the values: what comes out where a token's value is its own axis."""
         tokens = query.shape[2]
         axes = torch.eye(tokens, dtype=query.dtype, device=query.device).expand(*query.shape[:2], -1, -1)
         return self.mix(query, key, axes, around)

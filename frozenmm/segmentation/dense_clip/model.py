@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.segmentation.dense_clip.aggregation import SamAggregation, SelfAggregation
+from frozenmm.segmentation.dense_clip.aggregation import SamAggregation, SamCells, SelfAggregation
 from frozenmm.segmentation.dense_clip.attention import ProxyAttention, mean_similarity
 from frozenmm.segmentation.dense_clip.labels import drop_absent, smooth_by_keys
 from frozenmm.segmentation.dense_clip.method import Method, method_of
+from frozenmm.segmentation.dense_clip.pictures import batch_picture
 from frozenmm.segmentation.dense_clip.sam_reading import SamReader, rounded_picture
 from frozenmm.segmentation.dense_clip.trunk import LastTokens, Trunk
 from frozenmm.segmentation.dense_clip.windows import (
@@ -163,7 +164,7 @@ class DenseCLIP(nn.Module):
         if isinstance(self.aggregation, SelfAggregation):
             spliced = self.aggregation(spliced)
         elif isinstance(self.aggregation, SamAggregation):
-            shown = picture if picture is not None else self._picture(image, stats)
+            shown = batch_picture(image, stats) if picture is None else picture
             spliced = self.aggregation(spliced, self.sam_cells(shown))
         return CellMaps(self.cosines(spliced, text), Placing(WindowPlan(size, size, (0,), (0,)), size))
 
@@ -222,7 +223,7 @@ class DenseCLIP(nn.Module):
             ratio = found[1] // grid[1]
         return stitch(cells, Placing(_rescaled(plan, patch, ratio), (grid[0] * ratio, grid[1] * ratio)))
 
-    def sam_cells(self, picture: Tensor) -> list[Any]:
+    def sam_cells(self, picture: Tensor) -> list[SamCells]:
         """What SAM's last block does with a picture (3, H, W) RGB in 0..255, or with its halves."""
         if self.sam is None or not isinstance(self.aggregation, SamAggregation):
             raise UserError('the method does not aggregate by SAM')
@@ -230,12 +231,6 @@ class DenseCLIP(nn.Module):
         middle = picture.shape[-1] // 2
         parts = [picture[..., :middle], picture[..., middle:]] if self.aggregation.halves else [picture]
         return [self.sam.cells(part) for part in parts]
-
-    def _picture(self, image: Tensor, stats: ImageStats) -> Tensor:
-        """The pipeline's image (1, 3, H, W) as RGB in 0..255."""
-        mean, std = stats.tensors(image)
-        pixels = (image[0] * std + mean).round().clamp(0, 255)
-        return pixels if stats.channel_order == 'rgb' else pixels.flip(0)
 
 
 def _joined(parts: list[LastTokens]) -> LastTokens:

@@ -13,8 +13,6 @@ from frozenmm.compat import require
 from frozenmm.errors import UserError
 
 Size = tuple[int, int]
-MASK_SIDE = 256
-"""Side of a mask prompt."""
 
 
 @dataclass
@@ -24,7 +22,7 @@ class RegionPrompts:
     Attributes:
         points: (N, 2) x y of the most probable pixel of each region, in pixels of SAM's input.
         boxes: (N, 4) xyxy likewise, ending at the last pixel.
-        mask: (1, 1, 256, 256), the class's probabilities, scaled; the same for all regions.
+        mask: (1, 1, s, s) with `PictureFrame.mask_side`, the class's probabilities, scaled; the same for all regions.
     """
 
     points: Tensor
@@ -33,7 +31,7 @@ class RegionPrompts:
 
 
 Decode = Callable[[RegionPrompts], tuple[Tensor, Tensor]]
-"""Prompts of N regions to mask logits (N, 1, 256, 256) over SAM's whole input, and predicted IoU (N,)."""
+"""Prompts of N regions to mask logits (N, 1, s, s) over SAM's whole input, and predicted IoU (N,)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,11 @@ class PictureFrame:
     picture: Size
     shown: Size
     side: int = 1024
+
+    @property
+    def mask_side(self) -> int:
+        """Side of mask prompts and of the masks that SAM answers with."""
+        return self.side // 4
 
 
 @dataclass
@@ -112,8 +115,8 @@ class SamRefinement:
             regions = connected_regions((coarse == index) & ~unsure, self.area) if own.max() >= self.coarse else []
             if regions:
                 masks, sure = decode(self.prompts(own, regions, frame))
-                self._answer(answers, index, probabilities[index], regions, over_picture(masks, frame, labels.shape[1:]),
-                             sure)
+                masks = over_picture(masks, frame, labels.shape[1:])
+                self._answer(answers, index, probabilities[index], regions, masks, sure)
         return self._combined(answers, labels, probabilities) if answers.kept else (labels, probabilities)
 
     def _answer(self, answers: _Answers, index: int, own: Tensor, regions: list[Tensor], masks: Tensor,
@@ -159,13 +162,13 @@ class SamRefinement:
         return shown[1] / size[1], shown[0] / size[0]
 
     def _mask(self, own: Tensor, frame: PictureFrame) -> Tensor:
-        scale = MASK_SIDE / max(own.shape)
+        scale = frame.mask_side / max(own.shape)
         target = [int(side * scale + 0.5) for side in own.shape]
         if not self.compat:
-            target = [round(side * MASK_SIDE / frame.side) for side in frame.shown]
+            target = [round(side * frame.mask_side / frame.side) for side in frame.shown]
         prompt = F.interpolate(own[None, None], (target[0], target[1]), mode='bilinear', align_corners=False)
         prompt = torch.where(prompt > self.coarse, prompt, 0) * self.mask_factor
-        return F.pad(prompt, (0, MASK_SIDE - target[1], 0, MASK_SIDE - target[0]))
+        return F.pad(prompt, (0, frame.mask_side - target[1], 0, frame.mask_side - target[0]))
 
 
 def connected_regions(mask: Tensor, area: int) -> list[Tensor]:
@@ -179,7 +182,7 @@ def connected_regions(mask: Tensor, area: int) -> list[Tensor]:
 
 
 def over_picture(logits: Tensor, frame: PictureFrame, size: Sequence[int]) -> Tensor:
-    """Mask logits (N, 1, 256, 256) over SAM's input at a size of the picture, (N, 1, *size)."""
+    """Mask logits (N, 1, s, s) over SAM's input at a size of the picture, (N, 1, *size)."""
     logits = F.interpolate(logits, (frame.side, frame.side), mode='bilinear', align_corners=False)
     logits = logits[..., :frame.shown[0], :frame.shown[1]]
     logits = F.interpolate(logits, frame.picture, mode='bilinear', align_corners=False)
