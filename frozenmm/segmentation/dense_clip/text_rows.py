@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,15 +24,18 @@ class ClassRows(nn.Module):
     Args:
         tower: encodes the names.
         templates: a named set or sentences, see `resolve_templates`.
-        background: words of a class `background` that is put before the others; None adds none.
+        background: words of a class `background` that is put before the others (in place of one of that name); None
+            adds none.
+        synonyms: False uses the first name of each class only, the background's words apart.
     """
 
     def __init__(self, tower: TextTower, *, templates: str | Sequence[str] = 'imagenet80',
-                 background: Sequence[str] | None = None) -> None:
+                 background: Sequence[str] | None = None, synonyms: bool = True) -> None:
         super().__init__()
         self.tower = tower
         self.templates = resolve_templates(templates)
         self.background = None if background is None else tuple(background)
+        self.synonyms = synonyms
         self._vocabulary: Vocabulary | None = None
         self._rows: Tensor | None = None
 
@@ -52,10 +56,11 @@ class ClassRows(nn.Module):
             read = read_class_file(str(vocabulary['class_file']), str(vocabulary.get('separator', SEPARATORS[0])))
         else:
             read = Vocabulary.read(vocabulary)
+        if not self.synonyms:
+            read = read.names_only()
         if self.background is not None:
             first = VocabularyClass('background', self.background, isthing=False)
-            others = tuple(VocabularyClass(entry.name, entry.synonyms, isthing=entry.isthing, color=entry.color)
-                           for entry in read if entry.name != 'background')
+            others = tuple(replace(entry, id=None) for entry in read if entry.name != 'background')
             read = Vocabulary((first, *others), read.name, True)
         self._vocabulary, self._rows = read, None
 

@@ -1,0 +1,16 @@
+"""MaskCLIP, frozen CLIP ViT-B/16, on PASCAL VOC 2012 without background.
+
+Metric: published, mIoU 49.5 (not measured here yet).
+Command: python tools/test.py configs/dense_clip/maskclip_clip-b16_pascal-voc-20.py
+Source: Zhou et al., ECCV 2022.
+"""
+_base_ = ['_base_/maskclip.py', '../_base_/datasets/pascal_voc_20.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary)
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile', to_float32=True),
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='frozenmm.LoadLabelMap'),
+    dict(type='PackSegInputs')
+]))

@@ -1,0 +1,21 @@
+"""NACLIP, frozen CLIP ViT-B/16, on COCO-Object.
+
+Metric: published, mIoU 36.19 (not measured here yet).
+Command: python tools/test.py configs/dense_clip/naclip_clip-b16_coco-object.py
+Source: Hajimiri et al., WACV 2025.
+"""
+_base_ = ['_base_/naclip.py', '_base_/coco_object.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary,
+    text=dict(background=[
+        'sky', 'wall', 'floor', 'ceiling', 'tree', 'grass', 'road', 'pavement', 'ground', 'water', 'sea', 'sand',
+        'mountain', 'building', 'window', 'fence'
+    ]),
+    rule=dict(threshold=0.1))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile', to_float32=True),
+    dict(type='Resize', scale=(2048, 336), keep_ratio=True),
+    dict(type='frozenmm.LoadLabelMap'),
+    dict(type='PackSegInputs')
+]))

@@ -1,0 +1,16 @@
+"""ProxyCLIP, frozen CLIP ViT-B/16, on PASCAL Context with 59 classes.
+
+Metric: published, mIoU 39.1 (not measured here yet).
+Command: python tools/test.py configs/dense_clip/proxyclip_clip-b16_pascal-context-59.py
+Source: Lan et al., ECCV 2024.
+"""
+_base_ = ['_base_/proxyclip.py', '../_base_/datasets/pascal_context_59.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary)
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile', to_float32=True),
+    dict(type='Resize', scale=(2048, 336), keep_ratio=True),
+    dict(type='frozenmm.LoadLabelMap'),
+    dict(type='PackSegInputs')
+]))

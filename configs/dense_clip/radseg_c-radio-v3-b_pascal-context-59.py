@@ -1,0 +1,16 @@
+"""RADSeg, C-RADIOv3-B, on PASCAL Context with 59 classes.
+
+Metric: mIoU; the paper gives averages only (not measured here yet).
+Command: python tools/test.py configs/dense_clip/radseg_c-radio-v3-b_pascal-context-59.py
+Source: arXiv 2511.19704.
+"""
+_base_ = ['_base_/radseg.py', '../_base_/datasets/pascal_context_59.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary)
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile', to_float32=True),
+    dict(type='Resize', scale=(2048, 336), keep_ratio=True),
+    dict(type='frozenmm.LoadLabelMap'),
+    dict(type='PackSegInputs')
+]))
