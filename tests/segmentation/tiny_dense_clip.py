@@ -8,7 +8,8 @@ DINO = dict(type='frozenmm.DINOTower', weights='random:3', model=dict(
     img_size=32, patch_size=4, embed_dim=16, depth=1, num_heads=2))
 DINOV2 = dict(type='frozenmm.DINOv2Tower', weights='random:3', model=dict(
     img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2))
-SAM_ENCODER = dict(img_size=64, embed_dim=16, depth=2, num_heads=2, out_chans=8, window_size=2, global_attn_indexes=(1,))
+SAM_ENCODER = dict(img_size=64, embed_dim=16, depth=2, num_heads=2, out_chans=8, window_size=2,
+                   global_attn_indexes=(1,))
 SAM_TOWER = dict(type='frozenmm.SAMTower', weights='random:4', model=SAM_ENCODER, resize_mode='squash')
 SAM = dict(type='frozenmm.SAMPrompter', weights='random:4', model=SAM_ENCODER,
            decoder=dict(channels=8, depth=1, heads=2, mlp_channels=16, iou_channels=8))

@@ -290,7 +290,7 @@ def test_a_mask_prompt_without_batch_axis_is_another_one():
     assert right.shape == wrong.shape == (1, 8, 4, 4) and (right - wrong).abs().max() > 1e-3
 
 
-# ---------------------------------------------------------------------------------------------------- methods and towers
+# ----------------------------------------------------------------------------------------------- methods and towers
 def test_methods_are_the_table_of_the_papers():
     assert set(METHODS) == {'clip', 'maskclip', 'sclip', 'naclip', 'proxyclip', 'trident', 'radseg'}
     trident = method_of(dict(name='trident', attention=dict(beta=1.1), aggregate=dict(factor=3.0)))
