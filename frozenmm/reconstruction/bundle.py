@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
 from frozenmm.reconstruction.frame_system import FrameSystem
@@ -26,13 +27,12 @@ from frozenmm.reconstruction.motions import se3_exp
 from frozenmm.reconstruction.radial import distort
 
 CAUCHY = 4.0
-"""Squared width of the Cauchy weights 1 / (1 + e^2 / 4)."""
+"""Squared width of the Cauchy weights 1 / (1 + e^2 / 4) of errors e in their widths, here and in the other stages."""
 POSE = 6
 COLUMNS = POSE + 2
 """Unknowns of a frame: pose, logarithmic scale, shift."""
 SHARED = 2
 """Unknowns of all frames: logarithm of the focal length, radial distortion."""
-NEAREST = 1e-3
 UNUSABLE = 4.0
 """Variance of log depth over that of the prediction's error at which the shift is not set right any more."""
 

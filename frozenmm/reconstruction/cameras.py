@@ -1,4 +1,4 @@
-"""Pinhole cameras: focal ratios, intrinsics at several image sizes, pixel grids, projection.
+"""Pinhole cameras: focal ratios, intrinsics at several image sizes, pixel grids.
 
 Camera frame: x right, y down, z forward; pixel coordinates are integers at pixel centres (row v, column u); depth is z.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from frozenmm.ops.warp_loss import MIN_DEPTH
-
 OPTIMISATION_SIDE = 150
-RECONSTRUCTION_SIDE = 480
+NEAREST = 1e-3
+"""Least depth that a point is divided by."""
 
 
 def optimisation_size(height: int, width: int, *, side: int = OPTIMISATION_SIDE) -> tuple[int, int]:
@@ -19,12 +18,6 @@ def optimisation_size(height: int, width: int, *, side: int = OPTIMISATION_SIDE)
         raise ValueError(f'an image of {height}x{width} pixels has no area; height and width must be at least 1')
     ratio = max(side / height, side / width)
     return int(ratio * height), int(ratio * width)
-
-
-def reconstruction_size(height: int, width: int, *, side: int = RECONSTRUCTION_SIDE) -> tuple[int, int]:
-    """Size (height, width) of the output depth for an optimisation size: shorter side `side`, rounded down."""
-    ratio = min(width / side, height / side)
-    return int(height / ratio), int(width / ratio)
 
 
 def focal_intrinsics(focal_ratio: Tensor, original: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -44,12 +37,6 @@ def focal_intrinsics(focal_ratio: Tensor, original: tuple[int, int], size: tuple
             torch.stack((zero, focal * (size[0] / original[0]), one * (size[0] / 2))),
             torch.stack((zero, zero, one)))
     return torch.stack(rows)
-
-
-def resize_intrinsics(intrinsics_px: Tensor, original: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Intrinsics (..., 3, 3) of images of `original` (height, width) after a resize to `size`."""
-    factors = intrinsics_px.new_tensor([[size[1] / original[1]], [size[0] / original[0]], [1.0]])
-    return intrinsics_px * factors
 
 
 def invert_intrinsics(intrinsics_px: Tensor) -> Tensor:
@@ -77,15 +64,3 @@ def pixel_grid(height: int, width: int, *, dtype: torch.dtype = torch.float64,
 def back_project(depth: Tensor, pixels: Tensor, inverse_intrinsics: Tensor) -> Tensor:
     """Points (..., N, 3) in the camera frame from z-depth (..., N) and homogeneous pixels (N, 3)."""
     return depth[..., None] * (pixels @ inverse_intrinsics.mT)
-
-
-def project(points_camera: Tensor, intrinsics_px: Tensor, *, min_depth: float = MIN_DEPTH) -> tuple[Tensor, Tensor]:
-    """Pixels (..., N, 2) and z-depth (..., N) of camera points; the depth is at least `min_depth`."""
-    image = points_camera @ intrinsics_px.mT
-    depth = image[..., 2].clamp(min=min_depth)
-    return image[..., :2] / depth[..., None], depth
-
-
-def transform(points: Tensor, poses: Tensor) -> Tensor:
-    """Points (..., N, 3) moved by rigid motions (..., 4, 4)."""
-    return points @ poses[..., :3, :3].mT + poses[..., None, :3, 3]

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from frozenmm.compat.dependencies import require
+from frozenmm.reconstruction.bundle import CAUCHY
 from frozenmm.reconstruction.depth_model import bilinear, hat_matrix, hats_at
 from frozenmm.reconstruction.features import pixel_unit
 from frozenmm.reconstruction.radial import distort, straighten
 
 ALL_PARTNERS_UP_TO = 40
 """Frames of a clip above which only linked frames can be partners."""
-CAUCHY = 4.0
-"""Squared width, in errors, of the Cauchy weights of known points."""
 STEEPEST = 0.3
 """Least change of a point's log depth in a partner by that in its own frame at which the two can be compared."""
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenmm.reconstruction.bundle import CAUCHY, BundleSettings
+from frozenmm.reconstruction.bundle import CAUCHY, POSE, BundleSettings
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import GRID, SMALLEST, FrozenDepth
 from frozenmm.reconstruction.frame_system import FrameSystem
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp, skew
-from frozenmm.reconstruction.photometry import NEAREST, PATCH, Sight, View, brightness, hat_rows, see
+from frozenmm.reconstruction.photometry import PATCH, Sight, View, brightness, hat_rows, see
 
-POSE = 6
 DEPTH = 2 + GRID * GRID
 COLUMNS = POSE + DEPTH
 DARKEST = 2 / 255

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from frozenmm.foundation.local_lines import interpolation_matrix, node_positions
-from frozenmm.ops.line_maps import line_maps
 
 ANCHORS = 5
 BANDWIDTH_PX = 50.0
@@ -119,9 +118,5 @@ def corrected_depth(affine_depth: Tensor, scale: Tensor, shift: Tensor, anchors:
         lwlr: the correction for this size.
         keep_negative: leave negative values, as the official output pass does.
     """
-    if keep_negative or affine_depth.dtype != torch.float32 or affine_depth.requires_grad:
-        depth = lwlr(scale.abs()[:, None, None] * affine_depth + shift[:, None, None] + DEPTH_OFFSET, anchors)
-        return depth if keep_negative else torch.where(depth < 0, torch.zeros_like(depth), depth)
-    scale, shift = scale.abs(), shift + DEPTH_OFFSET
-    samples = lwlr.at_anchors(affine_depth) * scale[:, None, None] + shift[:, None, None]
-    return line_maps(affine_depth, scale, shift, *lwlr.lines(samples, anchors), *lwlr.spread)
+    depth = lwlr(scale.abs()[:, None, None] * affine_depth + shift[:, None, None] + DEPTH_OFFSET, anchors)
+    return depth if keep_negative else torch.where(depth < 0, torch.zeros_like(depth), depth)

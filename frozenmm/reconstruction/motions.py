@@ -1,4 +1,4 @@
-"""Rigid motions: three parametrisations by six numbers, logarithm, chains and angles (spec section 1.3).
+"""Rigid motions: three parametrisations by six numbers, chains and angles (spec section 1.3).
 
 A motion vector is (tx, ty, tz, rx, ry, rz). Poses are world to camera; a new motion multiplies on the left.
 """
@@ -44,25 +44,6 @@ def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return first[..., None, None], second[..., None, None], third[..., None, None]
 
 
-def so3_exp(vectors: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) of rotation vectors (..., 3) in radians (Rodrigues)."""
-    first, second, _ = _coefficients(vectors.square().sum(-1))
-    matrix = skew(vectors)
-    return torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * matrix + second * matrix @ matrix
-
-
-def so3_log(rotations: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) in radians, of length at most pi; exact near 0 and near pi."""
-    quaternion = _quaternion(rotations)
-    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
-    sine_squared = quaternion[..., 1:].square().sum(-1, keepdim=True)
-    small = sine_squared < SMALL_ANGLE**4
-    sine = torch.where(small, torch.ones_like(sine_squared), sine_squared).sqrt()
-    cosine = quaternion[..., :1]
-    factor = torch.where(small, 2 / cosine.clamp(min=0.5), 2 * torch.atan2(sine, cosine) / sine)
-    return factor * quaternion[..., 1:]
-
-
 def _quaternion(rotations: Tensor) -> Tensor:
     """Unit quaternions (..., 4) as (w, x, y, z): the best conditioned of the four closed forms for every matrix."""
     m = rotations.flatten(-2)
@@ -85,15 +66,6 @@ def se3_exp(vectors: Tensor) -> Tensor:
     squared = matrix @ matrix
     left = eye + second * matrix + third * squared
     return rigid(eye + first * matrix + second * squared, (left @ tau[..., None])[..., 0])
-
-
-def se3_log(poses: Tensor) -> Tensor:
-    """Vectors (..., 6) whose exponential is the motion (..., 4, 4)."""
-    phi = so3_log(poses[..., :3, :3])
-    _, second, third = _coefficients(phi.square().sum(-1))
-    matrix = skew(phi)
-    left = torch.eye(3, dtype=poses.dtype, device=poses.device) + second * matrix + third * matrix @ matrix
-    return torch.cat((torch.linalg.solve(left, poses[..., :3, 3:])[..., 0], phi), -1)
 
 
 def euler_motion(vectors: Tensor) -> Tensor:

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.mesh import Mesh
 
-NEAREST = 1e-3
 CANDIDATES = 4_000_000
 """Pairs of a triangle and a pixel that are looked at together."""
 

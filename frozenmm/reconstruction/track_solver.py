@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from frozenmm.reconstruction.bundle import NEAREST, Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.features import (

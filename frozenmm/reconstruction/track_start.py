@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from frozenmm.compat.dependencies import require
-from frozenmm.reconstruction.bundle import NEAREST, Bundle, BundleState
+from frozenmm.reconstruction.bundle import Bundle, BundleState
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
 
