@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule, constant_init, xavier_init
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.ops.ms_deform_attn import ms_deform_attn_fused
 from frozenmm.registry import MODELS
 
@@ -104,7 +105,7 @@ class MultiScaleDeformableAttention(BaseModule):
         value_proj_ratio: projected channels over `embed_dims`.
 
     Raises:
-        ValueError: the heads do not divide the channels.
+        UserError: the heads do not divide the channels.
 
     Source: Zhu et al., Deformable DETR (2021), section 4.1; initialisation as in its appendix A.4.
     """
@@ -115,8 +116,8 @@ class MultiScaleDeformableAttention(BaseModule):
         super().__init__(init_cfg)
         value_channels = int(embed_dims * value_proj_ratio)
         if embed_dims % num_heads or value_channels % num_heads:
-            raise ValueError(f'num_heads={num_heads} must divide embed_dims={embed_dims} and the '
-                             f'{value_channels} projected channels')
+            raise UserError(f'num_heads={num_heads} must divide embed_dims={embed_dims} and the '
+                            f'{value_channels} projected channels')
         self.embed_dims, self.num_heads = embed_dims, num_heads
         self.num_levels, self.num_points = num_levels, num_points
         self.batch_first = batch_first

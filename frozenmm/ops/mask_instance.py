@@ -7,9 +7,11 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 from .mask_bands import logit_bands
 from .mask_geometry import MaskGeometry
-from .mask_library import check_same, checked_map, define_op
+from .mask_library import check_same, checked_classes, checked_map, define_op
 
 
 class RunLengthMask(TypedDict):
@@ -65,13 +67,13 @@ def mask_ensemble_instance(probabilities: Tensor, mask_logits: Tensor, geometry:
     mask_logits = checked_map(name, 'mask_logits', mask_logits, '(Q, h, w)')
     check_same(name, ('probabilities', probabilities), ('mask_logits', mask_logits))
     if top_k < 1:
-        raise ValueError(f'{name}: top_k must be at least 1, got {top_k}.')
+        raise UserError(f'{name}: top_k must be at least 1, got {top_k}.')
     classes = probabilities.shape[1]
     chosen, pairs = probabilities.flatten().sort(descending=True, stable=True)
     chosen, pairs = chosen[:top_k], pairs[:top_k]
     if thing_classes is not None:
         keep = torch.zeros(classes, dtype=torch.bool)
-        keep[_checked_classes(name, thing_classes, classes)] = True
+        keep[checked_classes(name, thing_classes, classes)] = True
         kept = keep.to(pairs.device)[pairs % classes]
         chosen, pairs = chosen[kept], pairs[kept]
     queries = pairs // classes
@@ -80,13 +82,6 @@ def mask_ensemble_instance(probabilities: Tensor, mask_logits: Tensor, geometry:
     # Parity: 1e-6 in the denominator, as officially
     scores = chosen * (sums / (areas + 1e-6))
     return InstanceMasks(scores, pairs % classes, queries, bits, areas, boxes, geometry.output)
-
-
-def _checked_classes(name: str, classes: Collection[int], count: int) -> list[int]:
-    chosen = sorted(set(classes))
-    if chosen and not 0 <= chosen[0] <= chosen[-1] < count:
-        raise ValueError(f'{name}: thing_classes must lie in 0..{count - 1}, got {chosen}.')
-    return chosen
 
 
 def unpack_masks(bits: Tensor, width: int) -> Tensor:

@@ -5,10 +5,12 @@ kernel for its own device and takes precedence there.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
+
+from frozenmm.errors import UserError
 
 _LIBRARY = torch.library.Library('frozenmm', 'FRAGMENT')
 
@@ -60,3 +62,11 @@ def check_same(function: str, first: tuple[str, Tensor], second: tuple[str, Tens
     if a.shape[axis] != b.shape[axis]:
         raise ValueError(f'{function}: {name_a} has {a.shape[axis]} entries along axis {axis} but {name_b} has '
                          f'{b.shape[axis]}; both need one per query.')
+
+
+def checked_classes(function: str, classes: Collection[int], count: int) -> list[int]:
+    """The thing classes in ascending order; raises UserError where one lies outside 0..count - 1."""
+    chosen = sorted(set(classes))
+    if chosen and not 0 <= chosen[0] <= chosen[-1] < count:
+        raise UserError(f'{function}: thing_classes must lie in 0..{count - 1}, got {chosen}.')
+    return chosen

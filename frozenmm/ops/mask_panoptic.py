@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .mask_bands import logit_bands
 from .mask_geometry import MaskGeometry
-from .mask_library import check_same, checked_map, define_op
+from .mask_library import check_same, checked_classes, checked_map, define_op
 
 
 class MaskOwners(NamedTuple):
@@ -98,12 +98,10 @@ def mask_ensemble_panoptic(probabilities: Tensor, mask_logits: Tensor, geometry:
     name = 'mask_ensemble_panoptic'
     probabilities = checked_map(name, 'probabilities', probabilities, '(Q, K+1)')
     void = probabilities.shape[1] - 1
-    things = set(thing_classes)
     if void < 1:
         raise ValueError(f'{name}: probabilities must have a void column after at least one class, got shape '
                          f'{tuple(probabilities.shape)}.')
-    if things and not 0 <= min(things) <= max(things) < void:
-        raise ValueError(f'{name}: thing_classes must lie in 0..{void - 1}, got {sorted(things)}.')
+    things = set(checked_classes(name, thing_classes, void))
     best, labels = probabilities.max(dim=1)
     takes_part = (labels != void) & (best > score_threshold)
     maps = mask_owners(torch.where(takes_part, best, -1.0), mask_logits, geometry)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 from .mask_library import _LIBRARY, define_op
 
 Rule = Literal['hard', 'soft', 'area']
@@ -68,7 +70,7 @@ def _check_pool(features: Tensor, mask_logits: Tensor, rule: str) -> None:
         raise ValueError(f'mask_pool: features is on {features.device} but mask_logits on {mask_logits.device}; '
                          'move both to one device.')
     if rule not in get_args(Rule):
-        raise ValueError(f'mask_pool: rule must be one of {list(get_args(Rule))}, got {rule!r}.')
+        raise UserError(f'mask_pool: rule must be one of {list(get_args(Rule))}, got {rule!r}.')
 
 
 def resize_masks(mask_logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

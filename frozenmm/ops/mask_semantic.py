@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 from .mask_bands import logit_bands, rows_per_band
 from .mask_geometry import MaskGeometry
 from .mask_library import check_same, checked_map, define_op
@@ -62,7 +64,7 @@ def mask_ensemble_semantic(probabilities: Tensor, mask_logits: Tensor, geometry:
     if order == 'scores':
         return _score_order(probabilities, mask_logits, geometry, return_scores)
     if order != 'masks':
-        raise ValueError(f"mask_ensemble_semantic: order must be 'masks' or 'scores', got {order!r}.")
+        raise UserError(f"mask_ensemble_semantic: order must be 'masks' or 'scores', got {order!r}.")
     labels, scores, class_scores = torch.ops.frozenmm.mask_ensemble_semantic(
         probabilities, mask_logits, geometry.padded, geometry.image, geometry.output, return_scores)
     return SemanticMap(labels, scores, class_scores if return_scores else None)

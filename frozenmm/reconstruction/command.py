@@ -9,6 +9,7 @@ from typing import TextIO
 
 from mmengine.config import Config
 
+from frozenmm.errors import MissingFile, UserError, WrongKind, reading
 from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.align import Alignment, AlignSettings
@@ -31,18 +32,17 @@ def read_settings(config: str | Path | None, options: Mapping[str, object] | Non
     """Settings by name: the defaults, changed by a config file, changed by options.
 
     Raises:
-        FileNotFoundError: no such config.
-        ValueError: an unknown name, with the nearest ones, or a config that is no Python.
+        MissingFile: no such config.
+        UserError: an unknown name, with the nearest ones, or a config that is no Python.
     """
     settings = dict(DEFAULTS)
     if config is not None:
         path = Path(config).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f'there is no config {path.absolute()}; leave it out to use the defaults')
-        try:
-            settings.update(_known(Config.fromfile(path).to_dict()))
-        except SyntaxError as error:
-            raise ValueError(f'{path}: line {error.lineno} is no Python: {error.msg}') from error
+            raise MissingFile(f'there is no config {path.absolute()}; leave it out to use the defaults')
+        with reading(path, 'a config'):
+            content = Config.fromfile(path).to_dict()
+        settings.update(_known(content))
     settings.update(_known(options or {}))
     return settings
 
@@ -91,32 +91,35 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
         report: progress; by default on stderr.
 
     Raises:
-        FileNotFoundError: no such input, config or depth.
-        TypeError: `depth` of the config is no depth network.
-        ValueError: a setting or an input that cannot be; see `read_settings`, `read_frames` and `align`.
+        MissingFile: no such input, config or depth.
+        WrongKind: `depth` of the config is no depth network.
+        UserError: a setting or an input that cannot be; see `read_settings`, `read_frames` and `align`.
     """
     values = read_settings(config, options)
-    maps: PrecomputedDepth | NetworkDepth
-    if depth is not None:
-        maps = PrecomputedDepth(depth, kind=depth_kind)
-    else:
-        if not isinstance(values['depth'], Mapping):
-            raise ValueError(f"depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
-                             f'{values["depth"]!r}; depth maps from files are given by --depth')
-        network = MODELS.build(values['depth'])
-        if not isinstance(network, DepthNetwork):
-            raise TypeError(f'depth must be a depth network, got {type(network).__name__}')
-        maps = NetworkDepth(network, device=device)
-    settings = PipelineSettings(
+    maps = _network_depth(values['depth'], device) if depth is None else PrecomputedDepth(depth, kind=depth_kind)
+    return reconstruct(source, out, maps, settings=_pipeline_settings(values), mask=mask,
+                       report=report or ProgressLine())
+
+
+def _network_depth(config: object, device: str) -> NetworkDepth:
+    if not isinstance(config, Mapping):
+        raise UserError("depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
+                        f'{config!r}; depth maps from files are given by --depth')
+    network = MODELS.build(config)
+    if not isinstance(network, DepthNetwork):
+        raise WrongKind(f'depth must be a depth network, got {type(network).__name__}')
+    return NetworkDepth(network, device=device)
+
+
+def _pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
+    poses = None if values['poses'] is None else read_tum(str(values['poses']))[1]
+    return PipelineSettings(
         AlignSettings(mode=str(values['mode']), seed=_whole(values, 'seed') or 0,
                       tracks=TrackSettings(radial=_flag(values, 'radial'))),
         every=_whole(values, 'every'), mesh=_flag(values, 'mesh'), glb=_flag(values, 'glb'),
         depth_only=_flag(values, 'depth_only'),
-        known=KnownCamera(_number(values, 'focal_px'),
-                          None if values['poses'] is None else read_tum(str(values['poses']))[1],
-                          _number(values, 'metric_scale')),
+        known=KnownCamera(_number(values, 'focal_px'), poses, _number(values, 'metric_scale')),
         voxel_size=_number(values, 'voxel_size'), min_faces=_whole(values, 'min_faces') or 0)
-    return reconstruct(source, out, maps, settings=settings, mask=mask, report=report or ProgressLine())
 
 
 def _number(values: Mapping[str, object], name: str) -> float | None:
@@ -124,7 +127,7 @@ def _number(values: Mapping[str, object], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f'{name} must be a number or None, got {value!r}')
+        raise UserError(f'{name} must be a number or None, got {value!r}')
     return float(value)
 
 
@@ -133,12 +136,12 @@ def _whole(values: Mapping[str, object], name: str) -> int | None:
     if value is None:
         return None
     if not value.is_integer():
-        raise ValueError(f'{name} must be a whole number or None, got {value!r}')
+        raise UserError(f'{name} must be a whole number or None, got {value!r}')
     return int(value)
 
 
 def _flag(values: Mapping[str, object], name: str) -> bool:
     value = values[name]
     if not isinstance(value, bool):
-        raise ValueError(f'{name} must be True or False, got {value!r}')
+        raise UserError(f'{name} must be True or False, got {value!r}')
     return value

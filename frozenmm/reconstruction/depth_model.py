@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from frozenmm.errors import UserError
+
 GRID = 5
 SMALLEST = 1e-3
 """Least value of d + t m, in medians."""
@@ -67,23 +69,23 @@ class FrozenDepth:
         kind: `'affine_depth'`, `'affine_disparity'` or `'metric'`.
 
     Raises:
-        ValueError: unknown kind, wrong shape, values that are not finite, or a frame without positive values.
+        UserError: unknown kind, wrong shape, values that are not finite, or a frame without positive values.
     """
 
     def __init__(self, maps: np.ndarray, kind: str = 'affine_depth') -> None:
         if kind not in KINDS:
-            raise ValueError(f'kind must be one of {list(KINDS)}, got {kind!r}')
+            raise UserError(f'kind must be one of {list(KINDS)}, got {kind!r}')
         if maps.ndim != 3:
             raise ValueError(f'depth maps must have shape (F, H, W), got {maps.shape}')
         self.maps, self.kind, self.sign = np.asarray(maps, np.float64), kind, KINDS[kind]
         if not np.isfinite(self.maps).all():
             frame = int(np.nonzero(~np.isfinite(self.maps).all((1, 2)))[0][0])
-            raise ValueError(f'the depth of frame {frame} holds values that are not finite; replace or drop them')
+            raise UserError(f'the depth of frame {frame} holds values that are not finite; replace or drop them')
         self.medians = np.median(self.maps.reshape(len(maps), -1), axis=1)
         if (self.medians <= 0).any():
             frame = int(np.nonzero(self.medians <= 0)[0][0])
-            raise ValueError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
-                             'positive (subtract the minimum and add 0.01)')
+            raise UserError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
+                            'positive (subtract the minimum and add 0.01)')
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Mode `direct`: poses, focal length and depth from brightness and frozen depth, without features (spec section 12)."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
@@ -9,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.bundle import CAUCHY, BundleState
-from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage, Marks
+from frozenmm.reconstruction.dense_stage import Cameras, DenseSettings, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.direct_system import DARKEST, DEPTH, DirectState, DirectSystem, DirectWidths
+from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
 from frozenmm.reconstruction.photometry import View, image_shift, textured_points
 
-Report = Callable[[str, int, int], None]
 FINEST_SIDE = 240
 """Shorter side in pixels at which brightness is compared at most."""
 FOCAL_RATIOS = (0.79, 1.2)
@@ -116,12 +116,12 @@ class DirectSolver:
 
     def _level(self, step: int) -> DirectSystem:
         points = textured_points(self.views[step], self.settings.points, self.invalid)
-        frames, valid = torch.arange(len(points))[:, None], None
+        valid = None
         if self.invalid is not None:
-            place = points.round().long()
+            frames, place = torch.arange(len(points))[:, None], points.round().long()
             valid = ~self.invalid[frames, place[..., 1].clamp(max=self.frozen.size[0] - 1),
                                   place[..., 0].clamp(max=self.frozen.size[1] - 1)]
-        return DirectSystem(self.views[step], self.depth_view, self.frozen, points, frames, valid=valid,
+        return DirectSystem(self.views[step], self.depth_view, self.frozen, points, valid=valid,
                             log_focal_prior=self.log_focal_prior, widths=self.settings.widths)
 
     def place(self, state: DirectState, frame: int, hosts: list[int], guesses: list[Tensor],
@@ -276,7 +276,7 @@ class DirectSolver:
         links = np.zeros((frames, frames))
         links[np.arange(frames)[:, None], partners.numpy()] = 1
         maps = self.frozen.log_maps(DepthParameters(depth[:, 0], depth[:, 1], depth[:, 2:]))
-        stage = DenseStage(maps, state.poses.numpy(), float(np.exp(state.log_focal)), marks,
+        stage = DenseStage(maps, Cameras(state.poses.numpy(), float(np.exp(state.log_focal))), marks,
                            settings=self.settings.dense, links=links,
                            invalid=None if self.invalid is None else self.invalid.numpy())
         return np.exp(stage.run())
@@ -310,7 +310,7 @@ def _scaled(factor: Tensor) -> Tensor:
     return change
 
 
-def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, report: Report | None = None,
+def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, report: Progress | None = None,
                  ) -> DirectSolution:
     """Joint solution of cameras, depth and points by brightness.
 
@@ -320,7 +320,7 @@ def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, repo
         report: called with the name of the step, steps done and their total.
 
     Raises:
-        ValueError: no frame looks like its neighbours wherever it is put.
+        UserError: no frame looks like its neighbours wherever it is put.
     """
     known, settings, tell = known or KnownCamera(), solver.settings, report or (lambda name, done, total: None)
     mean_side = sum(solver.frozen.size) / 2
@@ -344,8 +344,8 @@ def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, repo
         tell('brightness', turn + 1, len(settings.steps))
     found, inliers, likeness = solver.judge(state, partners)
     if (likeness < settings.alike).all():
-        raise ValueError('no frame looks like its neighbours, wherever the camera is put: the images show different '
-                         'things, or nothing with texture')
+        raise UserError('no frame looks like its neighbours, wherever the camera is put: the images show different '
+                        'things, or nothing with texture')
     return DirectSolution(state, solver.dense_depth(state, partners), found, inliers, likeness)
 
 

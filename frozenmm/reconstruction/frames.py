@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import MissingFile, UserError, reading
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, units done and their total."""
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v')
 
 
@@ -22,14 +25,14 @@ def list_images(folder: Path, *, every: int = 1) -> list[Path]:
     """Images of a folder in natural order, every n-th of them.
 
     Raises:
-        FileNotFoundError: no such folder, or no image in it.
+        MissingFile: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f'there is no folder {folder.resolve()}; give a folder of images or a video file')
+        raise MissingFile(f'there is no folder {folder.resolve()}; give a folder of images or a video file')
     paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)[::every]
     if not paths:
-        raise FileNotFoundError(f'{folder.resolve()} holds no image; expected files ending in '
-                                f'{", ".join(IMAGE_SUFFIXES)}')
+        raise MissingFile(f'{folder.resolve()} holds no image; expected files ending in '
+                          f'{", ".join(IMAGE_SUFFIXES)}')
     return paths
 
 
@@ -37,21 +40,22 @@ def read_images(paths: Sequence[Path]) -> np.ndarray:
     """RGB images (F, H, W, 3) uint8.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is no image, or sizes differ.
+        MissingFile: a file is missing.
+        UserError: a file is no image, or sizes differ.
     """
     cv2 = require('cv2', 'reading images')
     images: list[np.ndarray] = []
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f'there is no image {path.resolve()}')
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            raise MissingFile(f'there is no image {path.resolve()}')
+        with reading(path.resolve(), 'an image', 'convert or drop it'):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
-            raise ValueError(f'{path.resolve()} cannot be decoded as an image; is it complete?')
+            raise UserError(f'{path.resolve()} cannot be decoded as an image; is it complete?')
         if images and image.shape != images[0].shape:
-            raise ValueError(f'{path.name} has {image.shape[1]}x{image.shape[0]} pixels, but {paths[0].name} has '
-                             f'{images[0].shape[1]}x{images[0].shape[0]}; all frames must come from one camera at one '
-                             'size')
+            raise UserError(f'{path.name} has {image.shape[1]}x{image.shape[0]} pixels, but {paths[0].name} has '
+                            f'{images[0].shape[1]}x{images[0].shape[0]}; all frames must come from one camera at one '
+                            'size')
         images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     return np.stack(images)
 
@@ -60,11 +64,11 @@ def read_video(path: Path, *, every: int = 10, limit: int | None = None) -> np.n
     """Every n-th frame of a video, RGB (F, H, W, 3) uint8; counted from 1, so the first one is frame n.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file cannot be decoded or is shorter than n frames.
+        MissingFile: no such file.
+        UserError: the file cannot be decoded or is shorter than n frames.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'there is no video {path.resolve()}')
+        raise MissingFile(f'there is no video {path.resolve()}')
     cv2 = require('cv2', 'reading videos')
     capture = cv2.VideoCapture(str(path))
     frames: list[np.ndarray] = []
@@ -80,9 +84,9 @@ def read_video(path: Path, *, every: int = 10, limit: int | None = None) -> np.n
     finally:
         capture.release()
     if not count:
-        raise ValueError(f'{path.resolve()} cannot be decoded as a video; convert it, e.g. to H.264 in an .mp4 file')
+        raise UserError(f'{path.resolve()} cannot be decoded as a video; convert it, e.g. to H.264 in an .mp4 file')
     if not frames:
-        raise ValueError(f'{path.resolve()} has {count} frames, fewer than every={every}; use a smaller step')
+        raise UserError(f'{path.resolve()} has {count} frames, fewer than every={every}; use a smaller step')
     return np.stack(frames)
 
 

@@ -1,12 +1,11 @@
 """A mesh of an aligned clip."""
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
 from frozenmm.reconstruction.align import Alignment
+from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.mesh import Mesh, drop_specks
 from frozenmm.reconstruction.sparse_tsdf import fuse_frames
 from frozenmm.reconstruction.tsdf import frustum_bounds
@@ -102,7 +101,7 @@ def fitting_voxel_size(result: Alignment) -> float:
 
 
 def fuse(images: np.ndarray, result: Alignment, *, voxel_size: float | None = None, min_faces: int = 0,
-         report: Callable[[str, int, int], None] | None = None) -> Mesh:
+         report: Progress | None = None) -> Mesh:
     """A mesh of an aligned clip; pixels at jumps of depth and the farthest percent take no part.
 
     Args:

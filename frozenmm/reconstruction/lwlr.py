@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.local_lines import interpolation_matrix, node_positions
 
 ANCHORS = 5
@@ -44,7 +45,7 @@ class LWLR:
     def __init__(self, size: tuple[int, int], *, bandwidth_px: float = BANDWIDTH_PX, stride: int = NODE_STRIDE,
                  ridge: float = RIDGE, compat: bool = False, device: torch.device | str | None = None) -> None:
         if bandwidth_px <= 0:
-            raise ValueError(f'bandwidth_px must be positive, got {bandwidth_px}')
+            raise UserError(f'bandwidth_px must be positive, got {bandwidth_px}')
         self.size, self.ridge, self.compat = size, ridge, compat
         self.rows, self.columns = (anchor_positions(length, device=device) for length in size)
         weights, spread = [], []

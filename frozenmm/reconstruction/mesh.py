@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import UserError
 
 
 @dataclass
@@ -53,12 +54,12 @@ def sample_surface(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
     """Points (count, 3) float64 drawn evenly by area from the faces.
 
     Raises:
-        ValueError: no face, or faces without area.
+        UserError: no face, or faces without area.
     """
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     if not area.sum() > 0:
-        raise ValueError(f'a mesh of {len(mesh.faces)} faces without area has no surface to sample')
+        raise UserError(f'a mesh of {len(mesh.faces)} faces without area has no surface to sample')
     random = np.random.default_rng(seed)
     face = random.choice(len(area), count, p=area / area.sum())
     u, v = random.random((2, count, 1))

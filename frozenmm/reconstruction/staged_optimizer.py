@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.cameras import focal_intrinsics
 from frozenmm.reconstruction.lwlr import ANCHORS, BANDWIDTH_PX, LWLR, corrected_depth
 from frozenmm.reconstruction.motions import MOTIONS, chain, relative_angles
@@ -72,6 +73,25 @@ OFFICIAL_STAGES = (
     Stage(2000, 2.0, 1.0, 0.1, 1e-3, 1e-4, 1e-2, 1e-2, 1e-2, 0.9, True),
     Stage(2000, 2.0, 0.1, 0.1, 1e-3, 1e-4, 1e-2, 1e-2, 1e-2, None, True),
 )
+
+
+@dataclass(frozen=True)
+class StagedSettings:
+    """Settings of the loop.
+
+    Attributes:
+        stages: what is run.
+        motion: parametrisation of the motions: 'se3', 'euler' or 'quaternion'.
+        bandwidth_px: of the correction.
+        compat: the official sampling positions, node positions, self pairs and arccosine.
+        seed: of pairs and pixels.
+    """
+
+    stages: tuple[Stage, ...] = OFFICIAL_STAGES
+    motion: str = 'se3'
+    bandwidth_px: float = BANDWIDTH_PX
+    compat: bool = False
+    seed: int = 0
 
 
 @dataclass
@@ -144,37 +164,34 @@ class StagedOptimizer:
         affine_depth: (F, H, W).
         original_size: (height, width) of the images before their resize; default: the size given.
         parameters: where to start; default: `StagedParameters.start`.
-        stages: what is run.
-        motion: parametrisation of the motions: 'se3', 'euler' or 'quaternion'.
-        bandwidth_px: of the correction.
         invalid: (F, H, W) bool, pixels left out.
-        compat: the official sampling positions, node positions, self pairs and arccosine.
-        seed: of pairs and pixels.
+        settings: of the loop.
 
     Raises:
-        ValueError: fewer than 2 frames, shapes that do not fit, or an unknown motion.
+        UserError: fewer than 2 frames, or an unknown motion.
+        ValueError: shapes that do not fit.
     """
 
     def __init__(self, images: Tensor, affine_depth: Tensor, *, original_size: tuple[int, int] | None = None,
-                 parameters: StagedParameters | None = None, stages: tuple[Stage, ...] = OFFICIAL_STAGES,
-                 motion: str = 'se3', bandwidth_px: float = BANDWIDTH_PX, invalid: Tensor | None = None,
-                 compat: bool = False, seed: int = 0) -> None:
+                 parameters: StagedParameters | None = None, invalid: Tensor | None = None,
+                 settings: StagedSettings | None = None) -> None:
+        settings = settings or StagedSettings()
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[:1] + images.shape[2:] != affine_depth.shape:
             raise ValueError(f'images must be (F, 3, H, W) and affine_depth (F, H, W) of the same size, got '
                              f'{tuple(images.shape)} and {tuple(affine_depth.shape)}')
         if len(images) < 2:
-            raise ValueError('an alignment needs at least 2 frames, got 1')
-        if motion not in MOTIONS:
-            raise ValueError(f'motion must be one of {sorted(MOTIONS)}, got {motion!r}')
+            raise UserError('an alignment needs at least 2 frames, got 1')
+        if settings.motion not in MOTIONS:
+            raise UserError(f'motion must be one of {sorted(MOTIONS)}, got {settings.motion!r}')
         self.affine_depth = affine_depth.float()
         self.size = (int(images.shape[2]), int(images.shape[3]))
         self.original_size = original_size or self.size
         self.parameters = (parameters or StagedParameters.start(len(images), device=images.device)).as_leaves()
-        self.stages, self.motion, self.compat = stages, MOTIONS[motion], compat
-        self.lwlr = LWLR(self.size, bandwidth_px=bandwidth_px, compat=compat, device=images.device)
-        self.frames = Frames.of(images.float(), invalid=invalid, compat=compat)
-        self.sampler = PairSampler(len(images), self.size, generator=torch.Generator().manual_seed(seed),
-                                   compat=compat)
+        self.stages, self.motion, self.compat = settings.stages, MOTIONS[settings.motion], settings.compat
+        self.lwlr = LWLR(self.size, bandwidth_px=settings.bandwidth_px, compat=self.compat, device=images.device)
+        self.frames = Frames.of(images.float(), invalid=invalid, compat=self.compat)
+        self.sampler = PairSampler(len(images), self.size, compat=self.compat,
+                                   generator=torch.Generator().manual_seed(settings.seed))
 
     def poses(self) -> Tensor:
         """World-to-camera poses (F, 4, 4) of the current parameters."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.bundle import Bundle, BundleState
 from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
@@ -19,7 +20,7 @@ NOTHING_SHARED = ('no two frames share enough feature tracks to be joined: they 
                   'texture. Give frames with more overlap (a smaller step of the video) and less blur')
 
 
-class NothingSharedError(ValueError):
+class NothingSharedError(UserError):
     """No two frames could be joined by feature tracks."""
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.mesh import Mesh
 
 TRUNCATION_VOXELS = 5.0
@@ -15,7 +16,7 @@ MAX_VOXELS = 200_000_000
 def mask_border(depth: Tensor, pixels: int) -> Tensor:
     """A copy of depth maps (..., H, W) with a border of so many pixels set to 0 (no measurement)."""
     if pixels < 0 or 2 * pixels >= min(depth.shape[-2:]):
-        raise ValueError(f'a border of {pixels} pixels leaves nothing of maps of {depth.shape[-2]}x{depth.shape[-1]}')
+        raise UserError(f'a border of {pixels} pixels leaves nothing of maps of {depth.shape[-2]}x{depth.shape[-1]}')
     masked = torch.zeros_like(depth)
     inner = (..., slice(pixels, depth.shape[-2] - pixels), slice(pixels, depth.shape[-1] - pixels))
     masked[inner] = depth[inner]
@@ -53,21 +54,21 @@ class TSDFVolume:
         device: where the volume lies.
 
     Raises:
-        ValueError: a voxel size that is not positive, an empty box, or more than 200 million voxels.
+        UserError: a voxel size that is not positive, an empty box, or more than 200 million voxels.
     """
 
     def __init__(self, bounds: Tensor, *, voxel_size: float, truncation_voxels: float = TRUNCATION_VOXELS,
                  device: torch.device | str | None = None) -> None:
         if voxel_size <= 0:
-            raise ValueError(f'voxel_size must be positive, got {voxel_size}')
+            raise UserError(f'voxel_size must be positive, got {voxel_size}')
         bounds = bounds.double().cpu()
         self.dim = [int(length) for length in ((bounds[:, 1] - bounds[:, 0]) / voxel_size).ceil().tolist()]
         count = int(np.prod(self.dim, dtype=np.float64))
         if min(self.dim) < 1:
-            raise ValueError(f'the bounds {bounds.tolist()} hold no voxel of {voxel_size}; is all depth 0?')
+            raise UserError(f'the bounds {bounds.tolist()} hold no voxel of {voxel_size}; is all depth 0?')
         if count > MAX_VOXELS:
-            raise ValueError(f'{count} voxels of {voxel_size} do not fit a dense volume (limit {MAX_VOXELS}); '
-                             'use larger voxels or SparseTSDF')
+            raise UserError(f'{count} voxels of {voxel_size} do not fit a dense volume (limit {MAX_VOXELS}); '
+                            'use larger voxels or SparseTSDF')
         self.bounds = torch.stack((bounds[:, 0], bounds[:, 0] + voxel_size * torch.tensor(self.dim)), 1)
         self.origin = self.bounds[:, 0].float()
         self.voxel_size, self.truncation = voxel_size, truncation_voxels * voxel_size
@@ -124,11 +125,11 @@ class TSDFVolume:
                 volume behind every surface by a sheet that nobody saw.
 
         Raises:
-            ValueError: the volume holds no surface.
+            UserError: the volume holds no surface.
         """
         distance = self.distance.cpu().numpy()
         if not (distance.min() < 0 < distance.max()):
-            raise ValueError('the volume holds no surface: no frame with valid depth was integrated into it')
+            raise UserError('the volume holds no surface: no frame with valid depth was integrated into it')
         measure = require('skimage.measure', 'a mesh')
         vertices, faces, _, _ = measure.marching_cubes(distance, level=0,
                                                        mask=seen_cubes(self.weight) if observed_only else None)

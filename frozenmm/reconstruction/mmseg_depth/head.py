@@ -9,6 +9,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.depth_networks.light_depth import LightDepthDecoder
 from frozenmm.registry import MODELS
 
@@ -30,7 +31,7 @@ class LightDepthHead(BaseDecodeHead):
     def __init__(self, in_channels: Sequence[int], *, channels: int = 64, in_index: Sequence[int] = (0, 1, 2, 3),
                  loss_stride: int = 2, loss_decode: Mapping[str, object] | None = None) -> None:
         if loss_stride < 1:
-            raise ValueError(f'loss_stride must be at least 1, got {loss_stride}')
+            raise UserError(f'loss_stride must be at least 1, got {loss_stride}')
         # the base class needs a number of classes, of which depth has none
         super().__init__(list(in_channels), channels, num_classes=1, out_channels=1, threshold=0.5, dropout_ratio=0,
                          in_index=list(in_index), input_transform='multiple_select', align_corners=False,
