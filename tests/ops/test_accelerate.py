@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from frozenmm.engine.accelerate_hook import AccelerateHook
 from frozenmm.ops import accelerate, restore
-from frozenmm.ops.accelerate import AccelerationReport
 from frozenmm.ops.accelerate import AcceleratedMultiScaleDeformableAttention as Accelerated
+from frozenmm.ops.accelerate import AccelerationReport
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
 Foreign = mmcv_ops.MultiScaleDeformableAttention
