@@ -73,7 +73,16 @@ def attend_and_add(module: AttentionLayers, query: Tensor, value: Tensor | None,
                    spatial_shapes: Tensor | None, level_start_index: Tensor | None) -> Tensor:
     """The forward of mmcv's module: defaults, axis order, attention, dropout and the identity branch.
 
-    Args follow `MultiScaleDeformableAttention.forward`; `module` also has `batch_first` and `dropout`.
+    Args:
+        module: the layers and sizes.
+        query: (Q, B, C), or (B, Q, C) where the module is `batch_first`, as all of these.
+        value: (S, B, C).
+        identity: (Q, B, C).
+        query_pos: (Q, B, C).
+        key_padding_mask: (B, S) bool.
+        reference_points: (B, Q, L, 2) or (B, Q, L, 4).
+        spatial_shapes: (L, 2) int64.
+        level_start_index: (L,) int64.
     """
     value = query if value is None else value
     identity = query if identity is None else identity
@@ -155,7 +164,7 @@ class MultiScaleDeformableAttention(BaseModule):
             key: not used; here for the signature that transformer layers call.
             value: (S, B, C), default `query`.
             identity: added to the output; default `query` without its position.
-            query_pos: added to `query`.
+            query_pos: added to `query`, (Q, B, C).
             key_padding_mask: (B, S) bool, True at padding.
             reference_points: (B, Q, L, 2) or (B, Q, L, 4), 0 to 1.
             spatial_shapes: (L, 2) int64 as (height, width).

@@ -139,6 +139,9 @@ def implementation(operator: str, device: str = 'cpu') -> tuple[str, str]:
 
     Raises:
         UnknownName: there is no such operator.
+
+    >>> implementation('mask_pool', 'mps')
+    ('torch', 'no kernels for mps')
     """
     state = load()
     known = operators()

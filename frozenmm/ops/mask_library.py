@@ -36,7 +36,7 @@ def checked_map(function: str, name: str, value: Tensor, shape: str) -> Tensor:
         function: public function, the first word of an error.
         name: the argument.
         value: what was given.
-        shape: expected shape in words, e.g. `'(Q, h, w)'`; its commas give the rank.
+        shape: expected shape in words, such as (Q, h, w) or (Q, K); its commas give the rank.
 
     Raises:
         TypeError: no tensor, or no floating-point tensor.
@@ -54,7 +54,7 @@ def checked_map(function: str, name: str, value: Tensor, shape: str) -> Tensor:
 
 
 def check_same(function: str, first: tuple[str, Tensor], second: tuple[str, Tensor], *, axis: int = 0) -> None:
-    """Raises ValueError unless both named tensors share the device and the length of `axis`."""
+    """Raises ValueError unless both named tensors, (Q, ...) each, share the device and the length of `axis`."""
     (name_a, a), (name_b, b) = first, second
     if a.device != b.device:
         raise ValueError(f'{function}: {name_a} is on {a.device} but {name_b} on {b.device}; '

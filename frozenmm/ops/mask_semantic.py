@@ -97,7 +97,19 @@ def _score_order(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeome
 
 def semantic_definition(probabilities: Tensor, mask_logits: Tensor, padded: list[int], image: list[int],
                         output: list[int], class_scores: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Plain torch path of `frozenmm::mask_ensemble_semantic`, in bands of output rows."""
+    """Plain torch path of `frozenmm::mask_ensemble_semantic`, in bands of output rows.
+
+    Args:
+        probabilities: (Q, K) float32.
+        mask_logits: (Q, h, w) float32.
+        padded: see `MaskGeometry`, likewise the next two.
+        image: at most `padded`.
+        output: (H, W).
+        class_scores: whether the third result is wanted.
+
+    Returns:
+        labels (H, W), scores (H, W) and class scores (K, H, W), or (0, H, W) where they are not wanted.
+    """
     classes = probabilities.shape[1]
     weights = probabilities.t().contiguous()
     labels = torch.empty(tuple(output), dtype=torch.int64, device=mask_logits.device)

@@ -76,7 +76,7 @@ class Alignment:
     radial: float = 0.0
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """All fields as arrays by name, to be stored."""
+        """All fields as arrays by name, of the shapes above, to be stored."""
         return {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod

@@ -85,7 +85,11 @@ class BundleState:
 
 
 def cauchy_cost(squared: np.ndarray) -> np.ndarray:
-    """Robust cost of squared residuals."""
+    """Robust cost (O, ) of squared residuals (O, ) in their widths.
+
+    >>> cauchy_cost(np.array([0.0, 4.0])).round(3).tolist()
+    [0.0, 2.773]
+    """
     return CAUCHY * np.log1p(squared / CAUCHY)
 
 

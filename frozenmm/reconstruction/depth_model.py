@@ -18,7 +18,11 @@ KINDS = {'affine_depth': 1.0, 'affine_disparity': -1.0, 'metric': 1.0}
 
 
 def hat_matrix(length: int, nodes: int, positions: np.ndarray | None = None) -> np.ndarray:
-    """Values (N, nodes) of the hats along an axis of so many pixels, at positions (N, ) in pixels or at every pixel."""
+    """Values (N, nodes) of the hats along an axis of so many pixels, at positions (N, ) in pixels or at every pixel.
+
+    >>> hat_matrix(3, 2).tolist()
+    [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    """
     positions = np.arange(length) if positions is None else positions
     place = np.clip(positions / max(length - 1, 1), 0, 1) * (nodes - 1)
     return np.maximum(1 - np.abs(place[:, None] - np.arange(nodes)), 0)
@@ -64,6 +68,11 @@ class DepthParameters:
 class FrozenDepth:
     """Frozen predictions and the depth that parameters make of them.
 
+    >>> frozen = FrozenDepth(np.full((1, 2, 2), 2.0))
+    >>> parameters = DepthParameters(np.log([3.0]), np.array([0.5]))   # 3 (2 + 0.5 * 2)
+    >>> np.exp(frozen.log_maps(parameters)).round(6).tolist()
+    [[[9.0, 9.0], [9.0, 9.0]]]
+
     Args:
         maps: (F, H, W), greater means farther (depth) or nearer (disparity).
         kind: `'affine_depth'`, `'affine_disparity'` or `'metric'`.
@@ -101,7 +110,13 @@ class FrozenDepth:
         return bilinear(self.maps, frame, pixels) / self.medians[frame]
 
     def log_base(self, values: np.ndarray, frame: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log M without scale and grid (N, ), and its derivative by the shift (N, ), of sampled `values`."""
+        """Log M without scale and grid (N, ), and its derivative by the shift (N, ).
+
+        Args:
+            values: (N, ) of `sample`.
+            frame: (N, ) indexes.
+            shift: (F, ) in medians.
+        """
         total = np.maximum(values + shift[frame], SMALLEST)
         return self.sign * np.log(total) + np.log(self.medians[frame]) * self.sign, self.sign / total
 

@@ -111,7 +111,7 @@ class DirectSolver:
         self._systems = {step: self._level(step) for step in self.steps}
 
     def system(self, step: int, partners: Tensor) -> DirectSystem:
-        """Residuals at a level."""
+        """Residuals at a level, between every frame and its partners (F, K)."""
         return self._systems[step].between(partners)
 
     def _level(self, step: int) -> DirectSystem:
@@ -221,7 +221,7 @@ class DirectSolver:
         return se3_exp(torch.tensor([0.0, 0.0, 0.0, -np.arctan(dv), np.arctan(du), 0.0], dtype=torch.float64))
 
     def posed(self, log_focal: float, shift: float, poses: Tensor, near: Tensor) -> DirectState:
-        """Frames at given poses, on the scale at which neighbours look most alike."""
+        """Frames at given poses (F, 4, 4), on the scale at which their neighbours `near` (F, K) look most alike."""
         state = self._flat(log_focal, shift)
         reach = (poses[1:, :3, 3] - poses[:-1, :3, 3]).norm(dim=1).mean()
         tried = [replace(state, poses=poses, depth=state.depth + _scaled(factor * reach))
@@ -229,7 +229,7 @@ class DirectSolver:
         return min(tried, key=lambda t: self.compare(t, near))
 
     def compare(self, state: DirectState, partners: Tensor) -> float:
-        """Cost per patch on the middle level, by which starts are compared."""
+        """Cost per patch on the middle level with partners (F, K), by which starts are compared."""
         system = self.system(self.steps[1], partners)
         state = replace(state, log_points=system.surface(state.depth))
         every = system.counts[..., None].expand(-1, -1, system.points.shape[1])
@@ -259,13 +259,13 @@ class DirectSolver:
         return candidates.expand(frames, -1), torch.cat([(x.patch_weight > 0).double().mean(-1) for x in looks])
 
     def refine(self, state: DirectState, step: int, partners: Tensor, *, steps: int, **free: bool) -> DirectState:
-        """Joint steps at one level, `free` as for `DirectSystem.optimise`; the points start on the depth maps."""
+        """Joint steps at a level with partners (F, K), `free` as in `DirectSystem.optimise`; points start on the maps."""
         system = self.system(step, partners)
         state = replace(state, log_points=system.surface(state.depth))
         return system.optimise(state, steps=steps, **free)[0]
 
     def dense_depth(self, state: DirectState, partners: Tensor) -> np.ndarray:
-        """Depth (F, H, W) that agrees, held by the points that at least two partners see."""
+        """Depth (F, H, W) that agrees, held by the points that at least two of the partners (F, K) see."""
         system, frames, depth = self.system(self.steps[-1], partners), len(self.frozen.maps), state.depth.numpy()
         seen = torch.stack([(system.look(state, torch.tensor([frame]), None).patch_weight[0] > 0).sum(0) >= 2
                             for frame in range(frames)])
@@ -282,7 +282,7 @@ class DirectSolver:
         return np.exp(stage.run())
 
     def judge(self, state: DirectState, partners: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points that a partner sees, of these the ones whose brightness fits, and likeness, of every frame (F, )."""
+        """Points that a partner (F, K) sees, of these the ones whose brightness fits, and likeness: (F, ) each."""
         system, frames = self.system(self.steps[-1], partners), len(self.frozen.maps)
         noise = max(TYPICAL * self._contrast(self.steps[-1]), DARKEST)
         found, inliers, likeness = (np.zeros(frames) for _ in range(3))

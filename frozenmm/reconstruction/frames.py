@@ -17,7 +17,11 @@ VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v')
 
 
 def natural_key(path: Path) -> tuple:
-    """Sort key under which frame 10 follows frame 9."""
+    """Sort key under which frame 10 follows frame 9.
+
+    >>> [path.name for path in sorted([Path('f10.png'), Path('f9.png')], key=natural_key)]
+    ['f9.png', 'f10.png']
+    """
     return tuple(int(part) if part.isdigit() else part.lower() for part in re.split(r'(\d+)', path.name))
 
 

@@ -19,7 +19,7 @@ EDGE = 0.1
 
 
 def without_far(depth: np.ndarray) -> np.ndarray:
-    """Depth with the farthest percent set to 0 (unknown), because a few wild pixels would blow up the scene."""
+    """Depth (F, H, W) with the farthest percent set to 0 (unknown): a few wild pixels would blow up the scene."""
     return np.where(depth <= np.percentile(depth, FAR_PERCENTILE), depth, 0)
 
 
@@ -27,6 +27,9 @@ def without_edges(depth: np.ndarray, *, step: float = EDGE) -> np.ndarray:
     """Depth (F, H, W) with pixels at jumps set to 0 (unknown): a network smears them between front and back.
 
     A pixel goes where its depth and that of a pixel beside it differ by more than `step` of the nearer one.
+
+    >>> without_edges(np.array([[[1.0, 1.05, 2.0, 2.0]]])).tolist()
+    [[[1.0, 0.0, 0.0, 2.0]]]
     """
     known = depth > 0
     jump = np.zeros(depth.shape, dtype=bool)

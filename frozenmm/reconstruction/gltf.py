@@ -22,6 +22,11 @@ def glb_content(mesh: Mesh) -> bytes:
 
     Raises:
         UserError: a mesh without faces.
+
+    >>> mesh = Mesh(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.zeros((3, 3), np.uint8))
+    >>> content = glb_content(mesh)
+    >>> content[:4], len(content) % 4
+    (b'glTF', 0)
     """
     if not len(mesh.faces):
         raise UserError('a mesh without faces cannot be written as glTF; points.ply holds the point cloud')

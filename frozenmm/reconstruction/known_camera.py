@@ -17,6 +17,10 @@ class KnownCamera:
         poses_c2w: (F, 4, 4) camera to world; the result has their unit and world.
         metric_scale: metres per unit of the frozen depth, on the geometric mean over the frames; the result is in
             metres. 1 for networks that predict metres.
+
+    >>> KnownCamera(focal_px=-1.0).check(frames=5)
+    Traceback (most recent call last):
+    frozenmm.errors.UserError: focal_px must be positive, got -1.0
     """
 
     focal_px: float | None = None

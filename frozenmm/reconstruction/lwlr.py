@@ -29,6 +29,11 @@ def anchor_positions(length: int, *, count: int = ANCHORS, device: torch.device 
 class LWLR:
     """Correction of depth maps of one size.
 
+    >>> lwlr = LWLR((40, 56))
+    >>> depth = torch.full((1, 40, 56), 2.0)
+    >>> lwlr(depth, 1.5 * torch.ones(1, 5, 5)).mean().round(decimals=1)   # nearly, because of the ridge
+    tensor(3.)
+
     Args:
         size: (height, width) of the maps.
         bandwidth_px: standard deviation of the weights in pixels of the map.
@@ -75,7 +80,7 @@ class LWLR:
         return depth[:, self.rows[:, None], self.columns[None]]
 
     def lines(self, depth: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """`coefficients` from the depth (F, 5, 5) at the anchors."""
+        """`coefficients`, two maps (F, Nr, Nc), from depth (F, 5, 5) at the anchors and their multipliers (F, 5, 5)."""
         x = depth.double()
         y = anchors.double().abs() * x
         used = (y[:1] if self.compat else y) != 0
@@ -90,7 +95,7 @@ class LWLR:
         return intercept, slope
 
     def __call__(self, depth: Tensor, anchors: Tensor) -> Tensor:
-        """Corrected depth (F, H, W), of the dtype of `depth`; a map without nonzero anchors stays as it is."""
+        """Corrected depth (F, H, W) of depth (F, H, W) and anchors (F, 5, 5); all anchors 0 leave it as it is."""
         self._check(depth, anchors)
         intercept, slope = (self.to_map(nodes).to(depth.dtype) for nodes in self.coefficients(depth, anchors))
         return intercept + slope * depth
@@ -109,7 +114,7 @@ class LWLR:
 
 def corrected_depth(affine_depth: Tensor, scale: Tensor, shift: Tensor, anchors: Tensor, lwlr: LWLR, *,
                     keep_negative: bool = False) -> Tensor:
-    """Depth model of a frame: LWLR of |s| d + t + 1e-6, negative values set to 0 (without gradient).
+    """Depth (F, H, W) of the model: LWLR of |s| d + t + 1e-6, negative values set to 0 (without gradient).
 
     Args:
         affine_depth: (F, H, W), known up to scale and shift.

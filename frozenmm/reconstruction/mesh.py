@@ -41,7 +41,13 @@ def largest_share(mesh: Mesh) -> float:
 
 
 def drop_specks(mesh: Mesh, min_faces: int) -> Mesh:
-    """The mesh without connected parts of fewer than `min_faces` faces, and without vertices of no face."""
+    """The mesh without connected parts of fewer than `min_faces` faces, and without vertices of no face.
+
+    >>> faces = np.array([[0, 1, 2], [1, 2, 3], [4, 5, 6]])
+    >>> mesh = drop_specks(Mesh(np.zeros((7, 3)), faces, np.zeros((7, 3), np.uint8)), 2)
+    >>> mesh.faces.tolist(), len(mesh.vertices)
+    ([[0, 1, 2], [1, 2, 3]], 4)
+    """
     if not len(mesh.faces):
         return mesh
     part, count = component_of_faces(mesh)

@@ -28,7 +28,7 @@ def rigid(rotations: Tensor, translations: Tensor) -> Tensor:
 
 
 def invert_rigid(poses: Tensor) -> Tensor:
-    """Inverse of rigid motions (..., 4, 4) by the transpose of the rotation."""
+    """Inverse (..., 4, 4) of rigid motions (..., 4, 4) by the transpose of the rotation."""
     rotation = poses[..., :3, :3].mT
     return rigid(rotation, -(rotation @ poses[..., :3, 3:])[..., 0])
 
@@ -59,7 +59,11 @@ def _quaternion(rotations: Tensor) -> Tensor:
 
 
 def se3_exp(vectors: Tensor) -> Tensor:
-    """Motions (..., 4, 4) by the exponential of SE(3): (tau, phi) with t = V(phi) tau."""
+    """Motions (..., 4, 4) of vectors (..., 6) by the exponential of SE(3): (tau, phi) with t = V(phi) tau.
+
+    >>> se3_exp(torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]))[:3, 3]
+    tensor([1., 2., 3.])
+    """
     tau, phi = vectors.split(3, -1)
     first, second, third = _coefficients(phi.square().sum(-1))
     matrix, eye = skew(phi), torch.eye(3, dtype=vectors.dtype, device=vectors.device)
@@ -69,7 +73,7 @@ def se3_exp(vectors: Tensor) -> Tensor:
 
 
 def euler_motion(vectors: Tensor) -> Tensor:
-    """Motions (..., 4, 4) with R = Rx(rx) Ry(ry) Rz(rz) and the translation as it is."""
+    """Motions (..., 4, 4) of vectors (..., 6) with R = Rx(rx) Ry(ry) Rz(rz) and the translation as it is."""
     translation, angles = vectors.split(3, -1)
     (cx, cy, cz), (sx, sy, sz) = angles.cos().unbind(-1), angles.sin().unbind(-1)
     rows = (cy * cz, -cy * sz, sy,
@@ -94,7 +98,7 @@ def rotation_quaternion(rotations: Tensor) -> Tensor:
 
 
 def quaternion_motion(vectors: Tensor) -> Tensor:
-    """Motions (..., 4, 4) whose rotation is the quaternion (1, rx, ry, rz), normalised."""
+    """Motions (..., 4, 4) of vectors (..., 6) whose rotation is the quaternion (1, rx, ry, rz), normalised."""
     translation, axis = vectors.split(3, -1)
     quaternion = torch.nn.functional.normalize(torch.cat((torch.ones_like(axis[..., :1]), axis), -1), dim=-1)
     return rigid(quaternion_rotation(quaternion), translation)
@@ -129,6 +133,10 @@ def chain(motions: Tensor) -> Tensor:
     """World-to-camera poses (F, 4, 4) of consecutive motions (F - 1, 4, 4); the first is the identity.
 
     A prefix product in log2(F) batched steps, because a loop over frames dominates an iteration on long videos.
+
+    >>> steps = se3_exp(torch.tensor([[1.0, 0, 0, 0, 0, 0]] * 3))
+    >>> chain(steps)[:, 0, 3]
+    tensor([0., 1., 2., 3.])
     """
     return _Chain.apply(motions)
 

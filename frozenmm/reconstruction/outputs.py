@@ -216,6 +216,10 @@ def point_cloud(images: np.ndarray, depth: np.ndarray, poses_c2w: np.ndarray, fo
         poses_c2w: (F, 4, 4).
         focal_px: focal length; the principal point is the centre.
         stride: distance of the pixels.
+
+    >>> image, depth = np.zeros((1, 1, 1, 3), np.uint8), np.full((1, 1, 1), 2.0)
+    >>> point_cloud(image, depth, np.eye(4)[None], 100.0).vertices.tolist()
+    [[0.0, 0.0, 2.0]]
     """
     height, width = depth.shape[1:]
     v, u = np.meshgrid(np.arange(0, height, stride), np.arange(0, width, stride), indexing='ij')

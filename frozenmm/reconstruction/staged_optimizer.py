@@ -209,7 +209,7 @@ class StagedOptimizer:
                                keep_negative=keep_negative)
 
     def evaluate(self, stage: Stage, draw: PairDraw, poses: Tensor | None = None) -> StagedLosses:
-        """The loss of given pairs and pixels under the current parameters; `poses` are theirs, where they are known."""
+        """The loss of given pairs and pixels; `poses` (F, 4, 4) are those of the parameters, where they are known."""
         poses = self.poses() if poses is None else poses
         anchors = anchor_norm(self.parameters.anchors, draw.targets, draw.references)
         warped = warp(self.frames, self.depth(), poses, self.intrinsics(), draw)

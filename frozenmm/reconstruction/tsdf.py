@@ -14,7 +14,13 @@ MAX_VOXELS = 200_000_000
 
 
 def mask_border(depth: Tensor, pixels: int) -> Tensor:
-    """A copy of depth maps (..., H, W) with a border of so many pixels set to 0 (no measurement)."""
+    """A copy (..., H, W) of depth maps (..., H, W) with a border of so many pixels set to 0 (no measurement).
+
+    >>> mask_border(torch.ones(3, 3), 1)
+    tensor([[0., 0., 0.],
+            [0., 1., 0.],
+            [0., 0., 0.]])
+    """
     if pixels < 0 or 2 * pixels >= min(depth.shape[-2:]):
         raise UserError(f'a border of {pixels} pixels leaves nothing of maps of {depth.shape[-2]}x{depth.shape[-1]}')
     masked = torch.zeros_like(depth)
@@ -114,7 +120,7 @@ class TSDFVolume:
         self.colour[:, plane] = colours.view(3, *self.dim[1:])
 
     def packed_colour(self) -> Tensor:
-        """Colour as blue * 65536 + green * 256 + red, float32."""
+        """Colour (X, Y, Z) as blue * 65536 + green * 256 + red, float32."""
         return self.colour[2] * 65536 + self.colour[1] * 256 + self.colour[0]
 
     def extract_mesh(self, *, observed_only: bool = True) -> Mesh:
@@ -140,7 +146,7 @@ class TSDFVolume:
 
 
 def seen_cubes(weight: Tensor) -> np.ndarray:
-    """Bool volume, True at the last corner of every cube whose eight corners were seen, from weights (X, Y, Z)."""
+    """Bool (X, Y, Z), True at the last corner of every cube whose eight corners were seen, from weights (X, Y, Z)."""
     seen = torch.nn.functional.max_pool3d((weight == 0).float()[None, None], 2, 1)[0, 0] == 0
     return torch.nn.functional.pad(seen, (1, 0, 1, 0, 1, 0)).cpu().numpy()
 

@@ -41,6 +41,9 @@ def normalise_pixels(pixels: Tensor, size: tuple[int, int], *, compat: bool = Fa
         pixels: integer coordinates are pixel centres.
         size: (height, width).
         compat: 2 u / (W - 1) - 1, which belongs to align_corners True and is off by up to half a pixel.
+
+    >>> normalise_pixels(torch.tensor([0.0, 1.5]), (4, 4))
+    tensor([-0.7500,  0.0000])
     """
     extent = pixels.new_tensor([size[1], size[0]])
     return 2 * pixels / (extent - 1) - 1 if compat else (2 * pixels + 1) / extent - 1
@@ -120,11 +123,14 @@ def geometric_residuals(warped: Warped) -> Tensor:
 
 
 def trimmed_mean(values: Tensor, quantile: float | None) -> Tensor:
-    """Mean of the values strictly below their quantile; of all of them where that leaves none, 0 of none.
+    """Mean, a scalar, of the values strictly below their quantile; of all where that leaves none, 0 of none.
 
     Args:
         values: (V, ).
         quantile: in (0, 1], linearly interpolated; None keeps all values.
+
+    >>> trimmed_mean(torch.tensor([1.0, 2.0, 3.0, 100.0]), 0.9)
+    tensor(2.)
     """
     if not values.numel():
         return values.sum()
@@ -140,6 +146,12 @@ def trimmed_mean(values: Tensor, quantile: float | None) -> Tensor:
 
 
 def anchor_norm(anchors: Tensor, targets: Tensor, references: Tensor) -> Tensor:
-    """Mean over the frames of the pairs of the sum of |g - 1| over the 25 anchors."""
+    """Mean, a scalar, over the frames of the pairs of the sum of |g - 1| over the 25 anchors.
+
+    Args:
+        anchors: (F, 5, 5).
+        targets: (P, ) frame indexes.
+        references: (P, ) frame indexes.
+    """
     per_frame = (anchors - 1).abs().sum((-2, -1))
     return (per_frame[targets].sum() + per_frame[references].sum()) / (len(targets) + len(references))

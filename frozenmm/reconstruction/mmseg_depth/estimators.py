@@ -59,7 +59,7 @@ class CorrectedDepthEstimator(DepthEstimator):
         self.correction = dict(correction or {})
 
     def postprocess_result(self, depth: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """As in mmseg, then corrected where samples are given."""
+        """As in mmseg, of depth (B, 1, H, W), then corrected where samples are given."""
         samples = super().postprocess_result(depth, data_samples)
         return samples if data_samples is None else correct_by_points(samples, self.correction)
 
@@ -104,14 +104,14 @@ class FrozenDepthEstimator(BaseSegmentor):
         return values[:, None]
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """As `extract_feat`."""
+        """As `extract_feat`: depth (B, 1, H, W) of images (B, 3, H, W)."""
         return self.extract_feat(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.extract_feat(inputs)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Samples with `pred_depth_map` at the original size of the images."""
+        """Samples with `pred_depth_map` at the original size of the images (B, 3, H, W)."""
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         for values, sample in zip(self.extract_feat(inputs), samples):
             shown = sample.metainfo.get('img_shape', inputs.shape[2:])[:2]

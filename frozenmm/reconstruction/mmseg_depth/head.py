@@ -41,11 +41,11 @@ class LightDepthHead(BaseDecodeHead):
         self.decoder = LightDepthDecoder(in_channels, channels=channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Depth (B, 1, h, w) of stride 4 from the backbone's maps."""
+        """Depth (B, 1, h, w) of stride 4 from the backbone's maps (B, C, h, w) of strides 4, 8, 16 and 32."""
         return self.decoder(self._transform_inputs(inputs))
 
     def loss_by_feat(self, pred_depth_map: Tensor, batch_data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
-        """The loss of depth (B, 1, h, w) against the samples' `gt_depth_map`, at the truth's places."""
+        """The loss, a scalar, of depth (B, 1, h, w) against the samples' `gt_depth_map` (1, H, W), at its places."""
         truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples]).to(pred_depth_map)
         prediction = F.interpolate(pred_depth_map, truth.shape[2:], mode='bilinear', align_corners=False)
         first, step = self.loss_stride // 2, self.loss_stride
