@@ -259,7 +259,7 @@ class DirectSolver:
         return candidates.expand(frames, -1), torch.cat([(x.patch_weight > 0).double().mean(-1) for x in looks])
 
     def refine(self, state: DirectState, step: int, partners: Tensor, *, steps: int, **free: bool) -> DirectState:
-        """Joint steps at a level with partners (F, K), `free` as in `DirectSystem.optimise`; points start on the maps."""
+        """Joint steps at a level, partners (F, K), `free` as in `DirectSystem.optimise`; points begin on the maps."""
         system = self.system(step, partners)
         state = replace(state, log_points=system.surface(state.depth))
         return system.optimise(state, steps=steps, **free)[0]
