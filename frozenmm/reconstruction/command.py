@@ -9,6 +9,7 @@ from typing import TextIO
 
 from mmengine.config import Config
 
+from frozenmm.deprecation import warn_renamed
 from frozenmm.errors import MissingFile, UserError, WrongKind, reading
 from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.lookup import lookup
@@ -21,11 +22,12 @@ from frozenmm.reconstruction.track_solver import TrackSettings
 from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
-    'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses': None,
+    'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses_c2w': None,
     'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'glb': False,
     'min_faces': 100, 'depth_only': False, 'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
+_RENAMED = {'poses': 'poses_c2w'}
 
 
 def read_settings(config: str | Path | None, options: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -48,8 +50,14 @@ def read_settings(config: str | Path | None, options: Mapping[str, object] | Non
 
 
 def _known(values: Mapping[str, object]) -> dict[str, object]:
-    return {lookup(key, list(DEFAULTS), 'setting'): value for key, value in values.items()
-            if key not in _ALSO_IN_CONFIGS}
+    found = {}
+    for key, value in values.items():
+        if key in _RENAMED:
+            warn_renamed(f'the setting {key}', _RENAMED[key], removed_in='0.3')
+            key = _RENAMED[key]
+        if key not in _ALSO_IN_CONFIGS:
+            found[lookup(key, list(DEFAULTS), 'setting')] = value
+    return found
 
 
 class ProgressLine:
@@ -112,13 +120,13 @@ def _network_depth(config: object, device: str) -> NetworkDepth:
 
 
 def _pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
-    poses = None if values['poses'] is None else read_tum(str(values['poses']))[1]
+    poses_c2w = None if values['poses_c2w'] is None else read_tum(str(values['poses_c2w']))[1]
     return PipelineSettings(
         AlignSettings(mode=str(values['mode']), seed=_whole(values, 'seed') or 0,
                       tracks=TrackSettings(radial=_flag(values, 'radial'))),
         every=_whole(values, 'every'), mesh=_flag(values, 'mesh'), glb=_flag(values, 'glb'),
         depth_only=_flag(values, 'depth_only'),
-        known=KnownCamera(_number(values, 'focal_px'), poses, _number(values, 'metric_scale')),
+        known=KnownCamera(_number(values, 'focal_px'), poses_c2w, _number(values, 'metric_scale')),
         voxel_size=_number(values, 'voxel_size'), min_faces=_whole(values, 'min_faces') or 0)
 
 

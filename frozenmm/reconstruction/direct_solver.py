@@ -220,11 +220,11 @@ class DirectSolver:
         du, dv = (value * step / float(np.exp(log_focal)) for value in self._shifts[before, frame])
         return se3_exp(torch.tensor([0.0, 0.0, 0.0, -np.arctan(dv), np.arctan(du), 0.0], dtype=torch.float64))
 
-    def posed(self, log_focal: float, shift: float, poses: Tensor, near: Tensor) -> DirectState:
+    def posed(self, log_focal: float, shift: float, poses_w2c: Tensor, near: Tensor) -> DirectState:
         """Frames at given poses (F, 4, 4), on the scale at which their neighbours `near` (F, K) look most alike."""
         state = self._flat(log_focal, shift)
-        reach = (poses[1:, :3, 3] - poses[:-1, :3, 3]).norm(dim=1).mean()
-        tried = [replace(state, poses=poses, depth=state.depth + _scaled(factor * reach))
+        reach = (poses_w2c[1:, :3, 3] - poses_w2c[:-1, :3, 3]).norm(dim=1).mean()
+        tried = [replace(state, poses=poses_w2c, depth=state.depth + _scaled(factor * reach))
                  for factor in SCALES]
         return min(tried, key=lambda t: self.compare(t, near))
 

@@ -27,10 +27,10 @@ def rigid(rotations: Tensor, translations: Tensor) -> Tensor:
     return torch.cat((top, bottom), -2)
 
 
-def invert_rigid(poses: Tensor) -> Tensor:
+def invert_rigid(motions: Tensor) -> Tensor:
     """Inverse (..., 4, 4) of rigid motions (..., 4, 4) by the transpose of the rotation."""
-    rotation = poses[..., :3, :3].mT
-    return rigid(rotation, -(rotation @ poses[..., :3, 3:])[..., 0])
+    rotation = motions[..., :3, :3].mT
+    return rigid(rotation, -(rotation @ motions[..., :3, 3:])[..., 0])
 
 
 def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:

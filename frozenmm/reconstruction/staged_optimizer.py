@@ -208,11 +208,11 @@ class StagedOptimizer:
         return corrected_depth(self.affine_depth, parameters.scale, parameters.shift, parameters.anchors, self.lwlr,
                                keep_negative=keep_negative)
 
-    def evaluate(self, stage: Stage, draw: PairDraw, poses: Tensor | None = None) -> StagedLosses:
-        """The loss of given pairs and pixels; `poses` (F, 4, 4) are those of the parameters, where they are known."""
-        poses = self.poses() if poses is None else poses
+    def evaluate(self, stage: Stage, draw: PairDraw, poses_w2c: Tensor | None = None) -> StagedLosses:
+        """The loss of given pairs and pixels; `poses_w2c` (F, 4, 4) are the parameters', where they are known."""
+        poses_w2c = self.poses() if poses_w2c is None else poses_w2c
         anchors = anchor_norm(self.parameters.anchors, draw.targets, draw.references)
-        warped = warp(self.frames, self.depth(), poses, self.intrinsics(), draw)
+        warped = warp(self.frames, self.depth(), poses_w2c, self.intrinsics(), draw)
         photometric = trimmed_mean(photometric_residuals(warped), stage.trim)
         geometric = trimmed_mean(geometric_residuals(warped), stage.trim)
         weighted = stage.photometric * photometric + stage.geometric * geometric

@@ -92,6 +92,11 @@ def test_the_shipped_config_states_the_defaults(repo_root):
     assert config == DEFAULTS and read_settings(path) == DEFAULTS
 
 
+def test_the_old_name_of_given_poses_still_works():
+    with pytest.warns(FutureWarning, match='the setting poses is now called poses_c2w; .* goes with frozenmm 0.3'):
+        assert read_settings(None, {'poses': 'poses.txt'}) == {**DEFAULTS, 'poses_c2w': 'poses.txt'}
+
+
 def test_bad_settings_are_explained(clip, tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no config'):
         read_settings('nothing.py')
