@@ -1,6 +1,7 @@
 """What `tools/recon.py` does: settings from a config and options, the depth source, progress on the terminal."""
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Mapping
@@ -10,9 +11,9 @@ from typing import TextIO
 from mmengine.config import Config
 
 from frozenmm.deprecation import warn_renamed
-from frozenmm.errors import MissingFile, UserError, WrongKind, reading
+from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind, reading
 from frozenmm.foundation.depth_networks import DepthNetwork
-from frozenmm.foundation.lookup import lookup
+from frozenmm.foundation.lookup import lookup, nearest
 from frozenmm.reconstruction.align import Alignment, AlignSettings
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.known_camera import KnownCamera
@@ -113,6 +114,15 @@ def _network_depth(config: object, device: str) -> NetworkDepth:
     if not isinstance(config, Mapping):
         raise UserError("depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
                         f'{config!r}; depth maps from files are given by --depth')
+    name = str(config.get('type'))
+    kind = MODELS.get(name)
+    if kind is None:
+        raise UnknownName(f'depth names {name!r}, which is no registered depth network; did you mean one of '
+                          f'{nearest(name.rpartition(".")[2], MODELS.module_dict)}?')
+    try:
+        inspect.signature(kind).bind(**{key: value for key, value in config.items() if key != 'type'})
+    except TypeError as error:
+        raise WrongKind(f'the config of depth does not fit {name}: {error}') from error
     network = MODELS.build(config)
     if not isinstance(network, DepthNetwork):
         raise WrongKind(f'depth must be a depth network, got {type(network).__name__}')

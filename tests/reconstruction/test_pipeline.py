@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 import frozenmm.reconstruction.pipeline as pipeline
+from frozenmm.errors import UserError
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
@@ -114,6 +115,11 @@ def test_bad_settings_are_explained(clip, tmp_path):
             reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz', options=options)
     with pytest.raises(ValueError, match='depth must be the config of a depth network'):
         reconstruct_from(clip, tmp_path / 'out', options={'depth': 5})
+    for depth, message in (({'type': 'frozenmm.LightDeth'}, "'frozenmm.LightDeth', which is no .*LightDepth"), ({}, 'None'),
+                           ({'type': 'frozenmm.LightDepth', 'wieghts': None}, "argument 'wieghts'"),
+                           ({'type': 'frozenmm.AffineDepthLoss'}, 'must be a depth network, got AffineDepthLoss')):
+        with pytest.raises(UserError, match=message):
+            reconstruct_from(clip, tmp_path / 'out', options={'depth': depth})
     for device in 'gpuu', 'cuda:99':
         with pytest.raises(ValueError, match=f"the depth network cannot run on device '{device}'"):
             reconstruct_from(clip, tmp_path / 'out', device=device)
