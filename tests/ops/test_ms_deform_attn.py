@@ -185,6 +185,8 @@ def test_empty_inputs_give_empty_outputs_and_zero_gradients(batch: int, queries:
     out.sum().backward()
     assert value.grad.shape == value.shape and not value.grad.any()
     assert OPS.ms_deform_attn_fused(*case.fused).shape == (batch, queries, 48)
+    by_value, by_location, by_weight = definition._backward(torch.zeros(batch, queries, 48), *case.plain, False)
+    assert not by_value.any() and by_location.shape == locations.shape and by_weight.shape == weights.shape
 
 
 def test_non_contiguous_inputs_give_the_same_result() -> None:

@@ -115,9 +115,10 @@ def test_bad_settings_are_explained(clip, tmp_path):
             reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz', options=options)
     with pytest.raises(ValueError, match='depth must be the config of a depth network'):
         reconstruct_from(clip, tmp_path / 'out', options={'depth': 5})
-    for depth, message in (({'type': 'frozenmm.LightDeth'}, "'frozenmm.LightDeth', which is no .*LightDepth"), ({}, 'None'),
-                           ({'type': 'frozenmm.LightDepth', 'wieghts': None}, "argument 'wieghts'"),
-                           ({'type': 'frozenmm.AffineDepthLoss'}, 'must be a depth network, got AffineDepthLoss')):
+    for depth, message in (
+            ({'type': 'frozenmm.LightDeth'}, "'frozenmm.LightDeth', which is no .*LightDepth"),
+            ({}, "'None', which is no registered"), ({'type': 'frozenmm.LightDepth', 'wieghts': None}, "'wieghts'"),
+            ({'type': 'frozenmm.AffineDepthLoss'}, 'must be a depth network, got AffineDepthLoss')):
         with pytest.raises(UserError, match=message):
             reconstruct_from(clip, tmp_path / 'out', options={'depth': depth})
     for device in 'gpuu', 'cuda:99':
