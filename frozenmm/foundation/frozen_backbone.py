@@ -10,26 +10,9 @@ from frozenmm.foundation.feature_pyramid import SimpleFeaturePyramid
 from frozenmm.foundation.image_grid import grid_size
 from frozenmm.foundation.image_tower import ImageTower
 from frozenmm.foundation.joining import AUTO, agreed_stats, call_when_joined, parse_stats
+from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
-
-
-def build_tower(tower: dict | ImageTower, *, part: str, **defaults: object) -> ImageTower:
-    """The tower of a config, or the tower given.
-
-    Args:
-        tower: config with `type`, or a built tower.
-        part: what errors call its owner.
-        **defaults: constructor arguments of the tower where its config does not name them.
-
-    Raises:
-        TypeError: the config builds something else than an image tower.
-    """
-    built = MODELS.build({**defaults, **tower}) if isinstance(tower, dict) else tower
-    if not isinstance(built, ImageTower):
-        raise TypeError(f'{part} needs an image tower, e.g. dict(type=\'frozenmm.TimmTower\', model=\'resnet50\'), '
-                        f'got {type(built).__name__}')
-    return built
 
 
 @MODELS.register_module()

@@ -8,10 +8,10 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from frozenmm.foundation.frozen_backbone import build_tower
 from frozenmm.foundation.image_grid import grid_step, to_image_grid
 from frozenmm.foundation.image_tower import ImageTower
 from frozenmm.foundation.joining import AUTO, MapsWithImage, agreed_stats, ask_for_image, call_when_joined, parse_stats
+from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.registry import MODELS
+from frozenmm.foundation.tower_building import build_tower
 
 
 class WrappingTower(ImageTower):
@@ -23,9 +23,7 @@ class WrappingTower(ImageTower):
         kind = type(self).__name__
         if options and not isinstance(tower, dict):
             raise ValueError(f'{list(options)} must be given to the tower itself when {kind} gets a built one')
-        inner = MODELS.build({**options, **tower}) if isinstance(tower, dict) else tower
-        if not isinstance(inner, ImageTower):
-            raise TypeError(f'{kind} needs an image tower, got {type(inner).__name__}')
+        inner = build_tower(tower, part=kind, **options)
         if inner.gradient == 'through':
             raise ValueError(f'{inner.name} has gradient=\'through\', whose features cannot be reused; use '
                              '\'detached\'')
