@@ -122,7 +122,7 @@ def test_it_takes_a_config_and_passes_options_on():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(TypeError, match='needs an image tower, got Linear'):
+    with pytest.raises(TypeError, match='RememberingTower needs an image tower, .*got Linear'):
         RememberingTower(nn.Linear(1, 1))
     with pytest.raises(ValueError, match='megabytes must be positive, got 0'):
         RememberingTower(RandomTower(), megabytes=0)
