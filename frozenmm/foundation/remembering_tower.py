@@ -91,7 +91,7 @@ class RememberingTower(WrappingTower):
             (int(size[0]), int(size[1])) for size in valid_sizes]
         if not self.training or images.dim() != 4 or len(sizes) != len(images):  # the tower says what is wrong
             return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
-        keys = [self._key(image, size, image_stats, num_tokens, self.legacy_border)
+        keys = [self._key(image, size, image_stats, num_tokens, self.compat)
                 for image, size in zip(images, sizes)]
         found = [self.memory.get(key) for key in keys]
         missing = [index for index, entry in enumerate(found) if entry is None]
@@ -103,9 +103,9 @@ class RememberingTower(WrappingTower):
         return join_features([entry for entry in found if entry is not None])
 
     @staticmethod
-    def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int, border: bool) -> bytes:
+    def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int, compat: bool) -> bytes:
         """What decides the features of one image: pixels, padding, normalisation, tokens, border; and where."""
-        context = repr((tuple(image.shape), size, stats, num_tokens, border, image.dtype, image.device))
+        context = repr((tuple(image.shape), size, stats, num_tokens, compat, image.dtype, image.device))
         digest = hashlib.blake2b(context.encode(), digest_size=16)
         digest.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().data)
         return digest.digest()

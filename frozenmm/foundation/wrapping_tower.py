@@ -31,13 +31,13 @@ class WrappingTower(ImageTower):
         self.__dict__['inner'] = inner
         super().__init__(inner._frozen, input=inner.input, channels=inner.channels, strides=inner.strides,
                          token_channels=inner.token_channels, resize_mode=inner.resize_mode, size=inner.size,
-                         legacy_border=inner.legacy_border, quantise=inner.quantise, compile=inner.compile_network)
+                         compat=inner.compat, quantise=inner.quantise, compile=inner.compile_network)
 
     @property
-    def legacy_border(self) -> bool:  # type: ignore[override]
-        """The border of `inner`, which alone prepares images; converted checkpoints set it after construction."""
-        return self.inner.legacy_border
+    def compat(self) -> bool:  # type: ignore[override]
+        """That of `inner`, which alone prepares images; converted checkpoints set it after construction."""
+        return self.inner.compat
 
-    @legacy_border.setter
-    def legacy_border(self, value: bool) -> None:
-        self.inner.legacy_border = value
+    @compat.setter
+    def compat(self, value: bool) -> None:
+        self.inner.compat = value
