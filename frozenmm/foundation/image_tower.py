@@ -76,9 +76,9 @@ class ImageTower(FrozenModule):
         **options: those below.
 
     Options (`TowerOptions`):
-        resize_mode: `'center_crop'` (default) resizes the short side and crops the centre square, `'squash'` ignores the aspect
-            ratio, `'pad'` resizes the long side and pads bottom/right, `'none'` keeps the pipeline's resolution and
-            pads to a multiple of the patch.
+        resize_mode: `'center_crop'` (default) resizes the short side and crops the centre square, `'squash'` ignores
+            the aspect ratio, `'pad'` resizes the long side and pads bottom/right, `'none'` keeps the pipeline's
+            resolution and pads to a multiple of the patch.
         size: side of the input in pixels, the network's own by default; a multiple of `input.patch`.
         out_maps: names of the maps to return, all by default.
         compat: the crop box (-1, -1, W, H) of the official Frozen-DETR: one black row on top, one black column left.

@@ -235,7 +235,7 @@ def test_another_recipe_is_refused(tmp_path):
 def test_a_damaged_recipe_is_named(tmp_path):
     filled(tmp_path)
     (tmp_path / 'recipe.json').write_text('{')
-    with pytest.raises(ValueError, match='recipe.json cannot be read as the recipe of a feature cache: .*delete the folder'):
+    with pytest.raises(ValueError, match='recipe.json cannot be read as .*: .*delete the folder'):
         FeatureCache(tmp_path, RECIPE)
 
 
