@@ -69,7 +69,7 @@ class FCCLIP(BaseDetector):
         self.criterion = SetCriterion(**(criterion or {}))
         self.postprocessor = MaskPostprocessor(**(postprocess or {}))
         self.frozen_head = None if frozen_head is None else MODELS.build(
-            {**frozen_head, 'image_tower': self.image_tower})
+            {**frozen_head, 'tower': self.image_tower})
         if frozen_pool not in FROZEN_POOLS or (frozen_pool != 'hard' and frozen_head is None):
             raise ValueError(f'frozen_pool must be one of {list(FROZEN_POOLS)}, \'hard\' without a frozen_head; got '
                              f'{frozen_pool!r}')

@@ -8,7 +8,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
 from frozenmm.foundation.vocabulary import VocabularySource
-from frozenmm.registry import MODELS
+from frozenmm.registry import MODELS, join
 from frozenmm.segmentation.fusioner.windows import slide_logits
 
 WINDOWS = ('shift', 'cut')
@@ -28,6 +28,7 @@ class FusionerSegmentor(EncoderDecoder):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
+        join(self)
         self.test_cfg = ConfigDict(self.test_cfg or dict(mode='whole'))
         window = self.test_cfg.get('window', 'shift')
         if window not in WINDOWS:
