@@ -113,7 +113,7 @@ class AverageMaskRecall(BaseMetric):
         groups = {'': np.ones(len(labels), bool)}
         if self.seen is not None:
             groups |= {'_seen': self.seen[labels], '_unseen': ~self.seen[labels]}
-        metrics = {}
+        metrics: dict[str, float] = {}
         for suffix, chosen in groups.items():
             found = overlaps[chosen][:, None] >= np.array(OVERLAPS) - 1e-9
             rows = found.mean(0) * 100 if len(found) else np.full(len(OVERLAPS), np.nan)

@@ -66,23 +66,22 @@ def count_segments(truth: np.ndarray, truth_classes: Mapping[int, int], predicte
     overlap = np.bincount(row_of * (len(columns) + 1) + column_of, minlength=(len(rows) + 1) * (len(columns) + 1))
     overlap = overlap.reshape(len(rows) + 1, len(columns) + 1)  # the last row and column are void
     classes_of_rows = np.array([truth_classes.get(row, -1) for row in rows], np.int64)
+    crowd_classes = np.array([crowds.get(row, -1) if row not in truth_classes else -1 for row in rows], np.int64)
     classes_of_columns = np.array([predicted_classes[column] for column in columns], np.int64)
-    areas = overlap.sum(0)[:-1]
-    void = overlap[-1, :-1]
+    areas, void = overlap.sum(0)[:-1], overlap[-1, :-1]
     union = overlap.sum(1)[:-1, None] + (areas - void)[None] - overlap[:-1, :-1]
     iou = overlap[:-1, :-1] / np.maximum(union, 1)
     same = (classes_of_rows[:, None] == classes_of_columns) & (iou > 0.5)
-    counts = PanopticCounts.zeros(num_classes)
-    for row, column in zip(*same.nonzero()):
-        counts.iou[classes_of_rows[row]] += iou[row, column]
-        counts.matched[classes_of_rows[row]] += 1
-    missed = ~same.any(1) & (classes_of_rows >= 0)
-    counts.missed += np.bincount(classes_of_rows[missed], minlength=num_classes)
-    crowd_classes = np.array([crowds.get(row, -1) if row not in truth_classes else -1 for row in rows], np.int64)
     forgiven = void + (overlap[:-1, :-1] * (crowd_classes[:, None] == classes_of_columns)).sum(0)
+    missed = ~same.any(1) & (classes_of_rows >= 0)
     extra = ~same.any(0) & (areas > 0) & (2 * forgiven <= areas)
-    counts.extra += np.bincount(classes_of_columns[extra], minlength=num_classes)
-    return counts
+    row, column = same.nonzero()
+
+    def per_class(classes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(classes, weights, minlength=num_classes)
+
+    return PanopticCounts(per_class(classes_of_rows[row], iou[row, column]), per_class(classes_of_rows[row]),
+                          per_class(classes_of_columns[extra]), per_class(classes_of_rows[missed]))
 
 
 def _numbered(ids: np.ndarray, known: list[int]) -> tuple[list[int], np.ndarray]:

@@ -114,7 +114,7 @@ class PanopticQuality(BaseMetric):
         if self.seen is not None:
             groups |= {'_seen': self.seen, '_unseen': ~self.seen}
         logger = MMLogger.get_current_instance()
-        metrics = {}
+        metrics: dict[str, float] = {}
         for suffix, chosen in groups.items():
             values = quality(counts, chosen)
             metrics |= {f'{key}{suffix}': values[key] for key in ('PQ', 'SQ', 'RQ')}

@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.evaluation.seen_classes import seen_split
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
@@ -70,12 +71,14 @@ class SemanticIoU(BaseMetric):
     def num_classes(self) -> int:
         """K; ValueError if nothing names the classes, or vocabulary and data set differ in their number."""
         named = len((self.dataset_meta or {}).get('classes', ()))
-        if not named and self.vocabulary is None:
-            raise ValueError('SemanticIoU needs a vocabulary: the data set has no METAINFO with classes')
-        if named and self.vocabulary is not None and named != len(self.vocabulary):
-            raise ValueError(f'the data set labels {named} classes, but {self.vocabulary.name} has '
-                             f'{len(self.vocabulary)}; give the data set the same vocabulary')
-        return named or len(self.vocabulary)
+        if self.vocabulary is None:
+            if not named:
+                raise UserError('SemanticIoU needs a vocabulary: the data set has no METAINFO with classes')
+            return named
+        if named not in (0, len(self.vocabulary)):
+            raise UserError(f'the data set labels {named} classes, but {self.vocabulary.name} has '
+                            f'{len(self.vocabulary)}; give the data set the same vocabulary')
+        return len(self.vocabulary)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Count the pixels of each image."""

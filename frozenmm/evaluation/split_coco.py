@@ -4,7 +4,6 @@ from __future__ import annotations
 import numpy as np
 from mmdet.evaluation import CocoMetric
 
-from frozenmm.evaluation.seen_classes import seen_split
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
 
@@ -34,7 +33,7 @@ class SplitCocoMetric(CocoMetric):
         if len(self.metrics) != 1:
             raise ValueError(f'SplitCocoMetric takes one metric at a time, got {self.metrics}; list it once for each')
         self.vocabulary = Vocabulary.read(vocabulary)
-        self.seen = seen_split(self.vocabulary, train_vocabulary, 'SplitCocoMetric')
+        self.seen = self.vocabulary.seen_mask(Vocabulary.read(train_vocabulary)).numpy()
         self.keep_classes = classwise
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class ImageQueries(nn.Module):
     def init_weights(self) -> None:
         """Xavier-uniform weights; biases keep PyTorch's default. Source: the official initialisation."""
         for projection in self.projections:
-            nn.init.xavier_uniform_(projection.weight)
+            nn.init.xavier_uniform_(cast(nn.Linear, projection).weight)
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
         """The queries of every layer, always from the raw tokens.

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
@@ -125,9 +125,9 @@ class MaskTrunk:
             masks = Padding(features.valid, canvas, masks.device).cut(masks)
         valid = (masks > 0).flatten(2).any(-1)
         if self.frozen_head is not None:
-            pooled = mask_pool(self.frozen_head.class_features(dense), masks,
-                               rule=cast(Literal['hard', 'area'], self.frozen_pool))
-            return self.frozen_head.visual_prediction(pooled), valid
+            head: Any = self.frozen_head
+            pooled = mask_pool(head.class_features(dense), masks, rule=cast(Literal['hard', 'area'], self.frozen_pool))
+            return head.visual_prediction(pooled), valid
         return self.tower.run(mask_embeddings, dense, masks), valid
 
     def results(self, proposals: MaskProposals, features: TowerFeatures, geometries: Sequence[MaskGeometry],

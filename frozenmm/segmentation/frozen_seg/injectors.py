@@ -72,7 +72,8 @@ class InjectedDecoder(MaskedAttentionDecoder):
         if isinstance(self.sam_input_proj, nn.Conv2d):
             caffe2_xavier_init(self.sam_input_proj, bias=0)
 
-    def forward(self, levels: Sequence[Tensor], mask_features: Tensor, sam_map: Tensor, sam_embedding: Tensor, *,
+    def forward(self, levels: Sequence[Tensor], mask_features: Tensor,  # type: ignore[override]
+                sam_map: Tensor, sam_embedding: Tensor, *,
                 all_layers: bool | None = None, padding: Padding | None = None) -> list[MaskProposals]:
         """Mask proposals.
 
@@ -97,7 +98,7 @@ class InjectedDecoder(MaskedAttentionDecoder):
         if not self.training and tuple(sam_map.shape[-2:]) != size:
             sam_map = F.interpolate(sam_map, size=size, mode='bilinear', align_corners=False)
         tokens = self.sam_input_proj(sam_map).flatten(2).transpose(1, 2) + self.level_embed.weight[0]
-        return Memory(tokens, self.position(sam_map), tuple(sam_map.shape[-2:]))
+        return Memory(tokens, self.position(sam_map), (sam_map.shape[-2], sam_map.shape[-1]))
 
     def inject_features(self, memory: Memory, sam: Memory) -> list[Memory]:
         """One injected copy of the coarsest memory per injector, without key position."""

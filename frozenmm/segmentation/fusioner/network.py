@@ -89,7 +89,7 @@ class FusionerNetwork(nn.Module):
             raise ValueError(f'mode must be one of {list(CLASS_MODES)}, got {mode!r}')
         if self.similarity is not None and shared_map is None:
             raise ValueError('shared_space compares frozen vectors of image and names, but no shared_map came')
-        grid = visual_map.shape[-2:]
+        grid = (visual_map.shape[-2], visual_map.shape[-1])
         visual = self.fusion.project_visual(F.normalize(visual_map.flatten(2).transpose(1, 2), dim=-1))
         text = text.expand(len(visual_map), -1, -1) if text.dim() == 2 else text
         names = F.normalize(text, dim=-1)

@@ -129,6 +129,10 @@ class SetCriterion(nn.Module):
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice loss (N,) of mask logits and targets (N, P), with one added above and below the line."""
-    inside = logits.sigmoid()
+    """Dice loss (N,) of mask logits and targets (N, ...), with one added above and below the line.
+
+    >>> dice_loss(torch.tensor([[20.0, -20.0]]), torch.tensor([[1.0, 0.0]])).round().tolist()
+    [0.0]
+    """
+    inside, target = logits.sigmoid().flatten(1), target.flatten(1)
     return 1 - (2 * (inside * target).sum(1) + 1) / (inside.sum(1) + target.sum(1) + 1)

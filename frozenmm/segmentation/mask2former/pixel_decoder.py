@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
         columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
         points.append(torch.stack([columns.repeat(height), rows.repeat_interleave(width)], -1))
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         query_pos=torch.cat(places, 1), key_padding_mask=None,
         spatial_shapes=torch.tensor(sizes, device=device),
         level_start_index=torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], device=device),

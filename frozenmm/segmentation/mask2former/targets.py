@@ -6,6 +6,7 @@ from collections.abc import Collection
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BaseInstanceMasks
 from torch import Tensor
 
 from frozenmm.segmentation.mask2former.criterion import MaskTargets
@@ -50,7 +51,7 @@ def targets_of(sample: DetDataSample, num_classes: int, things: Collection[int],
     return MaskTargets(torch.cat(labels), torch.cat(masks))
 
 
-def _tensor(masks: object, device: torch.device) -> Tensor:
+def _tensor(masks: Tensor | BaseInstanceMasks, device: torch.device) -> Tensor:
     """(N, H, W) bool of a tensor or an mmdet mask structure."""
     if isinstance(masks, Tensor):
         return masks.to(device).bool()
