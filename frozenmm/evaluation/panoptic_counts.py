@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from frozenmm.errors import UserError
+
 
 @dataclass
 class PanopticCounts:
@@ -55,11 +57,11 @@ def count_segments(truth: np.ndarray, truth_classes: Mapping[int, int], predicte
         crowds: id -> class of annotated crowd regions, which match nothing and are never missed.
 
     Raises:
-        ValueError: sizes differ.
+        UserError: sizes differ.
     """
     if truth.shape != predicted.shape:
-        raise ValueError(f'the prediction is {predicted.shape[0]}x{predicted.shape[1]} pixels, the annotation '
-                         f'{truth.shape[0]}x{truth.shape[1]}; predict at original size (rescale=True)')
+        raise UserError(f'the prediction is {predicted.shape[0]}x{predicted.shape[1]} pixels, the annotation '
+                        f'{truth.shape[0]}x{truth.shape[1]}; predict at original size (rescale=True)')
     crowds = dict(crowds or {})
     rows, row_of = _numbered(truth, [*truth_classes, *crowds])
     columns, column_of = _numbered(predicted, list(predicted_classes))

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import TOKEN_COUNTS
 
 
@@ -43,7 +44,7 @@ def image_query_references(sizes: Sequence[tuple[int, int]], count: int) -> Tens
 def _steps(count: int) -> int:
     if not TOKEN_COUNTS.get(count):
         counts = [key for key in TOKEN_COUNTS if key]
-        raise ValueError(f'the number of image queries must be one of {counts} (1 + 4 + 9 + ... cells), got {count}')
+        raise UserError(f'the number of image queries must be one of {counts} (1 + 4 + 9 + ... cells), got {count}')
     return TOKEN_COUNTS[count]
 
 

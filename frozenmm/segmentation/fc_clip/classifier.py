@@ -63,7 +63,7 @@ class EnsembleOptions:
 
 
 def _taking_the_flag(init: Callable[..., None]) -> Callable[..., None]:
-    """`ensemble_on_valid_mask` of frozenmm 0.1 said which official rule `compat=True` stands for; now the tower does."""
+    """`ensemble_on_valid_mask` of frozenmm 0.1 said which official rule `compat=True` means; now the tower does."""
     @functools.wraps(init)
     def with_flag(self: MaskClassifier, *args: Any, **kwargs: Any) -> None:
         flag = kwargs.pop('ensemble_on_valid_mask', None)

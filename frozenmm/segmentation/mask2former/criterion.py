@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.segmentation.mask2former.matcher import HungarianMatcher
 from frozenmm.segmentation.mask2former.points import PointSampler, sample_points
 
@@ -125,7 +126,7 @@ class SetCriterion(nn.Module):
         if labels.device.type == 'cuda':
             torch._assert_async(fits, message)  # no host synchronisation
         elif not fits:
-            raise ValueError(message)
+            raise UserError(message)
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from frozenmm.errors import UserError
 from frozenmm.ops.mask_pool import mask_pool
 from frozenmm.segmentation.mask2former.padding import Padding
 
@@ -95,8 +96,8 @@ class MaskedAttentionDecoder(nn.Module):
                  with_cp: bool = False) -> None:
         super().__init__()
         if channels != mask_channels:
-            raise ValueError(f'pooled mask features are added to the queries, so channels ({channels}) and '
-                             f'mask_channels ({mask_channels}) must be equal')
+            raise UserError(f'pooled mask features are added to the queries, so channels ({channels}) and '
+                            f'mask_channels ({mask_channels}) must be equal')
         attention = dict(embed_dims=channels, num_heads=num_heads, dropout=0.0, batch_first=True)
         feedforward = dict(embed_dims=channels, feedforward_channels=feedforward_channels, num_fcs=2, ffn_drop=0.0,
                            act_cfg=dict(type='ReLU', inplace=True))

@@ -12,6 +12,7 @@ from mmengine.model import caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from frozenmm.errors import UserError
 from frozenmm.ops import MultiScaleDeformableAttention
 
 
@@ -104,7 +105,7 @@ class PixelDecoder(MSDeformAttnPixelDecoder):
                  num_layers: int = 6, num_heads: int = 8, num_points: int = 4, feedforward_channels: int = 1024,
                  num_groups: int = 32, with_cp: bool = False) -> None:
         if len(in_channels) != 4:
-            raise ValueError(f'the pixel decoder takes four maps, res2 to res5; got in_channels={list(in_channels)}')
+            raise UserError(f'the pixel decoder takes four maps, res2 to res5; got in_channels={list(in_channels)}')
         encoder = encoder_config(channels=channels, num_layers=num_layers, num_levels=3, num_heads=num_heads,
                                  num_points=num_points, feedforward_channels=feedforward_channels)
         super().__init__(in_channels=list(in_channels), strides=[4, 8, 16, 32], feat_channels=channels,
