@@ -37,4 +37,4 @@ def mask_embeddings(network: nn.Module, dense: Tensor, mask_logits: Tensor) -> T
         return project(mask_pool(dense, mask_logits))
     raise WrongKind(f'{type(network).__name__} has neither an attention pool nor a projection of pooled features; the '
                     'frozen branch needs a convolutional CLIP (an open_clip ConvNeXt or a CLIP ResNet) or a '
-                    '`frozen_head` such as ConSE; or switch it off with ensemble=False')
+                    '`frozen_head` such as ConSE; or switch it off with ensemble=dict(frozen=False)')

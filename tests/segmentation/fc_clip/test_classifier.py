@@ -156,7 +156,7 @@ def test_prepared_embeddings_that_do_not_fit_are_refused(counts, seen, message):
 
 def test_shares_outside_zero_to_one_are_refused():
     with pytest.raises(ValueError, match="beta is the frozen branch's share, 0 to 1; got 1.5"):
-        classifier(beta=1.5)
+        classifier(ensemble=dict(beta=1.5))
 
 
 def test_void_against_the_training_classes_does_not_depend_on_the_words(generator):
@@ -179,11 +179,11 @@ def test_an_unknown_rival_of_void_is_refused():
 
 def test_a_sharpness_that_is_not_positive_is_refused():
     with pytest.raises(ValueError, match='sharpness must be positive, got 0'):
-        classifier(sharpness=0)
+        classifier(ensemble=dict(sharpness=0))
 
 
 def test_sharpness_acts_without_the_frozen_branch_too(generator):
-    plain, sharp = classifier(ensemble=False), classifier(ensemble=False, sharpness=4.0)
+    plain, sharp = (classifier(ensemble=dict(frozen=False, **more)) for more in ({}, dict(sharpness=4.0)))
     logits = torch.randn(1, 5, len(TESTING) + 1, generator=generator)
     one, other = plain.log_probs(logits, None), sharp.log_probs(logits, None)
     assert (other[..., :-1].softmax(-1).amax(-1) > one[..., :-1].softmax(-1).amax(-1)).all()
@@ -191,7 +191,7 @@ def test_sharpness_acts_without_the_frozen_branch_too(generator):
 
 
 def test_without_ensemble_the_trained_branch_decides(generator):
-    module = classifier(ensemble=False)
+    module = classifier(ensemble=dict(frozen=False))
     logits = module(embeddings(generator))
     torch.testing.assert_close(module.log_probs(logits, torch.zeros(2, 5, 16)), logits.log_softmax(-1))
 
@@ -227,7 +227,10 @@ def test_an_unknown_rule_and_option_are_refused():
 def test_flat_options_of_the_ensemble_still_work():
     with pytest.warns(FutureWarning, match=r'frozen_log_scale is now called ensemble=dict\(alpha=0.1, log_scale'):
         old = classifier(alpha=0.1, frozen_log_scale=2.0)
-    assert (old.alpha, old.beta, old.frozen_log_scale) == (0.1, 0.8, 2.0)
+    assert (old.alpha, old.beta, old.frozen_log_scale, old.ensemble) == (0.1, 0.8, 2.0, True)
+    with pytest.warns(FutureWarning, match=r'is now called ensemble=dict\(frozen=False, sharpness=4.0\)'):
+        old = classifier(ensemble=False, sharpness=4.0)
+    assert not old.ensemble and old.sharpness == 4.0
 
 
 def test_the_frozen_temperature_is_that_of_the_text_tower(generator):
