@@ -154,7 +154,7 @@ def test_a_tower_without_the_pyramid_is_refused():
 
 
 def test_the_frozen_branch_matters(model):
-    data, plain = batch((64, 64)), fc_clip(classifier=classifier_options(ensemble=False))
+    data, plain = batch((64, 64)), fc_clip(classifier=classifier_options(ensemble=dict(frozen=False)))
     plain.load_state_dict(model.state_dict())
     preprocessed = model.data_preprocessor(data)
     with torch.no_grad():
