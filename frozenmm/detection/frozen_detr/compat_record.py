@@ -28,7 +28,7 @@ def decode(record: Tensor) -> dict[str, float | bool]:
 
 def read(head: nn.Module, towers: list[ImageTower]) -> dict[str, float | bool]:
     """The record of a detector; foreign heads have mmdet's numbers."""
-    cropped = [tower.legacy_border for tower in towers if tower.resize_mode == 'center_crop']
+    cropped = [tower.compat for tower in towers if tower.resize_mode == 'center_crop']
     return dict(reference_eps=getattr(head, 'reference_eps', MMDET['reference_eps']),
                 clip_boxes=getattr(head, 'clip_boxes', True), legacy_border=bool(cropped) and all(cropped))
 
@@ -40,4 +40,4 @@ def apply(record: dict[str, float | bool], head: nn.Module, towers: list[ImageTo
             setattr(head, name, record[name])
     for tower in towers:
         if tower.resize_mode == 'center_crop':
-            tower.legacy_border = bool(record['legacy_border'])
+            tower.compat = bool(record['legacy_border'])
