@@ -114,7 +114,7 @@ def test_missing_and_damaged_files_say_which(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no SAM masks were prepared for the image a/street.jpg: .*street'):
         folder.load('a/street.jpg')
     (tmp_path / 'street.safetensors').write_bytes(b'not a file of tensors')
-    with pytest.raises(ValueError, match='street.safetensors does not hold SAM masks'):
+    with pytest.raises(ValueError, match='street.safetensors cannot be read as prepared SAM masks'):
         read_masks(tmp_path / 'street.safetensors')
     with pytest.raises(FileNotFoundError, match='nowhere does not exist; prepare the masks first'):
         SAMMaskFolder(tmp_path / 'nowhere')
