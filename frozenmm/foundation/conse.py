@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frozenmm.compat import require
+from frozenmm.deprecation import renamed_arguments
 from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.frozen_module import FrozenNetwork
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
@@ -84,7 +85,7 @@ class ConSE(nn.Module):
     """Image vectors in the space of a text tower, for whole images, regions and every cell of a map.
 
     Args:
-        image_tower: an `EfficientNetLiteTower`, one inside a `CachedTower` or `RememberingTower`, or its config; by
+        tower: an `EfficientNetLiteTower`, one inside a `CachedTower` or `RememberingTower`, or its config; by
             default one with `resize_mode='squash'`.
         text_tower: a `TextTower` or its config; the embedded MiniLM by default.
         top_k: how many classes take part in a vector.
@@ -102,13 +103,14 @@ class ConSE(nn.Module):
     feature_channels = 1280
     _vectors: FrozenNetwork
 
-    def __init__(self, image_tower: EfficientNetLiteTower | Mapping | None = None,
+    @renamed_arguments(removed_in='0.3', image_tower='tower')
+    def __init__(self, tower: EfficientNetLiteTower | Mapping | None = None,
                  text_tower: TextTower | Mapping | None = None, *, top_k: int = 10, store: bool = True) -> None:
         super().__init__()
         if not 1 <= top_k <= NUM_CLASSES:
             raise UserError(f'top_k must be in 1..{NUM_CLASSES}, got {top_k}')
         # with scope, so that they are found from within mmdet's and mmseg's too
-        image = image_tower if image_tower is not None else dict(
+        image = tower if tower is not None else dict(
             type='frozenmm.EfficientNetLiteTower', resize_mode='squash')
         text = text_tower if text_tower is not None else dict(type='frozenmm.MiniLMTextTower')
         self.image_tower = MODELS.build(image) if isinstance(image, Mapping) else image
@@ -116,7 +118,7 @@ class ConSE(nn.Module):
             self.image_tower = self.image_tower.inner
         self.text_tower = MODELS.build(text) if isinstance(text, Mapping) else text
         if not isinstance(self.image_tower, EfficientNetLiteTower):
-            raise WrongKind(f'image_tower must be an EfficientNetLiteTower, got {type(self.image_tower).__name__}')
+            raise WrongKind(f'tower must be an EfficientNetLiteTower, got {type(self.image_tower).__name__}')
         if not isinstance(self.text_tower, TextTower):
             raise WrongKind(f'text_tower must be a TextTower, got {type(self.text_tower).__name__}')
         names = Vocabulary(tuple(VocabularyClass(name) for name in imagenet_names()), 'imagenet_1000', True)

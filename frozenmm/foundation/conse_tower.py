@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
+from frozenmm.deprecation import renamed_arguments
 from frozenmm.errors import UnknownName, UserError, WrongKind
 from frozenmm.foundation.conse import ConSE
 from frozenmm.foundation.image_tower import ImageTower
@@ -28,14 +29,14 @@ class ConSETower(WrappingTower):
     Args:
         tower: config of an `EfficientNetLiteTower`, or a built one whose `out_maps` include res5; the embedded one by
             default.
-        text: config of a text tower, or a built one; the embedded MiniLM by default.
+        text_tower: config of a text tower, or a built one; the embedded MiniLM by default.
         top_k: ImageNet classes that take part in a vector.
         out_maps: names of the maps to return, `'res1'` .. `'res5'` and `'text'`; all by default.
         store: keep the vectors of the ImageNet names on disk, see `text_embeddings`.
         **options: arguments of the image tower where its config does not name them.
 
     Raises:
-        WrongKind: another image tower, or `text` is no text tower.
+        WrongKind: another image tower, or `text_tower` is no text tower.
         UserError: a map that there is not; top_k is not in 1..1000.
 
     Source: Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014; for cells
@@ -44,7 +45,8 @@ class ConSETower(WrappingTower):
 
     _conse: ConSE
 
-    def __init__(self, tower: Mapping | ImageTower | None = None, text: Mapping | TextTower | None = None, *,
+    @renamed_arguments(removed_in='0.3', text='text_tower')
+    def __init__(self, tower: Mapping | ImageTower | None = None, text_tower: Mapping | TextTower | None = None, *,
                  top_k: int = 10, out_maps: Sequence[str] | None = None, store: bool = True,
                  **options: object) -> None:
         widths = {**CHANNELS, TEXT_MAP: 0}
@@ -62,7 +64,7 @@ class ConSETower(WrappingTower):
         missing = [name for name in (*wanted, 'res5') if name != TEXT_MAP and name not in self.inner.channels]
         if missing:
             raise UserError(f'the tower given does not return the maps {missing}; add them to its out_maps')
-        conse = ConSE(self.inner, text, top_k=top_k, store=store)
+        conse = ConSE(self.inner, text_tower, top_k=top_k, store=store)
         # outside the module tree, as `inner` is: a checkpoint records the image network once
         self.__dict__['_conse'] = conse
         widths[TEXT_MAP] = conse.channels

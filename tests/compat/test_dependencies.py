@@ -42,3 +42,9 @@ def test_a_fault_inside_an_installed_package_passes_through(tmp_path, monkeypatc
 
 def test_a_missing_dependency_is_an_import_error():
     assert issubclass(MissingPackage, ImportError)
+
+
+def test_the_old_name_of_the_error_works_for_one_release():
+    import frozenmm.compat
+    with pytest.warns(FutureWarning, match='frozenmm.errors.MissingPackage'):
+        assert frozenmm.compat.MissingDependency is MissingPackage

@@ -171,7 +171,7 @@ def build_trunk(tower: ImageTower | Options, classifier: MaskClassifier | Option
     holder = classifier if isinstance(classifier, MaskClassifier) else built(MaskClassifier, classifier)
     if tower.run(pools_by_attention):
         holder.official_rule = 'valid_masks'
-    head = None if frozen_head is None else MODELS.build({**frozen_head, 'image_tower': tower})
+    head = None if frozen_head is None else MODELS.build({**frozen_head, 'tower': tower})
     if frozen_pool not in FROZEN_POOLS or (frozen_pool != 'hard' and head is None):
         raise UserError(f'frozen_pool must be one of {list(FROZEN_POOLS)}, \'hard\' without a frozen_head; got '
                         f'{frozen_pool!r}')
