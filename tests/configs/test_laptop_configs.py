@@ -101,8 +101,8 @@ SMALL_SAM = dict(weights='random', model=dict(channels=64, mask_channels=8, head
 def with_random_sam(cfg):
     """The demonstration model without its weights, in a small size."""
     cfg.model.sam_tower.tower.update(SMALL_SAM)
-    cfg.model.automatic_masks.update(points_per_side=2, iou_threshold=0.0)
-    cfg.model.automatic_masks.prompter.update(SMALL_SAM)
+    cfg.model.sam_masks.automatic.update(points_per_side=2, iou_threshold=0.0)
+    cfg.model.sam_masks.automatic.prompter.update(SMALL_SAM)
     return cfg
 
 
