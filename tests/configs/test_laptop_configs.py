@@ -101,8 +101,8 @@ SMALL_SAM = dict(weights='random', model=dict(channels=64, mask_channels=8, head
 def with_random_sam(cfg):
     """The demonstration model without its weights, in a small size."""
     cfg.model.sam_tower.tower.update(SMALL_SAM)
-    cfg.model.automatic_masks.update(points_per_side=2, iou_threshold=0.0)
-    cfg.model.automatic_masks.prompter.update(SMALL_SAM)
+    cfg.model.sam_masks.automatic.update(points_per_side=2, iou_threshold=0.0)
+    cfg.model.sam_masks.automatic.prompter.update(SMALL_SAM)
     return cfg
 
 
@@ -113,7 +113,7 @@ def test_frozen_seg_of_scenes_trains_and_is_evaluated(repo_root, tiny_scenes, tm
     runner = train(shown(cfg, root=root, settings=settings))
     check(runner)
     generator = runner.model.mask_generator
-    assert generator.sam_branch.level_mode == 'single' and len(generator.decoder.feature_injectors) == 2
+    assert not generator.sam_branch.compat and len(generator.decoder.feature_injectors) == 2
 
 
 def test_frozen_seg_of_coco_mini_trains_and_is_evaluated(repo_root, shared_dir, tmp_path):

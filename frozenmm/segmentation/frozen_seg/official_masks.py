@@ -49,14 +49,14 @@ def read_official_masks(path: str | Path) -> SAMMasks:
 def _masks(records: object, path: str | Path) -> SAMMasks:
     if not isinstance(records, Sequence) or not all(isinstance(record, Mapping) for record in records):
         raise UserError(f'{path} holds no SAM masks in the official format: expected a list of dictionaries, got '
-                         f'{type(records).__name__}')
+                        f'{type(records).__name__}')
     if not records:
         return SAMMasks(torch.zeros(0, 1, 1), (1, 1))
     missing = [key for key in ('preds', 'predicted_iou') if any(key not in record for record in records)]
     if missing:
         raise UserError(f'{path}: masks without {missing}; FrozenSeg\'s own fork of segment-anything writes the '
-                         'logits `preds`, the original package does not: prepare the image with '
-                         'tools/prepare_sam_masks.py')
+                        'logits `preds`, the original package does not: prepare the image with '
+                        'tools/prepare_sam_masks.py')
     logits = torch.from_numpy(np.stack([np.asarray(record['preds'], np.float32) for record in records]))
     if logits.dim() != 3:
         raise UserError(f'{path}: `preds` must be (H, W) logits, got {tuple(logits.shape[1:])}')
