@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 from branch_comparison import machine, write_json  # noqa: E402
 
-from frozenmm.apis.image_sources import read_image_file  # noqa: E402
+from frozenmm.compat.image_files import read_image_file  # noqa: E402
 from frozenmm.datasets.panoptic_files import read_panoptic_file, read_panoptic_map  # noqa: E402
 from frozenmm.datasets.prompt_scenes import PromptScenes  # noqa: E402
 from frozenmm.evaluation.average_recall import OVERLAPS, best_overlaps  # noqa: E402

@@ -80,7 +80,7 @@ def rows_of(pictures: list[np.ndarray], count: int) -> np.ndarray:
 def words() -> None:
     """Segments of free words on photographs."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.compat.image_sources import NamedImage
     from frozenmm.apis.vocabulary_text import typed_vocabulary
     from frozenmm.datasets.scenes.photographs import photograph
     chosen = inferencer('open-vocabulary', ['cat'])
@@ -95,7 +95,7 @@ def words() -> None:
 def fusioner() -> None:
     """A semantic map for each of four scenes."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.compat.image_sources import NamedImage
     chosen = inferencer('semantic', ['cat', 'shuttle', 'face', 'motorcycle', 'retina', 'coin'])
     images = [NamedImage('a', pixels) for pixels in scenes()]
     save('fusioner', side_by_side([chosen.draw(image, chosen.predict([image])[0]) for image in images]), width=1500)
@@ -104,7 +104,7 @@ def fusioner() -> None:
 def detection() -> None:
     """Boxes on four scenes."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.compat.image_sources import NamedImage
     chosen = inferencer('detection')
     images = [NamedImage('a', pixels) for pixels in scenes()]
     save('detection', side_by_side([chosen.draw(image, chosen.predict([image])[0], min_score=0.3) for image in images]))
@@ -204,7 +204,7 @@ def demo() -> None:
 def depth() -> None:
     """A photograph and a frame of a generated room beside their depth."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.compat.image_sources import NamedImage
     from frozenmm.reconstruction.generated_room import RoomSettings, render_room
     chosen = inferencer('depth')
     room = render_room(RoomSettings(frames=2, size=(240, 320), seed=4)).images[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from frozenmm.apis.image_sources import NamedImage, read_images
+from frozenmm.compat.image_sources import NamedImage, read_images
 from frozenmm.apis.video_files import AnnotatedVideos
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from frozenmm.apis.base import Inferencer
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.apis.result_files import png
 from frozenmm.compat.files import write_whole
 from frozenmm.engine.explain import explained_registry_misses

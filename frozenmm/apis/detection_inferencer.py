@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of, class_names
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import overlay, png, write_results
 from frozenmm.compat.files import write_whole

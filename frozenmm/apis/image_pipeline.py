@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.registry import DATASETS
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from frozenmm.apis.choose import inferencer
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.apis.model_sources import build_model
 from frozenmm.engine.parameters import count_parameters
 from frozenmm.foundation import FrozenModule

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from frozenmm.apis.base import Inferencer
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.panoptic_files import segment_colours

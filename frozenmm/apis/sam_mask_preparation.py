@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from frozenmm.apis.image_sources import IMAGE_SUFFIXES, read_image_file
+from frozenmm.compat.image_files import read_image_file
 from frozenmm.compat.files import write_whole
 from frozenmm.engine.cache_filling import Progress
 from frozenmm.foundation.lookup import lookup

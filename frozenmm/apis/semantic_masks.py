@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.foundation.lookup import lookup
 
 SURROUNDINGS = 'ade20k_150'

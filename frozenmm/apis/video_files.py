@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.compat import require
 
 FIRST = '_000000'

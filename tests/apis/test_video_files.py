@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from frozenmm.apis.base import Inferencer
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.apis.video_files import AnnotatedVideos, fitted
 
 

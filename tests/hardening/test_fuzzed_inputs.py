@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from PIL import Image
 
-from frozenmm.apis.image_sources import read_images
+from frozenmm.compat.image_sources import read_images
 from frozenmm.apis.model_sources import read_config
 from frozenmm.apis.vocabulary_text import parse_vocabulary
 from frozenmm.compat.checkpoint import load_checkpoint_file

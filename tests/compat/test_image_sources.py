@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenmm.apis import image_sources
-from frozenmm.apis.image_sources import array_pixels, read_images
+from frozenmm.compat import image_files
+from frozenmm.compat.image_files import array_pixels
+from frozenmm.compat.image_sources import read_images
 
 
 def colours(height=4, width=6):
@@ -120,7 +121,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
 @pytest.mark.parametrize(('content', 'name', 'message'), [
     (b'no picture at all', 'a.png', 'a.png is no readable image'),
     (b'', 'a.jpg', 'a.jpg is no readable image'),
-    (b'no video', 'a.mp4', 'a.mp4 is no video that OpenCV can read'),
+    (b'no video', 'a.mp4', 'a.mp4 cannot be decoded as a video'),
 ])
 def test_corrupt_files_are_named(tmp_path, content, name, message):
     (tmp_path / name).write_bytes(content)
@@ -138,7 +139,7 @@ def test_a_truncated_image_is_named(tmp_path):
 
 def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     Image.fromarray(colours(10, 10)).save(tmp_path / 'a.png')
-    monkeypatch.setattr(image_sources, 'MAX_PIXELS', 99)
+    monkeypatch.setattr(image_files, 'MAX_PIXELS', 99)
     for source in (tmp_path / 'a.png', colours(10, 10)):
         with pytest.raises(ValueError, match='10x10 pixels, more than'):
             list(read_images(source))
