@@ -46,7 +46,7 @@ def shared_dir() -> Path:
 @pytest.fixture(scope='session')
 def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     """A folder of six small generated scenes, and the settings that made it."""
-    from frozenmm.datasets.scenes import SceneSettings, write_scenes
+    from frozenmm.demo.scenes import SceneSettings, write_scenes
     settings = dict(train=4, val=2, size=64, objects=(2, 3))
     folder = tmp_path_factory.mktemp('scenes')
     write_scenes(folder, SceneSettings(**settings))

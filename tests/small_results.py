@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenmm.demo.rooms.clip import RoomClip
 from frozenmm.reconstruction.align import Alignment
 from frozenmm.reconstruction.fusion import fuse
-from frozenmm.reconstruction.generated_room import RoomClip
 from frozenmm.reconstruction.outputs import write_ply
 from frozenmm.reconstruction.pipeline import write_results
 

@@ -9,10 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from frozenmm.datasets.generated_scenes import PALETTE  # noqa: E402
-from frozenmm.datasets.scenes import CLASSES, write_scenes  # noqa: E402
+from frozenmm.demo.generated_scenes import PALETTE  # noqa: E402
+from frozenmm.demo.quickstart import ROWS, Budget, run_row, write_report  # noqa: E402
+from frozenmm.demo.scenes import CLASSES, write_scenes  # noqa: E402
 from frozenmm.engine.command_line import run_tool  # noqa: E402
-from frozenmm.engine.quickstart import ROWS, Budget, run_row, write_report  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

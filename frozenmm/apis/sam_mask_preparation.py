@@ -11,11 +11,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from frozenmm.compat.image_files import read_image_file
+from frozenmm import registry
 from frozenmm.compat.files import write_whole
+from frozenmm.compat.image_files import list_images, read_image_file
 from frozenmm.engine.cache_filling import Progress
 from frozenmm.foundation.lookup import lookup
-from frozenmm.foundation.mask_prompters import DemoSAMPrompter, MaskPrompter, SAMPrompter
+from frozenmm.foundation.mask_prompters import MaskPrompter, SAMPrompter
 from frozenmm.registry import DATASETS
 from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks
 from frozenmm.segmentation.frozen_seg.mask_files import SAMMaskFolder, read_masks, write_masks
@@ -51,8 +52,8 @@ def build_prompter(model: str, weights: str | None = None, device: str = 'cpu') 
         FileNotFoundError: its weights are not at hand; the text says where they come from.
     """
     name = lookup(model, MODELS, 'promptable model')
-    prompter = DemoSAMPrompter(weights) if name == 'demo' else SAMPrompter(name, weights)
-    return prompter.to(device)
+    demo = dict(type='frozenmm.DemoSAMPrompter', weights=weights)  # by name: that room may have been removed
+    return (registry.MODELS.build(demo) if name == 'demo' else SAMPrompter(name, weights)).to(device)
 
 
 def find_images(source: str | Path, split: str = 'test') -> list[Path]:

@@ -10,9 +10,9 @@ import pytest
 
 from frozenmm.apis.reconstruction_score import PosedDepth, score_folder, score_reconstruction
 from frozenmm.datasets.rgbd import read_sequence
+from frozenmm.demo.rooms.clip import RoomSettings, render_room
 from frozenmm.reconstruction.align import Alignment
 from frozenmm.reconstruction.fusion import fuse, without_edges
-from frozenmm.reconstruction.generated_room import RoomSettings, render_room
 from frozenmm.reconstruction.outputs import write_depth, write_nerfstudio, write_ply, write_tum
 
 FACTOR = 0.4

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from frozenmm.apis.semantic_masks import SemanticMask
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
+from frozenmm.demo.rooms.clip import RoomSettings, distort_depth, render_room
 from frozenmm.reconstruction.outputs import read_ply
 
 CONFIG = '''

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from frozenmm.datasets.rooms import RoomImages, write_rooms
+from frozenmm.demo.rooms import RoomImages, write_rooms
 from frozenmm.engine.launch import evaluate, load_config, train
 from frozenmm.foundation import frozen_modules
 

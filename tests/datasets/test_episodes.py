@@ -346,7 +346,7 @@ def test_mosaics_need_four_classes_and_single_episodes(folder, tmp_path):
 
 
 def test_scenes_are_episodes_of_seen_and_unseen_classes(tiny_scenes, tmp_path):
-    from frozenmm.datasets.scene_episodes import SceneEpisodes
+    from frozenmm.demo.scene_episodes import SceneEpisodes
     root, settings = tiny_scenes
     options = dict(settings=settings, pipeline=LOAD, unseen=('cup', 'horse'))
     groups = {ask: {number for _, number in asked(SceneEpisodes(root, 'train', ask=ask, **options))}

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from small_sam import DECODER, DEMO, ENCODER, official_sam
 
 from frozenmm.compat.checkpoint import save_checkpoint_file
-from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
-from frozenmm.foundation.image_towers.demo_sam_network import DemoSAMHead
+from frozenmm.demo.sam.network import DemoSAMHead
+from frozenmm.demo.sam.tower import DemoSAMTower
 from frozenmm.foundation.mask_prompters import DemoSAMPrompter, MaskPrompter, SAMPrompter, resize_matrix
 
 

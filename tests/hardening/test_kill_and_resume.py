@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
+from frozenmm.demo.rooms.clip import RoomSettings, distort_depth, render_room
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240

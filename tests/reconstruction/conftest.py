@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from frozenmm.reconstruction.generated_room import RoomClip, RoomSettings, render_room
+from frozenmm.demo.rooms.clip import RoomClip, RoomSettings, render_room
 
 
 @pytest.fixture(scope='session')

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from frozenmm.demo.rooms.clip import RoomSettings, distort_depth, render_room
 from frozenmm.evaluation.depth import align_depth, depth_errors
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
 from frozenmm.reconstruction.known_camera import KnownCamera
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from frozenmm.demo.rooms.clip import distort_depth
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.align import AlignSettings, align
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver
 from frozenmm.reconstruction.direct_system import DirectState
-from frozenmm.reconstruction.generated_room import distort_depth
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
 from frozenmm.reconstruction.photometry import View, image_shift, see

@@ -10,10 +10,10 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from frozenmm.compat.checkpoint import save_checkpoint_file
-from frozenmm.foundation.depth_networks import LightDepth
+from frozenmm.demo.light_depth import LightDepth, LightDepthDecoder
+from frozenmm.demo.light_depth_head import LightDepthHead
 from frozenmm.foundation.depth_networks.base import DepthNetwork, DepthPrediction
-from frozenmm.foundation.depth_networks.light_depth import LightDepthDecoder
-from frozenmm.reconstruction.mmseg_depth import AffineDepthLoss, FrozenDepthEstimator, LightDepthHead
+from frozenmm.reconstruction.mmseg_depth import AffineDepthLoss, FrozenDepthEstimator
 from frozenmm.registry import MODELS
 
 STATS = dict(mean=[127.0] * 3, std=[128.0] * 3)
@@ -184,9 +184,9 @@ def test_light_depth_refuses_other_files(light_file, tmp_path):
 
 
 def test_the_shipped_network_sees_depth_in_a_room_it_never_saw():
-    from frozenmm.datasets.rooms import paint_room
+    from frozenmm.demo.light_depth import shipped_file
+    from frozenmm.demo.rooms import paint_room
     from frozenmm.evaluation.depth import align_depth, depth_errors
-    from frozenmm.foundation.depth_networks.light_depth import shipped_file
     network, gain = LightDepth(), []
     assert shipped_file().stat().st_size < 10_000_000
     for seed in range(4):

@@ -10,11 +10,11 @@ import torch
 from mmengine.config import Config
 
 import frozenmm.reconstruction.pipeline as pipeline
+from frozenmm.demo.rooms.clip import distort_depth
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.frames import list_images, read_images, read_video
-from frozenmm.reconstruction.generated_room import distort_depth
 from frozenmm.reconstruction.outputs import read_ply, read_tum, write_glb
 
 
