@@ -21,6 +21,8 @@ class SampleDepthPoints(BaseTransform):
         seed: of the draw, which depends on the image's path besides.
     """
 
+    needs_annotations = True  # an inferencer, which has no depth, leaves it out
+
     def __init__(self, count: int = 100, seed: int = 0) -> None:
         if count < 2:
             raise ValueError(f'count must be at least 2, got {count}')

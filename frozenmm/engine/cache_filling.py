@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from frozenmm.datasets.progress import Progress
-from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.engine.explain import explained_building
 from frozenmm.foundation.feature_cache import CachedTower
 from frozenmm.foundation.feature_cache.shards import num_bytes, to_tensors
 from frozenmm.registry import MODELS
@@ -65,7 +65,7 @@ def build_cached_model(cfg: Config, mode: str | None = None) -> nn.Module:
     settings = copy.deepcopy(cfg.model)
     if mode is not None:
         _set_mode(settings, mode)
-    with explained_registry_misses():
+    with explained_building():
         model = MODELS.build(settings)
     cached_towers(model)
     return model.to(get_device())

@@ -178,8 +178,12 @@ class FCCLIP(BaseDetector):
 
     def finish(self, log_probs: Tensor, mask_logits: Tensor, geometry: MaskGeometry, sample: DetDataSample,
                features: TowerFeatures) -> MaskResults:
-        """Results of one image from its log probabilities (Q, K+1) and mask logits (Q, h, w)."""
-        return self.postprocessor(log_probs, mask_logits, geometry, self.classifier.rows.things)
+        """Results of one image from its log probabilities (Q, K+1) and mask logits (Q, h, w).
+
+        The metainfo `tasks` of the sample, where it is there, names what to compute.
+        """
+        return self.postprocessor(log_probs, mask_logits, geometry, self.classifier.rows.things,
+                                  tasks=sample.metainfo.get('tasks'))
 
     def canvas(self, batch_inputs: Tensor) -> tuple[int, int]:
         """(height, width) that the tower's maps cover: the batch, padded to a multiple of the tower's patch."""

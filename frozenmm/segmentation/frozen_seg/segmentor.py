@@ -160,16 +160,18 @@ class FrozenSeg(FCCLIP):
         if masks is None or len(masks.logits) == 0:
             return super().finish(log_probs, mask_logits, geometry, sample, features)
         process, rows = self.postprocessor, self.classifier.rows
-        results = process(log_probs, mask_logits, geometry, rows.things, tasks=('panoptic', 'instance'))
+        tasks = sample.metainfo.get('tasks', process.tasks)
+        results = process(log_probs, mask_logits, geometry, rows.things,
+                          tasks=[task for task in tasks if task in ('panoptic', 'instance')])
         logits = masks.full().to(mask_logits.device)
-        if 'semantic' in process.tasks:
+        if 'semantic' in tasks:
             options = self.proposals
             results.semantic = proposal_ensemble(
                 log_probs.softmax(-1)[:, :-1], mask_logits, geometry, seen=rows.seen, sam_logits=logits,
                 sam_probabilities=self.sam_probabilities(logits, geometry, features), epsilon=options.epsilon,
                 threshold=options.threshold, scale_always=options.scale_always, order=process.semantic_order,
                 return_scores=process.class_scores)
-        if 'proposals' in process.tasks:
+        if 'proposals' in tasks:
             results.proposals = self.all_proposals(mask_logits, logits, geometry)
         return results
 
