@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
@@ -12,6 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
@@ -32,6 +35,8 @@ RESULTS: dict[str, tuple[str, ...]] = {
 """What the inferencer's tasks ask of the model's post-processing."""
 PLAIN_PIPELINE = (dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True), dict(type='mmdet.PackDetInputs'))
 """Of a built model, and of a config without data sets."""
+THINNEST = 100
+"""Long side through short side up to which a picture goes through the pipeline as it is."""
 
 
 @INFERENCERS.register_module()
@@ -127,7 +132,7 @@ class OpenVocabularyInferencer(Inferencer):
         """
         wanted = _check_task(task or self.task)
         names = tuple(self.vocabulary.names)
-        prepared = [self.pipeline(image) for image in images]
+        prepared = [self._prepare(image) for image in images]
         for item in prepared:
             item['data_samples'].set_metainfo(dict(tasks=wanted))
         if self.core is self.model:
@@ -138,6 +143,18 @@ class OpenVocabularyInferencer(Inferencer):
         for sample in samples:
             sample.set_metainfo(dict(classes=names))
         return [sample.cpu() for sample in samples]
+
+    def _prepare(self, image: NamedImage) -> dict[str, Any]:
+        """What the pipeline gives, with sides of at least a patch of the tower, which has nothing to look at else."""
+        height, width = image.pixels.shape[:2]
+        item = self.pipeline(replace(image, pixels=_not_thin(image.pixels)))
+        patch, size = self.core.image_tower.input.patch, item['inputs'].shape[-2:]
+        if min(size) < patch:
+            size = max(size[0], patch), max(size[1], patch)
+            item['inputs'] = interpolate(item['inputs'][None].float(), size, mode='bilinear')[0]
+            item['data_samples'].set_metainfo(dict(img_shape=size))
+        item['data_samples'].set_metainfo(dict(ori_shape=(height, width)))
+        return item
 
     def draw(self, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> np.ndarray:
         """(H', W', 3) uint8 RGB, the picture with its segments and a legend."""
@@ -159,6 +176,15 @@ class OpenVocabularyInferencer(Inferencer):
         names = [result.classes[info['category_id']] for info in segments]
         scores = ['' if info['score'] is None else f' {info["score"]:.2f}' for info in segments]
         return ', '.join(map(''.join, zip(names, scores))) or 'nothing found'
+
+
+def _not_thin(pixels: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3), stretched if one side is so much shorter that nothing of it would survive a resize."""
+    height, width = pixels.shape[:2]
+    least = -(-max(height, width) // THINNEST)
+    if min(height, width) >= least:
+        return pixels
+    return mmcv.imresize(pixels, (max(width, least), max(height, least)), interpolation='nearest')
 
 
 def _check_task(task: str) -> tuple[str, ...]:
