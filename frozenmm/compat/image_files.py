@@ -150,8 +150,8 @@ def video_frames(path: str | Path) -> Iterator[tuple[np.ndarray, float]]:
         rate = float(video.get(cv2.CAP_PROP_FPS)) or 25.0
         found, frame = video.read()
         if not found:
-            raise UnreadableFile(f'{path} cannot be decoded as a video; is it complete? Convert it, e.g. with ffmpeg to '
-                                 'H.264 in an .mp4 file, or give its frames as a folder')
+            raise UnreadableFile(f'{path} cannot be decoded as a video; is it complete? Convert it, e.g. with ffmpeg '
+                                 'to H.264 in an .mp4 file, or give its frames as a folder')
         while found:
             yield array_pixels(frame, 'bgr'), rate
             found, frame = video.read()

@@ -19,7 +19,7 @@ from frozenmm.compat.devices import resolve_device
 from frozenmm.datasets.progress import Progress
 from frozenmm.engine.explain import explained_building
 from frozenmm.errors import UserError
-from frozenmm.foundation.feature_cache import CachedTower
+from frozenmm.foundation.feature_cache import CachedTower, prune_cache, verify_cache
 from frozenmm.foundation.feature_cache.shards import num_bytes, to_tensors
 from frozenmm.registry import MODELS
 from frozenmm.structures import TowerFeatures
@@ -68,7 +68,7 @@ def build_cached_model(cfg: Config, mode: str | None = None) -> nn.Module:
     with explained_building():
         model = MODELS.build(settings)
     cached_towers(model)
-    return model.to(resolve_device(cfg.get('device') or 'auto'))
+    return model.to(resolve_device(cfg.get('device', 'auto')))
 
 
 def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train', 'val')) -> dict[str, int]:
@@ -108,6 +108,45 @@ def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train',
                 read=sum(tower.hits for tower in towers))
 
 
+def fill(cfg: Config, splits: Sequence[str] = ('train', 'val'), *, prune: bool = False) -> list[str]:
+    """Build the model of a config, fill its caches, and say in lines what was done.
+
+    Args:
+        cfg: the config.
+        splits: which data loaders.
+        prune: also delete what is damaged, or not needed by these loaders.
+
+    Raises:
+        UserError: see `fill_caches`.
+    """
+    model = build_cached_model(cfg, 'fill')
+    towers = cached_towers(model)
+    for tower in towers:
+        tower.seen = set() if prune else None
+    done = fill_caches(cfg, model, splits)
+    lines = [f'{done["images"]} images: {done["computed"]} features computed, {done["read"]} were there']
+    for tower, cache in [(tower, tower.cache) for tower in towers if tower.cache is not None]:
+        if tower.seen is None:
+            lines.append(f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB')
+            continue
+        pruned = prune_cache(cache, tower.seen)
+        lines.append(f'{cache.folder}: kept {pruned.kept} entries, deleted {pruned.dropped} and {pruned.damaged} damaged '
+                     f'shards, {pruned.before / 1e6:.1f} -> {pruned.after / 1e6:.1f} MB')
+    return lines
+
+
+def verify(cfg: Config) -> tuple[list[str], list[str]]:
+    """Read all that the caches of a config hold.
+
+    Returns:
+        A line for each cache, and what is wrong with them.
+    """
+    model = build_cached_model(cfg)
+    caches = [tower.cache for tower in cached_towers(model) if tower.cache is not None]
+    lines = [f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB' for cache in caches]
+    return lines, [text for cache in caches for text in verify_cache(cache).values()]
+
+
 def estimate(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Estimate:
     """Size and time of a filled cache, from the first batches of every split; nothing is written.
 
@@ -126,7 +165,7 @@ def estimate(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Estimate:
     hooks = [tower.register_forward_hook(weigh) for tower in towers]
     for split in splits:
         for variant, loader in _loaders(cfg, split):
-            total += _count(loader)
+            total += len(cast(Sized, loader.dataset))
             if variant:
                 continue
             for index, data in enumerate(loader):

@@ -25,7 +25,7 @@ from frozenmm.errors import MissingFile, UserError
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
-                launcher: str = 'none', data: str | Path | None = None) -> Config:
+                launcher: str = 'none', data: str | Path | None = None, device: str | None = None) -> Config:
     """A config with the command line's wishes worked in.
 
     Args:
@@ -35,6 +35,7 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
         work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
         launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
         data: test on another data set; see `use_data_set`.
+        device: where to compute, see `resolve_device`; by default the config's `device`, else `'auto'`.
 
     Raises:
         MissingFile: no such config; the text lists the nearest names beside it.
@@ -53,6 +54,7 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
         use_data_root(cfg, root)
     merge_options(cfg, wishes)
     cfg.launcher = launcher
+    cfg.device = device or cfg.get('device') or 'auto'
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get('work_dir') is None:
@@ -95,7 +97,7 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
         UserError: the config cannot be built; see `explained_building`.
         DeviceError: there is no such device.
     """
-    device = resolve_device(cfg.get('device') or 'auto')
+    device = resolve_device(cfg.get('device', 'auto'))
     for folder in {str(cfg.work_dir), str(trusted or cfg.work_dir)}:
         trust_folder(folder)
     with_movable_end(cfg)

@@ -42,7 +42,8 @@ def load_state(model: nn.Module, state: object, source: str | Path) -> None:
         UserError: keys or shapes differ.
     """
     if not isinstance(state, Mapping):
-        raise UserError(f'{source} holds a {type(state).__name__} as state_dict, no tensors by name; is it a checkpoint?')
+        raise UserError(f'{source} holds a {type(state).__name__} as state_dict, no tensors by name; is it a '
+                        'checkpoint?')
     try:
         model.load_state_dict(dict(state))
     except UserError:

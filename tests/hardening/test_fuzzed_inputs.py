@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from PIL import Image
 
-from frozenmm.compat.image_sources import read_images
 from frozenmm.apis.model_sources import read_config
 from frozenmm.apis.vocabulary_text import parse_vocabulary
 from frozenmm.compat.checkpoint import load_checkpoint_file
+from frozenmm.compat.image_sources import read_images
 from frozenmm.convert.command import CONVERTERS
 from frozenmm.demo.limits import Refused, picture_of, words_of
 from frozenmm.engine.options import merge_options, parse_options
