@@ -6,6 +6,7 @@ room of demonstrations where it has been removed.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,11 +54,17 @@ class _Child(mm.Registry):
         return found
 
 
-def _child(name: str, parent: mm.Registry, rooms: str) -> mm.Registry:
-    return _Child(name, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
+def _child(name: str, parent: mm.Registry, rooms: str, build: Callable | None = None) -> mm.Registry:
+    return _Child(name, build_func=build, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
 
 
-MODELS = _child('model', mm.MODELS, 'model')
+def build_and_join(cfg: object, registry: mm.Registry, default_args: object = None) -> object:
+    """As mmengine builds a model; then its frozen parts learn what they need of it."""
+    from frozenmm.foundation.joining import join
+    return join(mm.build_model_from_cfg(cfg, registry, default_args))
+
+
+MODELS = _child('model', mm.MODELS, 'model', build_and_join)
 MODEL_WRAPPERS = _child('model_wrapper', mm.MODEL_WRAPPERS, 'model')
 TASK_UTILS = _child('task util', mm.TASK_UTILS, 'model')
 DATASETS = _child('dataset', mm.DATASETS, 'dataset')

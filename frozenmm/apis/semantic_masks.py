@@ -11,6 +11,7 @@ from frozenmm.compat.config_files import read_config_file
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
+from frozenmm.foundation.joining import join
 from frozenmm.foundation.lookup import lookup
 
 SURROUNDINGS = 'ade20k_150'
@@ -61,7 +62,7 @@ def _mmseg_labels(words: Sequence[str], model: str, *, weights: str | Path | Non
 
     from frozenmm.apis.image_pipeline import class_names
     from frozenmm.apis.model_sources import load_weights
-    network = init_model(model, None, device=str(resolve_device(device)))
+    network = join(init_model(model, None, device=str(resolve_device(device))))
     meta = {} if weights is None else load_weights(network, weights, trusted=trust_weights)
     classes = list(class_names(read_config_file(model), meta))
     if not classes:

@@ -22,6 +22,7 @@ from frozenmm.engine.options import merge_options, parse_options
 from frozenmm.engine.time_budget import with_movable_end
 from frozenmm.engine.weights import WholeCheckpointHook
 from frozenmm.errors import MissingFile, UserError
+from frozenmm.foundation.joining import join
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
@@ -103,6 +104,7 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
     with_movable_end(cfg)
     with explained_building():
         runner = Runner.from_cfg(cfg)
+    join(runner.model)  # mmengine's registry built it
     if cfg.get('launcher', 'none') == 'none':  # the optimizer does not exist yet, so its parameters move too
         runner.model.to(device)
     return runner

