@@ -45,7 +45,8 @@ def explained_building() -> Iterator[None]:
         if found is not None:
             raise UnknownName(explain_miss(found[1], found[3])) from error
         if 'must contain the key "type"' in text:
-            raise UserError(f'a part of the config has no type: {text.rpartition("but got ")[2][:200]}') from error
+            raise UserError(f'a part of the config has no type: {text.rpartition("but got ")[2].splitlines()[0][:200]}') \
+                from error
         raise
     except TypeError as error:
         explained = _explain_keys(error)
@@ -77,10 +78,12 @@ def _explain_keys(error: TypeError) -> UserError | None:
     unknown = _UNKNOWN_KEY.search(str(error))
     if unknown is not None:
         owner, key = unknown.groups()
-        if key not in _keys(built[-1].f_locals[_BUILDERS[built[-1].f_code]]):
+        part = built[-1].f_locals[_BUILDERS[built[-1].f_code]]
+        if key not in _keys(part):
             return None
-        if last is built[-1]:
-            kind, owner = last.f_locals.get('obj_cls'), _name(last) if 'obj_cls' in last.f_locals else owner
+        kind = built[-1].f_locals.get('obj_cls')
+        if key in part and kind is not None:  # a parent may have refused it
+            owner = kind.__name__
         else:  # options that a part hands on, to a class that its own module knows
             kind = last.f_globals.get(owner)
         known = sorted(_parameters(kind))
