@@ -14,7 +14,8 @@ from mmengine.registry import init_default_scope
 from frozenmm import registry
 from frozenmm.apis.image_sources import IMAGE_SUFFIXES, read_image_file
 from frozenmm.compat.files import write_whole
-from frozenmm.engine.cache_filling import Progress
+from frozenmm.datasets.progress import Progress
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.foundation.lookup import lookup
 from frozenmm.foundation.mask_prompters import MaskPrompter, SAMPrompter
 from frozenmm.registry import DATASETS
@@ -92,6 +93,7 @@ def _of_config(path: Path, split: str) -> Iterator[Path]:
     if loader is None:
         raise ValueError(f'{path} has no {split}_dataloader')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    make_missing_files(loader)
     dataset = DATASETS.build(loader.dataset)
     for index in range(len(dataset)):
         yield Path(dataset.get_data_info(index)['img_path'])

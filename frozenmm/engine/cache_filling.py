@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from frozenmm.datasets.progress import Progress
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.foundation.feature_cache import CachedTower
 from frozenmm.foundation.feature_cache.shards import num_bytes, to_tensors
@@ -174,6 +175,7 @@ def _loaders(cfg: Config, split: str) -> Iterator[tuple[int | None, DataLoader]]
     settings.update(sampler=dict(type='mmengine.DefaultSampler', shuffle=False), drop_last=False,
                     persistent_workers=False)
     settings.pop('batch_sampler', None)
+    make_missing_files(settings)
     loader = Runner.build_dataloader(settings)
     _require_repeatable(loader.dataset)
     if not _stored_variants(loader.dataset):
