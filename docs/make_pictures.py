@@ -80,8 +80,8 @@ def rows_of(pictures: list[np.ndarray], count: int) -> np.ndarray:
 def words() -> None:
     """Segments of free words on photographs."""
     from frozenmm.apis import inferencer
-    from frozenmm.compat.image_sources import NamedImage
     from frozenmm.apis.vocabulary_text import typed_vocabulary
+    from frozenmm.compat.image_sources import NamedImage
     from frozenmm.demo.scenes.photographs import photograph
     chosen = inferencer('open-vocabulary', ['cat'])
     drawn = []

@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from frozenmm.demo.rooms.clip import RoomClip
 from frozenmm.reconstruction.align import Alignment
 from frozenmm.reconstruction.fusion import fuse
 from frozenmm.reconstruction.outputs import write_ply
 from frozenmm.reconstruction.pipeline import write_results
+
+if TYPE_CHECKING:
+    from frozenmm.demo.rooms.clip import RoomClip
 
 
 def write_room(out: Path, room: RoomClip) -> Path:

@@ -16,6 +16,7 @@ from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.image_files import list_images, read_image_file
 from frozenmm.datasets.progress import Progress
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.explain import explained_building
 from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.lookup import lookup
@@ -94,6 +95,7 @@ def _of_config(path: Path, split: str) -> Iterator[Path]:
     if loader is None:
         raise UserError(f'{path} has no {split}_dataloader')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    make_missing_files(loader)
     with explained_building():
         dataset = DATASETS.build(loader.dataset)
     for index in range(len(dataset)):

@@ -10,7 +10,9 @@ from mmdet.datasets import BaseDetDataset
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
-from frozenmm.demo.scenes.collage import SPLITS, Collage, CollageSource, compose
+from frozenmm.demo.painted_folder import SPLITS, check_split
+from frozenmm.demo.scenes.collage import Collage, CollageSource, compose
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import DATASETS
 
@@ -38,23 +40,22 @@ class Collages(BaseDetDataset):
         **kwargs: for `mmdet.datasets.BaseDetDataset`: `pipeline`, `test_mode`, `indices`, ...
 
     Raises:
-        FileNotFoundError, ValueError: the source is not usable; an unknown split; an unseen name that is no thing of
+        MissingFile, UserError: the source is not usable; an unknown split; an unseen name that is no thing of
             the vocabulary.
     """
 
     def __init__(self, source: str, split: str, *, vocabulary: VocabularySource, unseen: Sequence[str] = (),
                  count: int = 200, size: int = 192, objects: Sequence[int] = (3, 6), seed: int = 0,
                  **kwargs: Any) -> None:
-        if split not in SPLITS:
-            raise ValueError(f'split must be one of {list(SPLITS)}, got {split!r}')
+        check_split(split)
         if not 1 <= objects[0] <= objects[1] or count < 1 or size < 32:
-            raise ValueError('collages need at least one picture of at least 32 pixels and 1 <= smallest <= largest '
+            raise UserError('collages need at least one picture of at least 32 pixels and 1 <= smallest <= largest '
                              f'number of objects, got count={count}, size={size}, objects={tuple(objects)}')
         self.vocabulary = Vocabulary.read(vocabulary)
         things = self.vocabulary.names[:-1]
         strange = [name for name in unseen if name not in things]
         if strange:
-            raise ValueError(f'the unseen names {strange} are no things of the vocabulary {things}')
+            raise UserError(f'the unseen names {strange} are no things of the vocabulary {things}')
         self.pictures = _make(CollageSource(Path(source)), split, things, unseen, count, size, objects, seed)
         self.labels = {name: index for index, name in enumerate(things)}
         super().__init__(metainfo=dict(classes=tuple(self.vocabulary.names), thing_classes=tuple(things),
@@ -93,7 +94,7 @@ def _make(source: CollageSource, split: str, things: Sequence[str], unseen: Sequ
             for name, found in source.things(part, unseen).items():
                 cutouts.setdefault(name, []).extend(found)
     if not any(cutouts.values()):
-        raise ValueError(f'{source.folder} has no cut-out of {list(things)} that is large enough')
+        raise UserError(f'{source.folder} has no cut-out of {list(things)} that is large enough')
     stuff = source.stuff(split)
     return [compose(cutouts, stuff, size, (int(objects[0]), int(objects[1])),
                     np.random.default_rng([seed, SPLITS.index(split), index])) for index in range(count)]

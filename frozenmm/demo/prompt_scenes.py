@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from frozenmm.demo.painted_folder import SPLITS, check_split
 from frozenmm.demo.scenes.painter import paint
 from frozenmm.demo.scenes.shapes import paint_shapes
+from frozenmm.errors import UserError
 from frozenmm.registry import DATASETS
-
-SPLITS = ('train', 'val')
 
 
 @DATASETS.register_module()
@@ -34,10 +34,9 @@ class PromptScenes(Dataset):
 
     def __init__(self, split: str, count: int, *, size: int = 256, objects: tuple[int, int] = (3, 6),
                  shapes: tuple[int, int] = (3, 9), seed: int = 0) -> None:
-        if split not in SPLITS:
-            raise ValueError(f'split must be one of {list(SPLITS)}, got {split!r}')
+        check_split(split)
         if count < 1 or size < 64:
-            raise ValueError(f'at least 1 scene of 64 pixels is needed, got count={count}, size={size}')
+            raise UserError(f'at least 1 scene of 64 pixels is needed, got count={count}, size={size}')
         self.split, self.count, self.size, self.seed = split, count, size, seed
         self.objects = (int(objects[0]), int(objects[1]))
         self.shapes = (int(shapes[0]), int(shapes[1]))

@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.explain import explained_building
 from frozenmm.errors import UserError
 from frozenmm.registry import DATASETS, installed
@@ -39,6 +40,7 @@ def browse(cfg: Config, folder: Path, *, stage: str = 'train', count: int = 16, 
     scope = cfg.get('default_scope', 'mmdet')
     _register(scope)
     with DefaultScope.overwrite_default_scope(scope), explained_building():
+        make_missing_files(loader)
         dataset = DATASETS.build(loader.dataset)
         if not 0 <= start < len(dataset):
             raise UserError(f'start must be in 0..{len(dataset) - 1}, got {start}')

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from frozenmm.compat.devices import resolve_device
 from frozenmm.datasets.progress import Progress
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.explain import explained_building
 from frozenmm.errors import UserError
 from frozenmm.foundation.feature_cache import CachedTower, prune_cache, verify_cache
@@ -241,6 +242,7 @@ def _loaders(cfg: Config, split: str) -> Iterator[tuple[int | None, DataLoader]]
     settings.update(sampler=dict(type='mmengine.DefaultSampler', shuffle=False), drop_last=False,
                     persistent_workers=False)
     settings.pop('batch_sampler', None)
+    make_missing_files(settings)
     with explained_building():
         loader = Runner.build_dataloader(settings)
     _require_repeatable(loader.dataset)

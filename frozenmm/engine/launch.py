@@ -15,6 +15,7 @@ from frozenmm.compat.checkpoint import trust_folder
 from frozenmm.compat.config_files import read_config_file
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.data_root import requested_data_root, use_data_root
 from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_building
@@ -102,6 +103,7 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
     for folder in {str(cfg.work_dir), str(trusted or cfg.work_dir)}:
         trust_folder(folder)
     with_movable_end(cfg)
+    make_missing_files(*(cfg.get(f'{stage}_dataloader') for stage in ('train', 'val', 'test')))
     with explained_building():
         runner = Runner.from_cfg(cfg)
     join(runner.model)  # mmengine's registry built it

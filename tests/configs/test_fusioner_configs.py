@@ -103,7 +103,12 @@ def fss(root: Path, settings: dict) -> None:
         picture(root / name / '1.jpg', blocks(255), root / name / '1.png')
 
 
-WRITERS = dict(PASCAL5iDataset=pascal, COCO20iDataset=coco, FSS1000Dataset=fss, SceneEpisodes=lambda *_: None)
+def scenes(*_: object) -> None:
+    """The runner paints them."""
+    pytest.importorskip('frozenmm.demo', reason='shows scenes of frozenmm.demo')
+
+
+WRITERS = dict(PASCAL5iDataset=pascal, COCO20iDataset=coco, FSS1000Dataset=fss, SceneEpisodes=scenes)
 CLIP = dict(input_resolution=SIDE, patch_size=16, width=16, layers=1, heads=2, output_dim=12)
 RESNET = dict(input_resolution=SIDE, width=8, layers=[1, 1, 1, 1], heads=2, output_dim=12)
 TEXT = dict(type='frozenmm.CLIPTextTower', weights='random', model=dict(width=16, layers=1, heads=2, output_dim=12))

@@ -343,18 +343,3 @@ def test_mosaics_need_four_classes_and_single_episodes(folder, tmp_path):
         write_mosaics(dataset(folder, class_ids=[1, 2]), tmp_path / 'm', count=1)
     with pytest.raises(ValueError, match='one class per episode'):
         write_mosaics(dataset(folder, classes_per_episode=None), tmp_path / 'm', count=1)
-
-
-def test_scenes_are_episodes_of_seen_and_unseen_classes(tiny_scenes, tmp_path):
-    from frozenmm.demo.scene_episodes import SceneEpisodes
-    root, settings = tiny_scenes
-    options = dict(settings=settings, pipeline=LOAD, unseen=('cup', 'horse'))
-    groups = {ask: {number for _, number in asked(SceneEpisodes(root, 'train', ask=ask, **options))}
-              for ask in ('seen', 'all')}
-    assert groups['seen'] == groups['all'] - {2, 8} and groups['seen']
-    with pytest.raises(ValueError, match="split must be one of .*, got 'test'"):
-        SceneEpisodes(root, 'test', **options)
-    with pytest.raises(ValueError, match=r"no classes \['dragon'\]"):
-        SceneEpisodes(root, 'train', settings=settings, unseen=('dragon', ))
-    with pytest.raises(ValueError, match="ask must be one of .*, got 'some'"):
-        SceneEpisodes(root, 'train', ask='some', **options)

@@ -6,9 +6,9 @@ import torch
 from torch.utils.data import default_collate
 
 from frozenmm.demo.prompt_scenes import PromptScenes
+from frozenmm.demo.sam.prompted_iou import PromptedIoU
 from frozenmm.demo.sam.prompts import BOX, POINT, TWO_POINTS, draw_prompts, mask_iou, region_masks
 from frozenmm.demo.sam.training import dice_loss
-from frozenmm.evaluation import PromptedIoU
 from frozenmm.foundation import fingerprint
 from frozenmm.registry import MODELS
 

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from frozenmm.demo.generated_rooms import GeneratedRooms, SampleDepthPoints
+from frozenmm.datasets import SampleDepthPoints
+from frozenmm.demo.generated_rooms import GeneratedRooms
 from frozenmm.demo.rooms import RoomImages, paint_room, write_rooms
 from frozenmm.demo.rooms.cast import Solids, camera_rays, cast, lit
 from frozenmm.demo.rooms.furnish import furnish

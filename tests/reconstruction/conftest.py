@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import pytest
+from types import ModuleType
 
-from frozenmm.demo.rooms.clip import RoomClip, RoomSettings, render_room
+import pytest
 
 
 @pytest.fixture(scope='session')
-def room() -> RoomClip:
+def room(rooms: ModuleType):
     """Five frames of a generated room at 160x120."""
-    return render_room(RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
+    return rooms.render_room(rooms.RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))

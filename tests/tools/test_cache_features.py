@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.cache_filling import build_cached_model, cached_towers, estimate, fill_caches
 from frozenmm.engine.launch import load_config
 
@@ -35,11 +36,13 @@ def options(tmp_path):
 
 @pytest.fixture
 def config(tmp_path, repo_root):
+    pytest.importorskip('frozenmm.demo', reason='shows scenes of frozenmm.demo')
     return load_config(repo_root / NAME, options(tmp_path), work_dir=tmp_path / 'work')
 
 
 def episodes(config, split):
     from frozenmm.registry import DATASETS
+    make_missing_files(config[f'{split}_dataloader'])
     return len(DATASETS.build(config[f'{split}_dataloader'].dataset))
 
 

@@ -20,28 +20,22 @@ def _run(repo_root, *arguments, **environment):
                           env={**os.environ, 'OMP_NUM_THREADS': '1', **environment}, timeout=300)
 
 
-def _options(tiny_scenes):
-    root, settings = tiny_scenes
-    options = ['model.backbone.base_channels=8', 'model.neck.in_channels=[16,32,64]', 'model.encoder.num_layers=1',
-               'model.decoder.num_layers=1', 'train_dataloader.batch_size=2', 'custom_hooks=[]',
-               'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
-    for loader in 'train_dataloader', 'val_dataloader', 'test_dataloader':
-        options += [f'{loader}.dataset.data_root={root}', f'+{loader}.dataset.settings={settings}']
-    for evaluator in 'val_evaluator', 'test_evaluator':
-        options.append(f'{evaluator}.ann_file={root}/annotations/instances_val.json')
-    return options
+def _options(tiny_coco):
+    return ['model.backbone.base_channels=8', 'model.neck.in_channels=[16,32,64]', 'model.encoder.num_layers=1',
+            'model.decoder.num_layers=1', 'train_dataloader.batch_size=2', 'custom_hooks=[]', 'train_cfg.max_iters=2',
+            'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2', f'data_root={tiny_coco}']
 
 
 @pytest.mark.journey
-def test_a_model_is_trained_with_amp_and_tested_from_the_command_line(repo_root, tiny_scenes, tmp_path):
+def test_a_model_is_trained_with_amp_and_tested_from_the_command_line(repo_root, tiny_coco, tmp_path):
     config = SCRATCH
     trained = _run(repo_root, 'tools/train.py', config, '--amp', '--work-dir', tmp_path, '--cfg-options',
-                   *_options(tiny_scenes))
+                   *_options(tiny_coco))
     assert trained.returncode == 0, trained.stderr
     assert 'eta' in trained.stdout and 'coco/bbox_mAP' in trained.stdout
     tested = _run(repo_root, 'tools/test.py', config, tmp_path / 'iter_2.pth', '--work-dir', tmp_path / 'test',
                   '--show-dir', tmp_path / 'shown', '--out', tmp_path / 'metrics.json', '--cfg-options',
-                  *_options(tiny_scenes))
+                  *_options(tiny_coco))
     assert tested.returncode == 0, tested.stderr
     assert (tmp_path / 'metrics.json').is_file() and list((tmp_path / 'shown').glob('*.png'))
 
@@ -69,19 +63,11 @@ def _refused(ending, *texts):
     assert all(text in shown for text in texts), shown
 
 
-def _config(repo_root, folder, text):
-    path = folder / 'mine.py'
-    path.write_text(f"_base_ = '{repo_root / SCRATCH}'\n{text}")
-    return path
-
-
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['tools/train.py', 'configs/quickstart/nothing.py'], 'there is no config'),
     (['tools/train.py', SCRATCH, '--cfg-options', 'model.querys=3'], 'model has no key \'querys\''),
     (['tools/train.py', SCRATCH, '--resume', 'nothing.pth'], 'there is no checkpoint'),
     (['tools/test.py', SCRATCH, 'nothing.pth'], 'there is no checkpoint'),
-    (['tools/make_scenes.py', '--size', '8'], 'size must be at least 64'),
-    (['tools/quickstart.py', '--rows', 'xyz'], 'no row'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn5', '--vocab', 'cat'], 'nearest: fc_clip_rn50'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,,dog'], 'has an empty name'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,cat'], 'has the same words as'),
@@ -114,16 +100,15 @@ def test_a_device_that_is_not_there_is_one_sentence(command, arguments):
     ('custom_hooks = [dict(type="frozenmm.TimeBudgetHook", minuts=3)]',
      ["TimeBudgetHook has no key 'minuts' (nearest: minutes"]),
     ('custom_hooks = [dict(interval=3)]', ['a part of the config has no type']),
-    ('train_dataloader = dict(batchsize=3, dataset=scenes)', ["DataLoader has no key 'batchsize' (nearest: batch_size"]),
+    ('train_dataloader = dict(batchsize=3)', ["DataLoader has no key 'batchsize' (nearest: batch_size"]),
     ('optim_wrapper = dict(optimizer=dict(weight_deca=3))', ["AdamW has no key 'weight_deca' (nearest: weight_decay"]),
     ('model = dict(backbone=dict(_delete_=True, type="frozenmm.FrozenBackbone"))', ['FrozenBackbone needs', 'model']),
 ])
-def test_a_mistake_in_a_config_file_is_one_sentence(command, repo_root, tiny_scenes, tmp_path, text, messages):
-    root, settings = tiny_scenes
-    data = f'scenes = dict(data_root={root!r}, settings={settings!r})\n'
-    loader = '' if 'train_dataloader' in text else '\ntrain_dataloader = dict(dataset=scenes)'
-    config = _config(repo_root, tmp_path, data + text + loader)
-    _refused(command('tools/train.py', config, '--work-dir', tmp_path / 'work'), *messages)
+def test_a_mistake_in_a_config_file_is_one_sentence(command, repo_root, tiny_coco, tmp_path, text, messages):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{repo_root / SCRATCH}'\n{text}")
+    _refused(command('tools/train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options',
+                     f'data_root={tiny_coco}'), *messages)
 
 
 def test_a_base_that_is_not_there_is_named(command, tmp_path):
@@ -138,15 +123,15 @@ def test_a_base_that_is_not_there_is_named(command, tmp_path):
     ({'state_dict': 3}, 'no tensors by name'),
     ({'state_dict': {'a': 'text'}}, 'does not fit the model'),
 ])
-def test_a_broken_or_foreign_checkpoint_is_one_sentence(command, tiny_scenes, tmp_path, content, message):
+def test_a_broken_or_foreign_checkpoint_is_one_sentence(command, tiny_coco, tmp_path, content, message):
     path = tmp_path / 'bad.pth'
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     _refused(command('tools/infer.py', 'nothing.png', '--model', SCRATCH, '--weights', path), 'bad.pth', message)
     _refused(command('tools/test.py', SCRATCH, path, '--work-dir', tmp_path / 'work', '--cfg-options',
-                     *_options(tiny_scenes)), 'bad.pth', message)
+                     *_options(tiny_coco)), 'bad.pth', message)
 
 
-def test_a_hook_that_fails_shows_its_traceback_and_where_to_report_it(command, tiny_scenes, tmp_path):
+def test_a_hook_that_fails_shows_its_traceback_and_where_to_report_it(command, tiny_coco, tmp_path):
     class Forgetful(Hook):
 
         def before_train_iter(self, runner, batch_idx, data_batch=None):
@@ -155,7 +140,7 @@ def test_a_hook_that_fails_shows_its_traceback_and_where_to_report_it(command, t
     HOOKS.register_module(module=Forgetful, force=True)
     try:
         code, shown = command('tools/train.py', SCRATCH, '--work-dir', tmp_path, '--cfg-options', *[
-            option for option in _options(tiny_scenes) if not option.startswith('custom_hooks')],
+            option for option in _options(tiny_coco) if not option.startswith('custom_hooks')],
             "custom_hooks=[{'type':'frozenmm.Forgetful'}]")
     finally:
         HOOKS.module_dict.pop('Forgetful')

@@ -4,6 +4,6 @@ Boxes furnish a room; walls and furniture carry paint or photographs that come w
 show never occurs in training.
 """
 from frozenmm.demo.rooms.paint import Picture, paint_room
-from frozenmm.demo.rooms.writer import RoomImages, write_rooms
+from frozenmm.demo.rooms.writer import RoomImages, painted_rooms, write_rooms
 
-__all__ = ['Picture', 'RoomImages', 'paint_room', 'write_rooms']
+__all__ = ['Picture', 'RoomImages', 'paint_room', 'painted_rooms', 'write_rooms']

@@ -5,21 +5,19 @@ gives the same files.
 """
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.logging import print_log
 
 from frozenmm.compat.files import write_whole
+from frozenmm.demo.painted_folder import SPLITS, PaintedFolder
 from frozenmm.demo.rooms.paint import paint_room
+from frozenmm.errors import UserError
 
 VERSION = 1
 """Raised whenever the same settings would give other pictures."""
-SPLITS = ('train', 'val')
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,14 @@ class RoomImages:
 
     def __post_init__(self) -> None:
         if min(self.train, self.val) < 1:
-            raise ValueError(f'train and val must be at least 1, got {self.train} and {self.val}')
+            raise UserError(f'train and val must be at least 1, got {self.train} and {self.val}')
         if len(self.size) != 2 or min(self.size) < 32:
-            raise ValueError(f'size must be a height and a width of at least 32 pixels, got {self.size}')
+            raise UserError(f'size must be a height and a width of at least 32 pixels, got {self.size}')
+
+
+def painted_rooms(folder: str | Path, settings: RoomImages = RoomImages()) -> PaintedFolder:
+    """What is known of a folder of rooms."""
+    return PaintedFolder(folder, 'rooms', settings, version=VERSION)
 
 
 def write_rooms(folder: str | Path, settings: RoomImages = RoomImages()) -> Path:
@@ -56,34 +59,24 @@ def write_rooms(folder: str | Path, settings: RoomImages = RoomImages()) -> Path
         The folder.
 
     Raises:
-        ValueError: the folder holds rooms made with other settings.
+        UserError: the folder holds rooms made with other settings.
     """
-    folder = Path(folder)
-    wanted = json.loads(json.dumps({'version': VERSION, **asdict(settings)}))
-    manifest = folder / 'rooms.json'
-    if manifest.is_file():
-        found = json.loads(manifest.read_text())
-        if found['settings'] != wanted:
-            raise ValueError(f'{folder} holds rooms made with {found["settings"]}, but {wanted} is asked for; remove '
-                             'the folder or name another one')
-        if found['complete']:
-            return folder
-    write_whole(manifest, json.dumps({'settings': wanted, 'complete': False}, indent=1).encode())
+    rooms = painted_rooms(folder, settings)
+    if rooms.is_complete():
+        return rooms.folder
     jobs = [(split, index) for split in SPLITS for index in range(getattr(settings, split))]
     # the depth of an image is written after it, so where it is, both are
-    missing = [job for job in jobs if not _path(folder, 'depth', *job).is_file()]
-    start = time.perf_counter()
-    for done, (split, index) in enumerate(missing):
-        if done % 100 == 0:
-            left = f', {(time.perf_counter() - start) / done * (len(missing) - done):.0f} s left' if done else ''
-            print_log(f'{folder}: {len(jobs) - len(missing) + done} of {len(jobs)} rooms painted{left}', 'current')
-        picture = paint_room(split, settings.size, np.random.default_rng([settings.seed, SPLITS.index(split), index]))
-        content = cv2.imencode('.jpg', picture.image, [cv2.IMWRITE_JPEG_QUALITY, 93])[1].tobytes()
-        write_whole(_path(folder, 'images', split, index), content)
-        steps = np.clip(np.rint(picture.depth * 1000), 0, 65535).astype(np.uint16)
-        write_whole(_path(folder, 'depth', split, index), cv2.imencode('.png', steps)[1].tobytes())
-    write_whole(manifest, json.dumps({'settings': wanted, 'complete': True}, indent=1).encode())
-    return folder
+    rooms.paint(jobs, lambda job: _path(rooms.folder, 'depth', *job).is_file(),
+                lambda job: _write_room(rooms.folder, *job, settings))
+    return rooms.finish()
+
+
+def _write_room(folder: Path, split: str, index: int, settings: RoomImages) -> None:
+    picture = paint_room(split, settings.size, np.random.default_rng([settings.seed, SPLITS.index(split), index]))
+    content = cv2.imencode('.jpg', picture.image, [cv2.IMWRITE_JPEG_QUALITY, 93])[1].tobytes()
+    write_whole(_path(folder, 'images', split, index), content)
+    steps = np.clip(np.rint(picture.depth * 1000), 0, 65535).astype(np.uint16)
+    write_whole(_path(folder, 'depth', split, index), cv2.imencode('.png', steps)[1].tobytes())
 
 
 def _path(folder: Path, kind: str, split: str, index: int) -> Path:

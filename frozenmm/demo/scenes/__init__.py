@@ -5,6 +5,6 @@ never occur in training. The result is a folder in COCO layout, which any tool r
 """
 from frozenmm.demo.scenes.cutouts import CLASSES
 from frozenmm.demo.scenes.painter import Scene, paint
-from frozenmm.demo.scenes.writer import SceneSettings, write_scenes
+from frozenmm.demo.scenes.writer import SceneSettings, make_scenes, require_scenes, write_scenes
 
-__all__ = ['CLASSES', 'Scene', 'SceneSettings', 'paint', 'write_scenes']
+__all__ = ['CLASSES', 'Scene', 'SceneSettings', 'make_scenes', 'paint', 'require_scenes', 'write_scenes']

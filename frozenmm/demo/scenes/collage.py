@@ -16,8 +16,8 @@ from frozenmm.datasets.panoptic_files import Category, PanopticImage, read_panop
 from frozenmm.demo.scenes.cutouts import Cutout
 from frozenmm.demo.scenes.painter import leaves_all_visible, place, turn
 from frozenmm.demo.scenes.photographs import Image
+from frozenmm.errors import MissingFile, UserError
 
-SPLITS = ('train', 'val')
 LONG_SIDE = (0.3, 0.6)
 """Longer side of a pasted thing as a share of the picture's side."""
 
@@ -42,13 +42,13 @@ class CollageSource:
         """The cut-outs of some thing classes; crowds are left out.
 
         Raises:
-            FileNotFoundError, ValueError: the data set is not there, not in this layout, or lacks a class.
+            MissingFile, UserError: the data set is not there, not in this layout, or lacks a class.
         """
         content = read_panoptic_file(self.folder / 'annotations' / f'panoptic_{split}.json')
         by_name = {category.name: category for category in content.categories}
         unknown = [name for name in names if name not in by_name or not by_name[name].isthing]
         if unknown:
-            raise ValueError(f'{self.folder} has no thing classes {unknown}')
+            raise UserError(f'{self.folder} has no thing classes {unknown}')
         name_of = {by_name[name].id: name for name in names}
         found: dict[str, list[Cutout]] = {name: [] for name in names}
         for image in content.images:
@@ -64,7 +64,7 @@ class CollageSource:
     def stuff(self, split: str, count: int = 60, least_share: float = 0.05) -> list[Cutout]:
         """The largest stuff regions of a split, for grounds and clutter; none below a share of its image.
 
-        Raises: as `things`, and ValueError where no region is large enough.
+        Raises: as `things`, and UserError where no region is large enough.
         """
         content = read_panoptic_file(self.folder / 'annotations' / f'panoptic_{split}.json')
         stuff = {category.id for category in content.categories if not category.isthing}
@@ -73,7 +73,7 @@ class CollageSource:
                           if segment.category_id in stuff), reverse=True)
         regions = [region for region in regions if region[0] >= least_share][:count]
         if not regions:
-            raise ValueError(f'{self.folder} has no stuff regions of at least {least_share:.0%} of an image')
+            raise UserError(f'{self.folder} has no stuff regions of at least {least_share:.0%} of an image')
         found = []
         for _, number, segment_id in regions:
             pixels, ids = self._read(split, content.images[number])
@@ -88,7 +88,7 @@ class CollageSource:
         path = self.folder / 'images' / split / image.file_name
         pixels = cv2.imread(str(path))
         if pixels is None:
-            raise FileNotFoundError(f'no readable image {path}')
+            raise MissingFile(f'no readable image {path}')
         return pixels, read_panoptic_map(self.folder / f'panoptic_{split}' / image.map_name)
 
 

@@ -6,18 +6,20 @@ gives the same files. The annotation files are written last; a folder that has t
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from mmengine.logging import print_log
 
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
+from frozenmm.demo.painted_folder import SPLITS, PaintedFolder, check_split, settings_from
 from frozenmm.demo.scenes.cutouts import CLASSES
 from frozenmm.demo.scenes.painter import Scene, paint
+from frozenmm.errors import UserError
 
 VERSION = 1
 """Raised whenever the same settings would give other pictures."""
@@ -44,11 +46,15 @@ class SceneSettings:
 
     def __post_init__(self) -> None:
         if min(self.train, self.val) < 1:
-            raise ValueError(f'train and val must be at least 1, got {self.train} and {self.val}')
+            raise UserError(f'train and val must be at least 1, got {self.train} and {self.val}')
         if self.size < 64:
-            raise ValueError(f'size must be at least 64 pixels, got {self.size}')
+            raise UserError(f'size must be at least 64 pixels, got {self.size}')
         if not 1 <= self.objects[0] <= self.objects[1] <= 200:
-            raise ValueError(f'objects must be 1 <= smallest <= largest <= 200, got {self.objects}')
+            raise UserError(f'objects must be 1 <= smallest <= largest <= 200, got {self.objects}')
+
+
+def _painted(folder: str | Path, settings: SceneSettings) -> PaintedFolder:
+    return PaintedFolder(folder, 'scenes', settings, version=VERSION)
 
 
 def write_scenes(folder: str | Path, settings: SceneSettings = SceneSettings()) -> Path:
@@ -63,33 +69,38 @@ def write_scenes(folder: str | Path, settings: SceneSettings = SceneSettings()) 
         The folder.
 
     Raises:
-        ValueError: the folder holds scenes made with other settings.
+        UserError: the folder holds scenes made with other settings.
     """
-    folder = Path(folder)
-    # through JSON and back, so that tuples compare equal to what the file gives
-    wanted = json.loads(json.dumps({'version': VERSION, **asdict(settings)}))
-    manifest = folder / 'scenes.json'
-    if manifest.is_file():
-        found = json.loads(manifest.read_text())
-        if found['settings'] != wanted:
-            raise ValueError(f'{folder} holds scenes made with {found["settings"]}, but {wanted} is asked for; remove '
-                             'the folder or name another one')
-        if found['complete']:
-            return folder
-    write_whole(manifest, json.dumps({'settings': wanted, 'complete': False}, indent=1).encode())
-    jobs = [(split, index) for split in ('train', 'val') for index in range(getattr(settings, split))]
-    missing = [job for job in jobs if not _record_path(folder, *job).is_file()]
-    start = time.perf_counter()
-    for done, (split, index) in enumerate(missing):
-        if done % 100 == 0:
-            left = f', {(time.perf_counter() - start) / done * (len(missing) - done):.0f} s left' if done else ''
-            painted = len(jobs) - len(missing) + done
-            print_log(f'{folder}: {painted} of {len(jobs)} scenes painted{left}', logger='current')
-        _write_scene(folder, split, index, settings)
-    for split in ('train', 'val'):
-        _join(folder, split, getattr(settings, split))
-    write_whole(manifest, json.dumps({'settings': wanted, 'complete': True}, indent=1).encode())
-    return folder
+    scenes = _painted(folder, settings)
+    if scenes.is_complete():
+        return scenes.folder
+    jobs = [(split, index) for split in SPLITS for index in range(getattr(settings, split))]
+    scenes.paint(jobs, lambda job: _record_path(scenes.folder, *job).is_file(),
+                 lambda job: _write_scene(scenes.folder, *job, settings))
+    for split in SPLITS:
+        _join(scenes.folder, split, getattr(settings, split))
+    return scenes.finish()
+
+
+def make_scenes(data_root: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+    """Paint the scenes that a folder lacks. Several processes may do so at once: they write the same files.
+
+    Args:
+        data_root: the folder.
+        settings: fields of `SceneSettings` that differ from their defaults.
+    """
+    write_scenes(data_root, settings_from(SceneSettings, settings))
+
+
+def require_scenes(data_root: str | Path, split: str, settings: Mapping[str, Any] | None = None) -> None:
+    """Check that a folder holds the scenes of these settings.
+
+    Raises:
+        MissingFile: it holds none; the text gives the command that paints them.
+        UserError: unknown split; or scenes of other settings.
+    """
+    check_split(split)
+    _painted(data_root, settings_from(SceneSettings, settings)).require()
 
 
 def _name(split: str, index: int) -> str:
@@ -101,11 +112,11 @@ def _record_path(folder: Path, split: str, index: int) -> Path:
 
 
 def _write_scene(folder: Path, split: str, index: int, settings: SceneSettings) -> None:
-    rng = np.random.default_rng([settings.seed, ('train', 'val').index(split), index])
+    rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
     scene = paint(split, settings.size, settings.objects, rng)
     name = _name(split, index)
     write_whole(folder / 'images' / split / f'{name}.jpg',
-           cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 93])[1].tobytes())
+                cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 93])[1].tobytes())
     # COCO's panoptic maps hold the segment id as R + 256 G + 65536 B, and 0 is "no segment"
     panoptic = np.zeros((*scene.segments.shape, 3), np.uint8)
     panoptic[..., 2] = scene.segments + 1
