@@ -50,7 +50,7 @@ def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySourc
     if is_checkpoint(model) and checkpoint(str(model)).task == 'depth':
         model = _depth_config(str(model))
     source: Config | Mapping
-    chosen: type[Inferencer]
+    chosen: Any  # a class of inferencers; each takes of the options what it needs
     if isinstance(model, Mapping) and not isinstance(model, Config) and 'type' in model:
         source, chosen = model, DepthInferencer
     else:

@@ -94,7 +94,7 @@ def model_class(cfg: Config) -> type:
     """
     if not isinstance(cfg.model, Mapping) or 'type' not in cfg.model:
         raise UserError(f'the config\'s `model` must be a dictionary with a type, got {str(cfg.model)[:200]}')
-    kind = cfg.model.type
+    kind = cfg.model['type']
     if isinstance(kind, type):
         return kind
     with MODELS.switch_scope_and_registry(register_modules(cfg)) as registry:

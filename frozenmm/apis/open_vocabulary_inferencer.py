@@ -88,7 +88,7 @@ class OpenVocabularyInferencer(Inferencer):
         if weights is not None:
             load_weights(self.model, weights, trusted=trust_weights)
         # the part with the words: a segmentor of mmseg holds the model, a detector of mmdet is it
-        self.core: FCCLIP = getattr(self.model, 'model', self.model)
+        self.core: Any = getattr(self.model, 'model', self.model)
         self.task = task
         if words is not None:
             self.set_vocabulary(words, seen=seen)
@@ -197,4 +197,6 @@ def _semantic(sample: Any) -> DetDataSample:
     """A data sample of mmseg as mmdet's."""
     found = DetDataSample(metainfo=sample.metainfo)
     found.pred_sem_seg = PixelData(sem_seg=sample.pred_sem_seg.data)
+    if 'seg_logits' in sample:  # where the config keeps them
+        found.seg_logits = sample.seg_logits
     return found

@@ -131,8 +131,8 @@ def fill(cfg: Config, splits: Sequence[str] = ('train', 'val'), *, prune: bool =
             lines.append(f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB')
             continue
         pruned = prune_cache(cache, tower.seen)
-        lines.append(f'{cache.folder}: kept {pruned.kept} entries, deleted {pruned.dropped} and {pruned.damaged} damaged '
-                     f'shards, {pruned.before / 1e6:.1f} -> {pruned.after / 1e6:.1f} MB')
+        lines.append(f'{cache.folder}: kept {pruned.kept} entries, deleted {pruned.dropped} and {pruned.damaged} '
+                     f'damaged shards, {pruned.before / 1e6:.1f} -> {pruned.after / 1e6:.1f} MB')
     return lines
 
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from mmengine.registry import Registry, build_from_cfg
 from mmengine.runner import Runner
@@ -45,8 +46,8 @@ def explained_building() -> Iterator[None]:
         if found is not None:
             raise UnknownName(explain_miss(found[1], found[3])) from error
         if 'must contain the key "type"' in text:
-            raise UserError(f'a part of the config has no type: {text.rpartition("but got ")[2].splitlines()[0][:200]}') \
-                from error
+            part = text.rpartition('but got ')[2].splitlines()[0][:200]
+            raise UserError(f'a part of the config has no type: {part}') from error
         raise
     except TypeError as error:
         explained = _explain_keys(error)
@@ -108,7 +109,8 @@ def _keys(node: object) -> set[str]:
 def _parameters(kind: object) -> set[str]:
     """Names that a constructor takes, those that it hands on to its parents included."""
     names: set[str] = set()
-    for part in inspect.getmro(kind) if inspect.isclass(kind) else [kind] if callable(kind) else []:
+    parts: list[Any] = list(inspect.getmro(kind)) if inspect.isclass(kind) else [kind]
+    for part in parts:
         start = part.__dict__.get('__init__') if inspect.isclass(part) else part
         if not inspect.isfunction(start):
             continue
