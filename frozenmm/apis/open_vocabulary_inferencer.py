@@ -25,8 +25,7 @@ from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import INFERENCERS, installed
-from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
-from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
+from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 from frozenmm.visualization.segment_map import segment_map
 
 RESULTS: dict[str, tuple[str, ...]] = {
@@ -95,11 +94,11 @@ class OpenVocabularyInferencer(Inferencer):
 
     @classmethod
     def models(cls) -> tuple[type, ...]:
-        """FC-CLIP and FrozenSeg, of mmdet and of mmseg."""
+        """FC-CLIP, FrozenSeg and what else is built on their trunk, of mmdet and of mmseg."""
         if not installed('mmseg'):
-            return FCCLIP, FrozenSeg
+            return (MaskSegmentor, )
         from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
-        return FCCLIP, FrozenSeg, OpenVocabularySegmentor
+        return MaskSegmentor, OpenVocabularySegmentor
 
     @property
     def vocabulary(self) -> Vocabulary:

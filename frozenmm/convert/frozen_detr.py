@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frozenmm.convert.identify import require_layout
 from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
-from frozenmm.detection.frozen_detr import numerics
+from frozenmm.detection.frozen_detr import compat_record
 from frozenmm.errors import UserError
 
 LAYOUTS = ('Frozen-DETR, DINO-coco', 'official DINO')
@@ -119,5 +119,5 @@ def finish(state: dict[str, Tensor], class_rows: tuple[int, ...] | None = None) 
                 raise UserError(f'{key} has {len(state[key])} rows, so it is not made for the 91 ids of COCO; '
                                  'convert with classes=91 to keep all rows')
             state[key] = state[key][list(class_rows)]
-    state[numerics.RECORD] = numerics.encode(numerics.OFFICIAL)
+    state[compat_record.RECORD] = compat_record.encode(compat_record.OFFICIAL)
     return state

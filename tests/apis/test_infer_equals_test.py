@@ -50,7 +50,7 @@ def photo(tmp_path_factory):
 
 def _segmentor(scope: str) -> dict:
     """A tiny FC-CLIP, as a detector of mmdet or a segmentor of mmseg."""
-    model = dict(type='frozenmm.FCCLIP', image_tower=CONVNEXT | dict(type='frozenmm.OpenCLIPTower'),
+    model = dict(type='frozenmm.FCCLIP', tower=CONVNEXT | dict(type='frozenmm.OpenCLIPTower'),
                  mask_generator=generator_options(), classifier=dict(
                      embed_channels=16, channels=WIDTH, train_vocabulary=TRAINING, templates='simple', text_tower=dict(
                          type='frozenmm.CLIPTextTower', weights='random',
@@ -58,8 +58,8 @@ def _segmentor(scope: str) -> dict:
     stats = dict(mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True)
     if scope == 'mmdet':
         return model | dict(data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32, **stats))
-    return dict(type='frozenmm.OpenVocabularySegmentor', model=model, test_cfg=dict(logits=True), data_preprocessor=dict(
-        type='SegDataPreProcessor', test_cfg=dict(size_divisor=32), **stats))
+    return dict(type='frozenmm.OpenVocabularySegmentor', model=model, test_cfg=dict(logits=True),
+                data_preprocessor=dict(type='SegDataPreProcessor', test_cfg=dict(size_divisor=32), **stats))
 
 
 def _config(system: str, root) -> Config:

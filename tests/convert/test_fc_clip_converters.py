@@ -61,7 +61,7 @@ def test_every_key_of_frozen_seg_finds_its_place(golden_dir):
     sizes = pixels.params
     from frozenmm.segmentation.frozen_seg.injectors import InjectedDecoder
     from frozenmm.segmentation.frozen_seg.sam_branch import SAMBranch
-    branch = SAMBranch(sizes['conv_dim'], channels=sizes['conv_dim'], level_mode='official_flat',
+    branch = SAMBranch(sizes['conv_dim'], channels=sizes['conv_dim'], compat=True,
                        num_layers=sizes['num_layers'], num_heads=sizes['num_heads'],
                        feedforward_channels=sizes['dim_feedforward'])
     model = nn.ModuleDict(dict(

@@ -168,5 +168,5 @@ def test_bad_input_is_explained(tmp_path):
     with pytest.raises(ValueError, match="no `pred_instances`.*add 'instance' to the tasks"):
         metric.process({}, [DetDataSample(metainfo=dict(img_id=1)).to_dict()])
     path.write_text(json.dumps(dict(content, images=[dict(id=1, height=4, width=4)])))
-    with pytest.raises(ValueError, match="lacks 'neg_category_ids'; an annotation file of LVIS v1 was expected"):
+    with pytest.raises(ValueError, match="read as an annotation file of LVIS v1: the key 'neg_category_ids' is"):
         evaluate(path, [])
