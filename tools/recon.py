@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
                         help='where the networks run: cpu, cuda, cuda:1, mps, or auto (default), the best one')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change values of the config, e.g. every=5 focal_px=525 mode=direct '
-                        'radial=True depth_only=True poses=poses.txt')
+                        'radial=True depth_only=True poses_c2w=poses.txt')
     args = parser.parse_args()
     if len(args.paths) > 2:
         parser.error(f'expected [CONFIG] INPUT, got {len(args.paths)} paths: {args.paths}')

@@ -10,6 +10,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from frozenmm.demo.light_depth import LightDepthDecoder
+from frozenmm.errors import UserError
 from frozenmm.registry import MODELS
 
 
@@ -30,7 +31,7 @@ class LightDepthHead(BaseDecodeHead):
     def __init__(self, in_channels: Sequence[int], *, channels: int = 64, in_index: Sequence[int] = (0, 1, 2, 3),
                  loss_stride: int = 2, loss_decode: Mapping[str, object] | None = None) -> None:
         if loss_stride < 1:
-            raise ValueError(f'loss_stride must be at least 1, got {loss_stride}')
+            raise UserError(f'loss_stride must be at least 1, got {loss_stride}')
         # the base class needs a number of classes, of which depth has none
         super().__init__(list(in_channels), channels, num_classes=1, out_channels=1, threshold=0.5, dropout_ratio=0,
                          in_index=list(in_index), input_transform='multiple_select', align_corners=False,
@@ -40,11 +41,11 @@ class LightDepthHead(BaseDecodeHead):
         self.decoder = LightDepthDecoder(in_channels, channels=channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Depth (B, 1, h, w) of stride 4 from the backbone's maps."""
+        """Depth (B, 1, h, w) of stride 4 from the backbone's maps (B, C, h, w) of strides 4, 8, 16 and 32."""
         return self.decoder(self._transform_inputs(inputs))
 
     def loss_by_feat(self, pred_depth_map: Tensor, batch_data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
-        """The loss of depth (B, 1, h, w) against the samples' `gt_depth_map`, at the truth's places."""
+        """The loss, a scalar, of depth (B, 1, h, w) against the samples' `gt_depth_map` (1, H, W), at its places."""
         truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples]).to(pred_depth_map)
         prediction = F.interpolate(pred_depth_map, truth.shape[2:], mode='bilinear', align_corners=False)
         first, step = self.loss_stride // 2, self.loss_stride

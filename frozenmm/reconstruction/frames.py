@@ -1,7 +1,7 @@
 """Frames from folders, lists of images or a video."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from frozenmm.compat.dependencies import require
 from frozenmm.compat.image_files import VIDEO_SUFFIXES, list_images, natural_key, read_image_file, video_frames
 from frozenmm.errors import UserError
 
-__all__ = ['VIDEO_SUFFIXES', 'list_images', 'natural_key', 'read_images', 'read_video', 'resize_depth']
+__all__ = ['Progress', 'VIDEO_SUFFIXES', 'list_images', 'natural_key', 'read_images', 'read_video', 'resize_depth']
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, units done and their total."""
 
 
 def read_images(paths: Sequence[Path]) -> np.ndarray:

@@ -10,11 +10,13 @@ import torch
 from mmengine.config import Config
 
 import frozenmm.reconstruction.pipeline as pipeline
+from frozenmm.errors import UserError
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.frames import list_images, read_images, read_video
 from frozenmm.reconstruction.outputs import read_ply, read_tum, write_glb
+from frozenmm.reconstruction.pipeline import UnwritableFolder
 
 
 @pytest.fixture(scope='module')
@@ -90,6 +92,11 @@ def test_the_shipped_config_states_the_defaults(repo_root):
     assert config == DEFAULTS and read_settings(path) == DEFAULTS
 
 
+def test_the_old_name_of_given_poses_still_works():
+    with pytest.warns(FutureWarning, match='the setting poses is now called poses_c2w; .* goes with frozenmm 0.3'):
+        assert read_settings(None, {'poses': 'poses.txt'}) == {**DEFAULTS, 'poses_c2w': 'poses.txt'}
+
+
 def test_bad_settings_are_explained(clip, tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no config'):
         read_settings('nothing.py')
@@ -107,23 +114,28 @@ def test_bad_settings_are_explained(clip, tmp_path):
             reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz', options=options)
     with pytest.raises(ValueError, match='depth must be the config of a depth network'):
         reconstruct_from(clip, tmp_path / 'out', options={'depth': 5})
+    for depth, message in (({'type': 'frozenmm.LightDeth'}, "'frozenmm.LightDeth', which is no .*LightDepth"), ({}, 'None'),
+                           ({'type': 'frozenmm.LightDepth', 'wieghts': None}, "argument 'wieghts'"),
+                           ({'type': 'frozenmm.AffineDepthLoss'}, 'must be a depth network, got AffineDepthLoss')):
+        with pytest.raises(UserError, match=message):
+            reconstruct_from(clip, tmp_path / 'out', options={'depth': depth})
     for device in 'gpuu', 'cuda:99':
         with pytest.raises(ValueError, match=f"the depth network cannot run on device '{device}'"):
             reconstruct_from(clip, tmp_path / 'out', device=device)
     (tmp_path / 'broken.py').write_text('every = (')
-    with pytest.raises(ValueError, match='broken.py: line 1 is no Python'):
+    with pytest.raises(ValueError, match='broken.py cannot be read as a config: .* line 1'):
         read_settings(tmp_path / 'broken.py')
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, 'align', None)
     (tmp_path / 'file').touch()
-    with pytest.raises(NotADirectoryError, match='file is a file; give a folder for the results'):
+    with pytest.raises(UnwritableFolder, match='file is a file; give a folder for the results'):
         reconstruct_from(clip, tmp_path / 'file', depth=clip / 'depth.npz')
-    with pytest.raises(NotADirectoryError, match='cannot be made .*; give another place'):
+    with pytest.raises(OSError, match='cannot be made .*; give another place'):
         reconstruct_from(clip, tmp_path / 'file' / 'below', depth=clip / 'depth.npz')
     monkeypatch.setattr(pipeline.os, 'access', lambda path, mode: False)
-    with pytest.raises(PermissionError, match='nothing can be written to'):
+    with pytest.raises(UnwritableFolder, match='nothing can be written to'):
         reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz')
 
 
