@@ -51,7 +51,7 @@ def model_costs(cfg: Config, *, size: tuple[int, int] = (480, 640), random_tower
         random_towers: give towers random weights, so that nothing needs to be fetched.
 
     Raises:
-        FileNotFoundError: weights of a tower are not here.
+        UserError: weights of a tower are not here.
     """
     if random_towers:
         cfg = Config(_with_random_weights(cfg.to_dict(), cfg.get('default_scope', 'mmdet')))
