@@ -45,10 +45,7 @@ def main() -> None:
         os.environ.setdefault('LOCAL_RANK', '0')
         init_dist(args.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
     if args.dry_run:
-        result = estimate(cfg, args.splits)
-        print(f'{result.images} images (every stored variant counts), {result.image_bytes / 1e6:.3f} MB each: '
-              f'{result.bytes / 1e9:.3f} GB; about {result.images * result.image_seconds:.0f} s on this machine, '
-              f'{shutil.disk_usage(".").free / 1e9:.1f} GB free here')
+        print(f'{estimate(cfg, args.splits)}, {shutil.disk_usage(".").free / 1e9:.1f} GB free here')
         return
     if args.verify:
         lines, problems = verify(cfg)

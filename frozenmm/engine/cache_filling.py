@@ -42,6 +42,10 @@ class Estimate:
         """Bytes of the whole cache."""
         return self.images * self.image_bytes
 
+    def __str__(self) -> str:
+        return (f'{self.images} images (every stored variant counts), {self.image_bytes / 1e6:.3f} MB each: '
+                f'{self.bytes / 1e9:.3f} GB; about {self.images * self.image_seconds:.0f} s on this machine')
+
 
 def cached_towers(model: nn.Module) -> list[CachedTower]:
     """The cached towers of a model.

@@ -15,6 +15,7 @@ from frozenmm.apis.image_pipeline import ImagePipeline
 from frozenmm.apis.open_vocabulary_inferencer import PLAIN_PIPELINE
 from frozenmm.apis.vocabulary_text import parse_vocabulary
 from frozenmm.compat.checkpoint import save_checkpoint_file
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.datasets.panoptic_files import read_panoptic_map
 from frozenmm.foundation.frozen_module import frozen_modules
 from frozenmm.registry import INFERENCERS
@@ -255,3 +256,17 @@ def test_the_detections_of_supervision_take_the_results(inferencer):
     drawn = supervision.MaskAnnotator().annotate(picture().copy(), found)
     drawn = supervision.LabelAnnotator().annotate(drawn, found, labels=names)
     assert drawn.shape == (48, 80, 3) and (drawn != picture()).any()
+
+
+def test_tasks_of_calls_that_run_side_by_side_do_not_mix(inferencer):
+    from concurrent.futures import ThreadPoolExecutor
+    tasks = ['panoptic', 'semantic', 'instance', 'all'] * 2
+    image = NamedImage('a', picture())
+    with ThreadPoolExecutor(4) as pool:
+        samples = list(pool.map(lambda task: inferencer.predict([image], task=task)[0], tasks))
+    fields = dict(panoptic={'pred_panoptic_seg'}, semantic={'pred_sem_seg'}, instance={'pred_instances'},
+                  all={'pred_panoptic_seg', 'pred_sem_seg', 'pred_instances'})
+    for task, sample in zip(tasks, samples):
+        assert {key for key in sample.keys() if key.startswith('pred')} == fields[task]
+    with pytest.raises(ValueError, match='task must be one of'):
+        inferencer.predict([image], task='depth')

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from frozenmm.compat import image_files
-from frozenmm.compat.image_files import array_pixels
+from frozenmm.compat.image_files import array_pixels, list_images
 from frozenmm.compat.image_sources import read_images
+from frozenmm.errors import MissingFile
 
 
 def colours(height=4, width=6):
@@ -170,3 +171,21 @@ def test_an_empty_folder_and_an_unknown_order_are_refused(tmp_path):
 
 def test_one_channel_has_no_order():
     np.testing.assert_array_equal(array_pixels(colours()[..., :1], 'bgr'), array_pixels(colours()[..., :1]))
+
+
+def test_a_folder_is_read_in_natural_order_and_other_files_are_left(tmp_path):
+    for name in ('f10.png', 'F9.PNG', 'f9b.jpg', 'deep/f1.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(colours()).save(tmp_path / name)
+    (tmp_path / 'notes.txt').write_text('-')
+    assert [image.name for image in read_images(tmp_path)] == ['F9', 'f9b', 'f10']
+    assert [path.name for path in list_images(tmp_path, every=2)] == ['F9.PNG', 'f10.png']
+    assert [path.name for path in list_images(tmp_path, below=True)] == ['F9.PNG', 'f9b.jpg', 'f10.png', 'f1.png']
+    with pytest.raises(MissingFile, match='there is no folder'):
+        list_images(tmp_path / 'gone')
+
+
+def test_the_old_place_works_for_one_release():
+    import frozenmm.apis.image_sources as old
+    with pytest.warns(FutureWarning, match='frozenmm.compat.image_sources.read_images'):
+        assert old.read_images is read_images
