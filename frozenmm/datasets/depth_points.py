@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from frozenmm.errors import UserError
 from frozenmm.registry import TRANSFORMS
 
 
@@ -25,7 +26,7 @@ class SampleDepthPoints(BaseTransform):
 
     def __init__(self, count: int = 100, seed: int = 0) -> None:
         if count < 2:
-            raise ValueError(f'count must be at least 2, got {count}')
+            raise UserError(f'count must be at least 2, got {count}')
         self.count, self.seed = count, seed
 
     def transform(self, results: dict) -> dict:

@@ -35,7 +35,7 @@ class GeneratedScenes(CocoDataset):
     METAINFO = {'classes': CLASSES, 'palette': list(PALETTE)}
 
     def __init__(self, data_root: str, split: str, *, settings: Mapping[str, Any] | None = None,
-                 **kwargs: object) -> None:
+                 **kwargs: Any) -> None:
         require_scenes(data_root, split, settings)
         super().__init__(data_root=data_root, ann_file=f'annotations/instances_{split}.json',
                          data_prefix={'img': f'images/{split}/'}, **kwargs)
@@ -53,7 +53,7 @@ class GeneratedScenesPanoptic(CocoPanoptic):
                 'palette': [*PALETTE, _GROUND_COLOUR]}
 
     def __init__(self, data_root: str, split: str, *, settings: Mapping[str, Any] | None = None,
-                 **kwargs: object) -> None:
+                 **kwargs: Any) -> None:
         require_scenes(data_root, split, settings)
         super().__init__(data_root=data_root, ann_file=f'annotations/panoptic_{split}.json',
                          data_prefix={'img': f'images/{split}/', 'seg': f'panoptic_{split}/'}, **kwargs)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ def settings_from(kind: type[Settings], given: Mapping[str, Any] | None) -> Sett
     Raises:
         UserError: a field that these settings do not have.
     """
-    known = list(kind.__dataclass_fields__)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = [key for key in given or {} if key not in known]
     if unknown:
         raise UserError(f'{kind.__name__} has no {unknown}; it has {known}')

@@ -39,6 +39,6 @@ class SceneEpisodes(EpisodicSegDataset):
         require_scenes(data_root, split, settings)
         super().__init__(kwargs.pop('classes', CLASSES), data_root=data_root,
                          data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'semantic_{split}'),
-                         annotations=f'annotations/panoptic_{split}.json', panoptic_folder=f'panoptic_{split}',
-                         category_ids=range(1, len(CLASSES) + 1),
+                         maps=dict(annotations=f'annotations/panoptic_{split}.json',
+                                   panoptic_folder=f'panoptic_{split}', category_ids=range(1, len(CLASSES) + 1)),
                          class_ids=[CLASSES.index(name) + 1 for name in groups[ask]], **kwargs)

@@ -132,7 +132,7 @@ def test_every_system_answers_as_in_a_test(system, repo_root, photo, tmp_path):
         pack = dict(type='PackDetInputs' if cfg.default_scope == 'mmdet' else 'PackSegInputs')
         # without annotations, which this picture has none of
         own = [step for step in cfg.test_dataloader.dataset.get('pipeline', []) if step.type == 'Resize' or
-               step.type.startswith('Pack')]
+               step.type.rpartition('.')[2].startswith('Pack')]
         reading = dict(type='LoadImageFromFile', to_float32=name == 'stretched')
         cfg.test_dataloader.dataset.pipeline = [reading, *change(own, pack)]
         inferencer = _inferencer(system, cfg)

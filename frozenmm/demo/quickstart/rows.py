@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -146,7 +147,7 @@ def _result(row: Row, runner: Runner, metrics: dict, seed: int) -> RowResult:
     drawn = next(hook for hook in runner.hooks if isinstance(hook, BesideTruthHook))
     shown = {path: {'truth': {'xyxy': truth.xyxy.tolist(), 'labels': truth.labels.tolist()},
                     'prediction': {'xyxy': found.xyxy.tolist(), 'labels': found.labels.tolist(),
-                                   'scores': found.scores.tolist()}} for path, truth, found in drawn.seen}
+                                   'scores': np.asarray(found.scores).tolist()}} for path, truth, found in drawn.seen}
     trained, frozen = count_parameters(runner.model)
     return RowResult(row.letter, row.meaning, metrics['coco/bbox_mAP'], metrics['coco/bbox_mAP_50'], runner.iter,
                      budget.seconds, trained, frozen, seed, shown)

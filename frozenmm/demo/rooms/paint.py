@@ -167,7 +167,7 @@ def _light(scene: Scene, hits: Hits, random: np.random.Generator) -> np.ndarray:
     toward = scene.light.astype(np.float32)[:, None, None] - points
     distance = np.linalg.norm(toward, axis=0)
     slant = np.maximum((normals * toward).sum(0) / distance, 0)
-    seen = lit(scene.solids, points.reshape(3, -1), scene.light).reshape(distance.shape).astype(np.float32)
+    seen: np.ndarray = lit(scene.solids, points.reshape(3, -1), scene.light).reshape(distance.shape).astype(np.float32)
     seen = cv2.GaussianBlur(seen, (0, 0), float(random.uniform(0.3, 2.5)))
     walls = scene.solids.half[0][:, None, None] - np.abs(points - scene.solids.centre[0][:, None, None])
     corner = np.median(walls, axis=0)  # distance to the second nearest of wall, floor and ceiling
@@ -195,7 +195,7 @@ def _in_world(solids: Solids, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
 
 def _photograph(colours: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """8-bit picture with exposure, white balance, blur and noise."""
-    exposed = colours * random.uniform(0.55, 0.95) / max(float(np.percentile(colours, 95)), 0.05)
+    exposed: np.ndarray = colours * random.uniform(0.55, 0.95) / max(float(np.percentile(colours, 95)), 0.05)
     exposed = np.clip(exposed, 0, 1.2) ** random.uniform(0.65, 1.0) * (1 + random.uniform(-0.12, 0.12, 3))
     if random.random() < 0.6:
         exposed = cv2.GaussianBlur(exposed, (0, 0), float(random.uniform(0.3, 0.9)))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class DemoSAM(BaseModel):
         data_preprocessor, init_cfg: see mmengine.
     """
 
-    def __init__(self, image_tower: ImageTower | Mapping[str, object], *, head: Mapping[str, object] | None = None,
+    def __init__(self, image_tower: ImageTower | Mapping[str, object], *, head: Mapping[str, Any] | None = None,
                  prompts: int = 24, mask_weight: float = 5.0, dice_weight: float = 5.0, iou_weight: float = 1.0,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
@@ -60,7 +61,7 @@ class DemoSAM(BaseModel):
         """Losses of random prompts."""
         prompts = [draw_prompts(image, self.prompts) for image in regions]
         logits, predicted = self.ask(maps, prompts)
-        size = tuple(logits.shape[-2:])
+        size: tuple[int, int] = (logits.shape[-2], logits.shape[-1])
         targets = torch.stack([region_masks(image, drawn, size) for image, drawn in zip(regions, prompts)])[:, :, None]
         bce = F.binary_cross_entropy_with_logits(logits, targets.expand_as(logits).to(logits.dtype),
                                                  reduction='none').mean((-2, -1))

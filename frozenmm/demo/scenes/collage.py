@@ -119,7 +119,7 @@ def cut_out(pixels: Image, mask: np.ndarray) -> Cutout:
 def clutter(stuff: Sequence[Cutout], size: int, rng: np.random.Generator, *, fragments: int = 10) -> Image:
     """A ground (size, size, 3) uint8 BGR: one region stretched over everything, under fragments of others."""
     ground = stuff[int(rng.integers(len(stuff)))]
-    canvas = _filled(ground, size, rng).astype(np.float32)
+    canvas: np.ndarray = _filled(ground, size, rng).astype(np.float32)
     for _ in range(fragments):
         piece = _filled(stuff[int(rng.integers(len(stuff)))], size, rng)
         centre, radius = rng.uniform(0, size, 2), rng.uniform(0.08, 0.25) * size

@@ -116,7 +116,7 @@ def _coins() -> tuple[Cutout, ...]:
     image = photograph('coins.png')
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
     # the tray is brighter at the top: compare with a wide local mean instead of one threshold
-    bright = (grey > cv2.blur(grey, (121, 121)) + 8).astype(np.uint8)
+    bright: np.ndarray = (grey > cv2.blur(grey, (121, 121)) + 8).astype(np.uint8)
     bright = cv2.morphologyEx(bright, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
     outlines, _ = cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     coins = []

@@ -27,7 +27,7 @@ def paint_shapes(split: str, size: int, shapes: tuple[int, int], rng: np.random.
     Returns:
         (size, size, 3) uint8 BGR; (size, size) uint8, the number of the region that each pixel shows.
     """
-    canvas = filling(split, size, rng).astype(np.float32)
+    canvas: np.ndarray = filling(split, size, rng).astype(np.float32)
     regions = np.zeros((size, size), np.uint8)
     masks = [_half(size, rng) for _ in range(int(rng.integers(0, 3)))]
     masks += [shape(str(rng.choice(SHAPES)), size, rng) for _ in range(int(rng.integers(shapes[0], shapes[1] + 1)))]

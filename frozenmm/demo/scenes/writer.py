@@ -155,7 +155,8 @@ def _join(folder: Path, split: str, count: int) -> None:
     images = [record['image'] for record in records]
     things = [{'id': i, 'name': name, 'supercategory': 'object', 'isthing': 1} for i, name in enumerate(CLASSES, 1)]
     ground = {'id': _GROUND, 'name': 'ground', 'supercategory': 'stuff', 'isthing': 0}
-    instances, panoptic = [], []
+    instances: list[dict] = []
+    panoptic: list[dict] = []
     for record in records:
         image = record['image']
         panoptic.append({'image_id': image['id'], 'file_name': image['file_name'].replace('.jpg', '.png'),
