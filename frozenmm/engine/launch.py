@@ -91,7 +91,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
-    """The runner of a config, on the device that its key `device` names (by default `'auto'`).
+    """The runner of a config, on the device that its key `device` names; `'auto'`, the default, leaves it to MMEngine.
 
     Checkpoints in the work folder, which hold pickled Python objects, are trusted, and those in the folder `trusted`.
 
@@ -107,7 +107,8 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
     with explained_building():
         runner = Runner.from_cfg(cfg)
     join(runner.model)  # mmengine's registry built it
-    if cfg.get('launcher', 'none') == 'none':  # the optimizer does not exist yet, so its parameters move too
+    if cfg.get('device', 'auto') != 'auto' and cfg.get('launcher', 'none') == 'none':
+        # the optimizer does not exist yet, so its parameters move too
         runner.model.to(device)
     return runner
 
