@@ -17,7 +17,7 @@ from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import VocabularySource
 from frozenmm.registry import INFERENCERS
 from frozenmm.zoo import checkpoint, default_checkpoint
-from frozenmm.zoo.checkpoints import TASKS, is_checkpoint
+from frozenmm.zoo.checkpoints import CHECKPOINT_TASKS, is_checkpoint
 
 _REMEDIES = {
     'vocabulary': 'its classes are those that it was trained on; open-vocabulary models are listed by `python -m '
@@ -45,7 +45,7 @@ def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySourc
         UserError: no such config, checkpoint or device; a vocabulary or a task for a model that takes none; a model
             without inferencer.
     """
-    if isinstance(model, str) and model in TASKS and not is_checkpoint(model):
+    if isinstance(model, str) and model in CHECKPOINT_TASKS and not is_checkpoint(model):
         model = default_checkpoint(model).name
     if is_checkpoint(model) and checkpoint(str(model)).task == 'depth':
         model = _depth_config(str(model))

@@ -11,8 +11,8 @@ from frozenmm.compat.config_files import read_config_file
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
-from frozenmm.foundation.joining import join
 from frozenmm.foundation.lookup import lookup
+from frozenmm.registry import join
 
 SURROUNDINGS = 'ade20k_150'
 """Vocabulary that stands beside the words in an open-vocabulary model, so that not every pixel must be one of them."""

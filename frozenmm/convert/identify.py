@@ -66,7 +66,7 @@ def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
         if isinstance(content.get(name), dict):
             content = content[name]
             break
-    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise UserError(f'no weights in the checkpoint; it holds {list(content)[:6]}')
     if all(key.startswith('module.') for key in state):

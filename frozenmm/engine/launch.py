@@ -23,7 +23,7 @@ from frozenmm.engine.options import merge_options, parse_options
 from frozenmm.engine.time_budget import with_movable_end
 from frozenmm.engine.weights import WholeCheckpointHook
 from frozenmm.errors import MissingFile, UserError
-from frozenmm.foundation.joining import join
+from frozenmm.registry import join
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,

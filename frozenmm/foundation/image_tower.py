@@ -157,7 +157,7 @@ class ImageTower(FrozenModule):
             The maps asked for, tokens when `num_tokens > 0`, and where the maps lie in the image.
 
         Raises:
-            ValueError: wrong shape, sizes outside the batch, an image smaller than a patch, NaN or infinite pixels.
+            UserError: wrong shape, sizes outside the batch, an image smaller than a patch, NaN or infinite pixels.
         """
         if num_tokens not in TOKEN_COUNTS:
             raise ValueError(f'num_tokens must be one of {list(TOKEN_COUNTS)}, got {num_tokens}')
@@ -242,7 +242,7 @@ class ImageTower(FrozenModule):
         finite = torch.isfinite(images).all()
         if images.device.type == 'cpu':
             if not finite:
-                raise ValueError(message)
+                raise UserError(message)
         elif images.device.type == 'cuda':
             torch._assert_async(finite, message)  # no host synchronisation
         return sizes
@@ -263,7 +263,7 @@ class ImageTower(FrozenModule):
             if h > height or w > width:
                 raise ValueError(f'image {index} has the valid size {h}x{w}, larger than the batch of {height}x{width}')
             if min(h, w) < self.input.patch:
-                raise ValueError(f'image {index} is {h}x{w} pixels, smaller than one patch of {self.name} '
+                raise UserError(f'image {index} is {h}x{w} pixels, smaller than one patch of {self.name} '
                                  f'({self.input.patch} pixels); drop it or enlarge it in the pipeline')
         return sizes
 

@@ -157,7 +157,7 @@ def test_seen_and_unseen_categories_are_averaged_apart(tmp_path):
 
 def test_bad_input_is_explained(tmp_path):
     path = tmp_path / 'lvis.json'
-    with pytest.raises(FileNotFoundError, match='no annotation file .*lvis.json'):
+    with pytest.raises(FileNotFoundError, match='there is no .*lvis.json, which should be an annotation file of LVIS v1'):
         evaluate(path, [])
     content = dataset(path)
     with pytest.raises(ValueError, match='has 3 categories, but the vocabulary has 1 classes; prepare the vocabulary'):

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from frozenmm.compat import MissingDependency
+from frozenmm.errors import MissingPackage
 from frozenmm.foundation.conse import ConSE, combine, imagenet_names
 from frozenmm.registry import MODELS
 
@@ -37,7 +37,7 @@ def conse(minilm, home):
     patch.setenv('FROZENMM_HOME', str(home))
     try:
         return ConSE(text_tower=minilm)
-    except MissingDependency as error:
+    except MissingPackage as error:
         pytest.skip(str(error))
     finally:
         patch.undo()

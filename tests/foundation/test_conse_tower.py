@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from frozenmm.compat import MissingDependency
+from frozenmm.errors import MissingPackage
 from frozenmm.foundation.conse import ConSE
 from frozenmm.foundation.conse_tower import ConSETower
 from frozenmm.foundation.feature_cache import CachedTower, recipe_of
@@ -24,7 +24,7 @@ def made(minilm, tmp_path_factory):
     try:
         tower = ConSETower(text=minilm, out_maps=['res4', 'res5', 'text'], resize_mode='none')
         yield tower, ConSE(EfficientNetLiteTower(resize_mode='none'), minilm)
-    except MissingDependency as error:
+    except MissingPackage as error:
         pytest.skip(str(error))
     finally:
         patch.undo()

@@ -139,11 +139,6 @@ def test_things_are_unknown_until_somebody_says():
         vocabulary.with_things(['cart'])
 
 
-def test_names_only_drops_synonyms_and_keeps_ids():
-    vocabulary = Vocabulary.named('ade20k_847').names_only()
-    assert vocabulary.words == tuple(vocabulary.names) and vocabulary.ids[0] == 2978
-
-
 @pytest.mark.parametrize(('source', 'message'), [
     ([], 'vocabulary has no classes'),
     (['cat', ''], r"class 1 \(''\) has an empty name"),

@@ -11,7 +11,7 @@ from frozenmm.convert.frozen_seg import RULES
 from frozenmm.convert.rename import rename_keys
 from frozenmm.evaluation.recall import mask_recall
 from frozenmm.foundation import ImageTower, RawFeatures, TowerInput
-from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT
+from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT, SAMSizes
 from frozenmm.foundation.image_towers.tiny_vit_network import TinyViT
 from frozenmm.ops.mask_ensemble import MaskGeometry
 from frozenmm.segmentation.frozen_seg.flat_attention import FlatDeformableAttention
@@ -45,7 +45,8 @@ from parity.fc_clip import (
 # ---------------------------------------------------------------------------------------------------- SAM
 def sam_image_features(case: Case) -> dict[str, Tensor]:
     params = dict(case.params)
-    network = dict(TinyViT=TinyViT, ImageEncoderViT=ImageEncoderViT)[params.pop('type')]
+    network = dict(TinyViT=TinyViT, ImageEncoderViT=lambda **sizes: ImageEncoderViT(SAMSizes(**sizes)))[
+        params.pop('type')]
     model = network(**{key: tuple(value) if isinstance(value, list) else value for key, value in params.items()})
     state = dict(case.weights)
     state |= {key: value for key, value in model.state_dict().items() if key.endswith('num_batches_tracked')}
