@@ -44,7 +44,10 @@ def _read_name_or_file(source: str | Path, allow_duplicates: bool) -> Vocabulary
     text = path.read_text(encoding='utf-8-sig')
     if path.suffix == '.txt':
         return _read_lines(text, path.name, allow_duplicates)
-    return _read_content(json.loads(text), path.name, allow_duplicates)
+    content = json.loads(text)
+    if not isinstance(content, Mapping | list):
+        raise UserError(f'{path} must hold a list of classes or an object with "classes", got {type(content).__name__}')
+    return _read_content(content, path.name, allow_duplicates)
 
 
 def _read_lines(text: str, name: str, allow_duplicates: bool) -> Vocabulary:

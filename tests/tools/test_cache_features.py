@@ -29,8 +29,9 @@ def _scope_and_home(tmp_path, monkeypatch):
 
 def options(tmp_path):
     result = [f'model.backbone.model.folder={tmp_path}/cache', '+model.backbone.model.tower.weights=random',
-              'model.decode_head.num_layers=1', 'model.decode_head.channels=16', 'model.decode_head.templates=simple',
-              '+model.decode_head.store_text=False', 'train_dataloader.dataset.pipeline.0.variants=2']
+              'model.decode_head.fusion.num_layers=1', 'model.decode_head.channels=16',
+              'model.decode_head.templates=simple', '+model.decode_head.store_text=False',
+              'train_dataloader.dataset.pipeline.0.variants=2']
     for loader in 'train_dataloader', 'val_dataloader', 'test_dataloader':
         result += [f'{loader}.dataset.data_root={tmp_path}/scenes', f'+{loader}.dataset.settings={SETTINGS}']
     return result
