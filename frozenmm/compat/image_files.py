@@ -35,7 +35,7 @@ def list_images(folder: str | Path, *, every: int = 1, below: bool = False) -> l
     Args:
         folder: where to look.
         every: n.
-        below: also look in the folders below it; folder by folder.
+        below: also look in the folders below it.
 
     Raises:
         MissingFile: no such folder, or no image in it.
@@ -48,7 +48,7 @@ def list_images(folder: str | Path, *, every: int = 1, below: bool = False) -> l
     if not found:
         raise MissingFile(f'the folder {folder.resolve()} holds no image; expected files ending in '
                           f'{", ".join(IMAGE_SUFFIXES)}')
-    return sorted(found, key=lambda path: (path.parent, natural_key(path)))[::every]
+    return sorted(found, key=lambda path: [natural_key(Path(part)) for part in path.relative_to(folder).parts])[::every]
 
 
 def read_image_file(path: Path) -> np.ndarray:

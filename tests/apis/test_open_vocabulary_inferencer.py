@@ -240,7 +240,7 @@ def test_a_typed_vocabulary_has_classes_and_synonyms():
     assert len(parse_vocabulary('ade20k_150')) == 150
     with pytest.raises(ValueError, match='empty name'):
         parse_vocabulary('cat,,dog')
-    with pytest.raises(FileNotFoundError, match='no vocabulary file'):
+    with pytest.raises(FileNotFoundError, match='there is no nothing.txt, which should be a vocabulary'):
         parse_vocabulary('nothing.txt')
 
 

@@ -180,7 +180,7 @@ def test_a_folder_is_read_in_natural_order_and_other_files_are_left(tmp_path):
     (tmp_path / 'notes.txt').write_text('-')
     assert [image.name for image in read_images(tmp_path)] == ['F9', 'f9b', 'f10']
     assert [path.name for path in list_images(tmp_path, every=2)] == ['F9.PNG', 'f10.png']
-    assert [path.name for path in list_images(tmp_path, below=True)] == ['F9.PNG', 'f9b.jpg', 'f10.png', 'f1.png']
+    assert [path.name for path in list_images(tmp_path, below=True)] == ['f1.png', 'F9.PNG', 'f9b.jpg', 'f10.png']
     with pytest.raises(MissingFile, match='there is no folder'):
         list_images(tmp_path / 'gone')
 
