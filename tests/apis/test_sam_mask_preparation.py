@@ -59,7 +59,8 @@ def test_damaged_files_are_made_again(images, generator, tmp_path):
     write_masks(out / 'b.safetensors', SAMMasks(torch.full((1, 4, 4), torch.nan), (64, 48)))
     write_masks(out / 'c.safetensors', SAMMasks(torch.ones(1, 4, 4), (9, 9)))
     wrong = preparation.verify_sam_masks(found, out)
-    assert 'cannot be read as prepared SAM masks' in wrong[str(found[0])] and 'infinite or undefined' in wrong[str(found[1])]
+    assert 'cannot be read as prepared SAM masks' in wrong[str(found[0])]
+    assert 'infinite or undefined' in wrong[str(found[1])]
     assert wrong[str(found[2])].endswith('is for an image of 9x9 pixels, but it has 50x50')
     assert preparation.prepare_sam_masks(found, generator, out).made == 2
     assert read_masks(out / 'b.safetensors').size == (64, 48)
