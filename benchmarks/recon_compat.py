@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frozenmm.compat.files import write_whole
+from frozenmm.demo.rooms.clip import RoomSettings, distort_depth, render_room
 from frozenmm.ops import backend
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
 from frozenmm.reconstruction.lwlr import NODE_STRIDE, anchor_positions, node_positions
 from frozenmm.reconstruction.motions import relative_angles
 from frozenmm.reconstruction.pair_sampling import PairDraw, PairSampler, angle_probabilities

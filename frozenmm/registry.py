@@ -1,16 +1,20 @@
 """The registries of frozenmm: children of mmengine's, with scope `frozenmm`.
 
 A plain mmdet or mmseg config names our modules as `type='frozenmm.Name'`; the modules are imported when the first name
-is looked up. Rooms whose dependency (mmdet, mmseg) is not installed are left out, so the others still work.
+is looked up. Rooms whose dependency (mmdet, mmseg) is not installed are left out, so the others still work; so is the
+room of demonstrations where it has been removed.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 from mmengine import registry as mm
 from torch import nn
+
+from frozenmm.errors import MissingPackage
 
 M = TypeVar('M')
 
@@ -24,10 +28,38 @@ _ROOMS = {
     'visualizer': ('frozenmm.visualization', ),
     'inferencer': ('frozenmm.apis', ),
 }
+DEMONSTRATIONS = {'Collages', 'DemoSAM', 'DemoSAMPrompter', 'DemoSAMTower', 'GeneratedRooms', 'GeneratedScenes',
+                  'GeneratedScenesPanoptic', 'LightDepth', 'LightDepthHead', 'PromptScenes', 'PromptedIoU',
+                  'SceneEpisodes'}
+"""Registered classes of `frozenmm.demo`, so that an error can say where they are when that room has been removed."""
+_DEMO = Path(__file__).with_name('demo')
+_HAS_DEMO = _DEMO.joinpath('__init__.py').is_file()  # a removed folder may leave its __pycache__ behind
+if _HAS_DEMO:
+    for _role, _index in (('model', 'models'), ('dataset', 'datasets'), ('metric', 'sam.prompted_iou')):
+        _ROOMS[_role] += (f'frozenmm.demo.{_index}', )
+INDEXES = _ROOMS['model'] + _ROOMS['dataset']
+"""Modules that export registered classes, for `frozenmm.Name`."""
+
+
+class _Child(mm.Registry):
+    """A registry that says so when a demonstration is asked for and the room of demonstrations is not there."""
+
+    def get(self, key: str) -> type | None:
+        """See mmengine.
+
+        Raises:
+            MissingPackage: a class of `frozenmm.demo`, which has been removed.
+        """
+        found = super().get(key)
+        if found is None and key.removeprefix('frozenmm.') in DEMONSTRATIONS and not _HAS_DEMO:
+            raise MissingPackage(f'frozenmm.{key.removeprefix("frozenmm.")} is demonstration material, and this '
+                                 f'installation has no folder {_DEMO}; name another class in the config, or install '
+                                 'frozenmm whole')
+        return found
 
 
 def _child(name: str, parent: mm.Registry, rooms: str, build: Callable | None = None) -> mm.Registry:
-    return mm.Registry(name, build_func=build, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
+    return _Child(name, build_func=build, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
 
 
 @runtime_checkable

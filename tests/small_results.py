@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from frozenmm.reconstruction.align import Alignment
 from frozenmm.reconstruction.fusion import fuse
-from frozenmm.reconstruction.generated_room import RoomClip
 from frozenmm.reconstruction.outputs import write_ply
 from frozenmm.reconstruction.pipeline import write_overview, write_scene
+
+if TYPE_CHECKING:
+    from frozenmm.demo.rooms.clip import RoomClip
 
 
 def write_room(out: Path, room: RoomClip) -> Path:

@@ -1,28 +1,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from frozenmm.reconstruction.features import Tracks
-from frozenmm.reconstruction.generated_room import RoomClip, RoomSettings, render_room
 
 
 @dataclass
 class ExactTracks:
     """Tracks without errors through a generated room, with the truth that they come from."""
 
-    room: RoomClip
+    room: Any
     tracks: Tracks
     points: np.ndarray
     poses_w2c: np.ndarray
 
 
 @pytest.fixture(scope='session')
-def room() -> RoomClip:
+def room(rooms: ModuleType):
     """Five frames of a generated room at 160x120."""
-    return render_room(RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
+    return rooms.render_room(rooms.RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
 
 
 @pytest.fixture(scope='session')
