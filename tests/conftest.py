@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -44,12 +45,25 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope='session')
+def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in COCO layout: four small training pictures and two test pictures of two classes."""
+    from tiny_coco import write_tiny_coco
+    return str(write_tiny_coco(tmp_path_factory.mktemp('coco')))
+
+
+@pytest.fixture(scope='session')
+def rooms() -> ModuleType:
+    """The module that renders rooms with known cameras; the test is skipped where demonstrations have been removed."""
+    return pytest.importorskip('frozenmm.demo.rooms.clip', reason='renders its clip with frozenmm.demo')
+
+
+@pytest.fixture(scope='session')
 def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     """A folder of six small generated scenes, and the settings that made it."""
-    from frozenmm.datasets.scenes import SceneSettings, write_scenes
+    scenes = pytest.importorskip('frozenmm.demo.scenes', reason='shows scenes of frozenmm.demo')
     settings = dict(train=4, val=2, size=64, objects=(2, 3))
     folder = tmp_path_factory.mktemp('scenes')
-    write_scenes(folder, SceneSettings(**settings))
+    scenes.write_scenes(folder, scenes.SceneSettings(**settings))
     return str(folder), settings
 
 

@@ -1,19 +1,18 @@
-"""The contract of frozen models that answer points and boxes with masks: SAM, MobileSAM and our demonstration model."""
+"""The contract of frozen models that answer points and boxes with masks, and SAM and MobileSAM under it."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from frozenmm.compat import require
+from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_module import FrozenModule, shared_network
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
-from frozenmm.foundation.image_towers.demo_sam_network import PADDING, TOP_LEFT, DemoSAMNetwork
 from frozenmm.foundation.image_towers.sam import MOBILE_SAM_WEIGHTS, SAM_MODELS, MobileSAMTower, SAMTower
 from frozenmm.foundation.lookup import lookup
 from frozenmm.foundation.weights import build_network, weights_key, weights_note
@@ -21,6 +20,8 @@ from frozenmm.ops.mask_geometry import axis_taps
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
+PADDING, OUTSIDE, INSIDE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
+"""What a prompt point means; SAM's own numbers."""
 SAM_DECODER = dict(channels=256, depth=2, heads=8, mlp_channels=2048, iou_channels=256)
 _DECODER_PARTS = ('prompt_encoder.', 'mask_decoder.')
 
@@ -37,7 +38,7 @@ class MaskPrompter(nn.Module):
     def __init__(self, tower: ImageTower) -> None:
         super().__init__()
         if tower.resize_mode != 'pad':
-            raise ValueError('prompts are placed on an image that is resized and padded: resize_mode=\'pad\', got '
+            raise UserError('prompts are placed on an image that is resized and padded: resize_mode=\'pad\', got '
                              f'{tower.resize_mode!r}')
         self.tower = tower
 
@@ -71,7 +72,7 @@ class MaskPrompter(nn.Module):
             predicted IoU.
 
         Raises:
-            ValueError: features of several images; shapes that do not fit.
+            UserError: features of several images; shapes that do not fit.
         """
         if len(features.valid) != 1:
             raise ValueError(f'prompts are for one image, got features of {len(features.valid)}; take one of them')
@@ -179,7 +180,7 @@ class SAMPrompter(MaskPrompter):
     """SAM or MobileSAM with its mask decoder.
 
     Args:
-        model: `'vit_b'`, `'vit_l'`, `'vit_h'`, `'vit_t'` (MobileSAM), or a dict of arguments of `ImageEncoderViT`.
+        model: `'vit_b'`, `'vit_l'`, `'vit_h'`, `'vit_t'` (MobileSAM), or a dict of `SAMSizes`.
         weights: path of an official file; None for the published one; `'random'`.
         decoder: changes of `SAM_DECODER`, for other sizes.
         precision: see `FrozenModule`.
@@ -220,29 +221,3 @@ class SAMPrompter(MaskPrompter):
 def decoder_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Prompt encoder and mask decoder of a whole SAM file."""
     return {key: value for key, value in state.items() if key.startswith(_DECODER_PARTS)}
-
-
-@MODELS.register_module()
-class DemoSAMPrompter(MaskPrompter):
-    """The demonstration model that stands in for SAM where its weights are not at hand; trained on generated scenes.
-
-    Args:
-        weights, model, trunk, precision: see `DemoSAMTower`.
-        size: side of the input in pixels, a multiple of 32; 256 is that of training.
-    """
-
-    def __init__(self, weights: str | Path | None = None, *, model: Mapping[str, Any] | None = None,
-                 trunk: str | Path | None = None, size: int | None = None, precision: str = 'fp32') -> None:
-        super().__init__(DemoSAMTower(weights, model=model, trunk=trunk, precision=precision, size=size,
-                                      out_maps=('mask', 'neck', 'coarse')))
-
-    def decode(self, features: TowerFeatures, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `MaskPrompter.decode`."""
-        names = list(features.maps)
-
-        def run(network: nn.Module, places: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
-            head = cast(DemoSAMNetwork, network).head
-            logits, predicted = head.decode(dict(zip(names, maps)), places[None], labels[None])
-            return logits[0], predicted[0]
-
-        return self.tower.run(run, points / self.tower.size, *features.maps.values())

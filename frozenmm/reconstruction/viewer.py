@@ -42,9 +42,9 @@ class Viewer:
         port: number; the next free one where it is taken.
 
     Raises:
-        MissingDependency: viser is not installed.
-        FileNotFoundError: a file of the results is missing.
-        ValueError: a file of the results cannot be read.
+        MissingPackage: viser is not installed.
+        MissingFile: a file of the results is missing.
+        UserError: a file of the results cannot be read.
     """
 
     def __init__(self, results: ResultsFolder, *, host: str = '127.0.0.1', port: int = DEFAULT_PORT) -> None:

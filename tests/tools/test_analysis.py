@@ -54,12 +54,8 @@ def test_random_towers_need_no_file(repo_root, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def scenes_config(repo_root, tiny_scenes):
-    folder, settings = tiny_scenes
-    cfg = load_config(repo_root / 'configs/quickstart/dino_scratch_scenes.py')
-    for loader in ('train_dataloader', 'val_dataloader'):
-        cfg[loader].dataset.update(data_root=folder, settings=settings)
-    return cfg
+def scenes_config(repo_root, tiny_coco):
+    return load_config(repo_root / 'configs/quickstart/dino_scratch_scenes.py', [f'data_root={tiny_coco}'])
 
 
 def test_images_are_drawn_as_the_pipeline_gives_them(scenes_config, tmp_path):
@@ -103,7 +99,7 @@ def test_a_gallery_shows_pictures_with_what_is_said_of_them(tmp_path):
     with pytest.raises(FileNotFoundError, match='holds no pictures'):
         write_gallery(tmp_path / 'empty')
     (tmp_path / 'a b.json').write_text('{')
-    with pytest.raises(ValueError, match='no JSON file'):
+    with pytest.raises(ValueError, match='cannot be read as the JSON file of a result'):
         write_gallery(tmp_path)
 
 
@@ -120,7 +116,7 @@ def test_scalars_of_several_runs_are_drawn_and_unknown_ones_answered(tmp_path):
     with pytest.raises(FileNotFoundError, match='no vis_data/scalars.json'):
         read_scalars(tmp_path / 'c')
     (tmp_path / 'a/20260101/vis_data/scalars.json').write_text('no json')
-    with pytest.raises(ValueError, match='line 1 is no JSON object'):
+    with pytest.raises(ValueError, match='line 1 cannot be read as a JSON object'):
         read_scalars(tmp_path / 'a')
 
 

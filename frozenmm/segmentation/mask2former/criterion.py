@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.segmentation.mask2former.matcher import HungarianMatcher
 from frozenmm.segmentation.mask2former.points import PointSampler, sample_points
 
@@ -125,10 +126,14 @@ class SetCriterion(nn.Module):
         if labels.device.type == 'cuda':
             torch._assert_async(fits, message)  # no host synchronisation
         elif not fits:
-            raise ValueError(message)
+            raise UserError(message)
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice loss (N,) of mask logits and targets (N, P), with one added above and below the line."""
-    inside = logits.sigmoid()
+    """Dice loss (N,) of mask logits and targets (N, ...), with one added above and below the line.
+
+    >>> dice_loss(torch.tensor([[20.0, -20.0]]), torch.tensor([[1.0, 0.0]])).round().tolist()
+    [0.0]
+    """
+    inside, target = logits.sigmoid().flatten(1), target.flatten(1)
     return 1 - (2 * (inside * target).sum(1) + 1) / (inside.sum(1) + target.sum(1) + 1)
