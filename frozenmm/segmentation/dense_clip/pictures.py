@@ -20,10 +20,11 @@ def batch_picture(image: Tensor, stats: ImageStats) -> Tensor:
 
 
 def picture_of(metainfo: Mapping[str, Any], image: Tensor, stats: ImageStats) -> Tensor:
-    """The file that an image was read from; the pipeline's image where there is none, or where it was flipped.
+    """The file that an image was read from; the pipeline's image where there is none (an array, a frame of a video) or
+    where it was flipped.
 
     Args:
-        metainfo: of its data sample: `img_path`, `flip`.
+        metainfo: of its data sample: `img_path`, `ori_shape`, `flip`.
         image: (1, 3, H, W), normalised, without padding.
         stats: its normalisation.
 
@@ -36,4 +37,6 @@ def picture_of(metainfo: Mapping[str, Any], image: Tensor, stats: ImageStats) ->
     if not path or metainfo.get('flip') or not Path(path).is_file():
         return batch_picture(image, stats)
     pixels = require('mmcv', 'reading a picture for SAM').imread(str(path), channel_order='rgb')
+    if pixels is None or pixels.shape[:2] != tuple(metainfo['ori_shape'][:2]):
+        return batch_picture(image, stats)
     return torch.from_numpy(pixels).permute(2, 0, 1).to(image)

@@ -28,6 +28,7 @@ from frozenmm.segmentation.dense_clip.sam_prompting import SamAsker
 from frozenmm.segmentation.dense_clip.sam_reading import rounded_picture
 from frozenmm.segmentation.dense_clip.sam_refinement import SamRefinement
 from frozenmm.segmentation.dense_clip.text_rows import ClassRows
+from frozenmm.segmentation.flipped_maps import unflipped
 from frozenmm.segmentation.options import built
 from frozenmm.structures import ImageStats
 
@@ -74,7 +75,7 @@ class DenseCLIPSegmentor(BaseSegmentor):
         self.sam = MODELS.build(dict(sam)) if isinstance(sam, Mapping) else sam
         if self.sam is not None and not isinstance(self.sam, MaskPrompter):
             raise WrongKind(f"{part} needs sam=dict(type='frozenmm.SAMPrompter', ...), got {type(self.sam).__name__}")
-        self.model = DenseCLIP(
+        self.dense = DenseCLIP(
             build_tower(tower, part=part), chosen, sam=None if self.sam is None else self.sam.tower,
             proxy=None if proxy is None else build_tower(proxy, part=f'the proxy of {part}', resize_mode='none'),
             windows_at_once=self.test_cfg.windows_at_once)
@@ -104,17 +105,28 @@ class DenseCLIPSegmentor(BaseSegmentor):
         return self.rows.vocabulary
 
     @property
+    def image_tower(self) -> ImageTower:
+        """The tower, under the name that inferencers ask any open-vocabulary model for."""
+        return self.dense.tower
+
+    @property
     def out_channels(self) -> int:
         """Number of classes in use; mmseg's test-time augmentation asks for it."""
         return len(self.vocabulary)
 
-    def set_vocabulary(self, vocabulary: VocabularySource) -> None:
-        """Look for these classes from now on; they are encoded when the next image comes."""
+    def set_vocabulary(self, vocabulary: VocabularySource, *, seen: Tensor | None = None) -> None:
+        """Look for these classes from now on; they are encoded when the next image comes.
+
+        Raises:
+            UserError: `seen` is given, but nothing was trained.
+        """
+        if seen is not None:
+            raise UserError('DenseCLIPSegmentor was trained on no classes, so there is no `seen` to give')
         self.rows.set(vocabulary)
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """(B, D, rows, columns) of the changed last block, of images (B, 3, H, W) as a whole."""
-        return self.model.dense(self.model.normalised(inputs, self._stats())).cells
+        return self.dense.dense(self.dense.normalised(inputs, self._stats())).cells
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, Any]]) -> Tensor:
         """Probabilities (B, K, H, W) of classes at the size of the batch."""
@@ -143,11 +155,11 @@ class DenseCLIPSegmentor(BaseSegmentor):
             picture = picture_of(sample.metainfo, pixels, stats) if self._needs_picture else None
             classes, labels = self.rule(self._classes(pixels, size, picture))
             if self.refinement is not None and self.asker is not None and picture is not None:
-                decode, frame = self.asker.show(rounded_picture(picture, self.model.trunk.patch))
+                decode, frame = self.asker.show(rounded_picture(picture, self.dense.trunk.patch))
                 labels, classes = self.refinement(classes, labels, frame, decode)
-            sample.pred_sem_seg = PixelData(data=labels)
+            sample.pred_sem_seg = PixelData(data=unflipped(labels, sample.metainfo))
             if self.test_cfg.logits:
-                sample.seg_logits = PixelData(data=classes)
+                sample.seg_logits = PixelData(data=unflipped(classes, sample.metainfo))
         return list(data_samples)
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
@@ -156,7 +168,7 @@ class DenseCLIPSegmentor(BaseSegmentor):
 
     @property
     def _needs_picture(self) -> bool:
-        return self.model.sam is not None or self.asker is not None
+        return self.dense.sam is not None or self.asker is not None
 
     def _stats(self) -> ImageStats:
         return ImageStats.from_preprocessor(self.data_preprocessor)
@@ -165,7 +177,7 @@ class DenseCLIPSegmentor(BaseSegmentor):
         """(K, *size) probabilities of the classes of an image (1, 3, H, W), before the rule."""
         text, index = self.rows.text(image.device)
         slide = self.test_cfg.mode == 'slide'
-        cells = self.model(image, text, self._stats(), picture=picture, crop=self.test_cfg.crop_size if slide else None,
+        cells = self.dense(image, text, self._stats(), picture=picture, crop=self.test_cfg.crop_size if slide else None,
                            stride=self.test_cfg.stride if slide else None)
         if self.pamr is None:
             return self.rule.on(cells, index, len(self.vocabulary), size)

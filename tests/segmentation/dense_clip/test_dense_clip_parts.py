@@ -140,7 +140,7 @@ def test_sizes_are_fitted_and_padded_to_whole_patches():
 
 def test_an_image_below_the_crop_works(segmentor):
     """The official Trident stops with a RuntimeError here."""
-    model = segmentor('trident').model
+    model = segmentor('trident').dense
     assert model.spliced(draw(1, 3, 24, 64), (32, 32), (16, 16)).shape[-2:] == (6, 16)
 
 
@@ -301,7 +301,7 @@ def test_methods_are_the_table_of_the_papers():
 
 
 def test_plain_attention_is_the_towers_own(segmentor):
-    model = segmentor('clip').model
+    model = segmentor('clip').dense
     pixels = draw(2, 3, 32, 32)
     last = model.dense(pixels)
     maps, tokens = model.tower.network(pixels, patch_output='projected')
@@ -312,13 +312,13 @@ def test_plain_attention_is_the_towers_own(segmentor):
 
 def test_maskclip_runs_the_activation_that_the_weights_want(segmentor):
     pixels = draw(1, 3, 32, 32)
-    right, official = (segmentor(dict(name='maskclip', compat=compat)).model.dense(pixels).tokens
+    right, official = (segmentor(dict(name='maskclip', compat=compat)).dense.dense(pixels).tokens
                        for compat in (False, True))
     assert (right - official).abs().max() > 1e-4
 
 
 def test_windows_are_padded_for_both_patches(segmentor):
-    model = segmentor('proxyclip', proxy=dict(DINO, model=dict(DINO['model'], patch_size=5, img_size=30))).model
+    model = segmentor('proxyclip', proxy=dict(DINO, model=dict(DINO['model'], patch_size=5, img_size=30))).dense
     assert model.multiple == 40
     padded, shown, before = model.padded(draw(2, 3, 33, 40))
     assert shown == (40, 40) and before == (3, 0) and not padded[:, :, :3].any() and not padded[:, :, -4:].any()
@@ -355,7 +355,7 @@ def test_dino_has_neither_layer_scale_nor_mask_token():
 
 
 def test_stats_of_the_pipeline_do_not_matter(segmentor):
-    model = segmentor('naclip').model
+    model = segmentor('naclip').dense
     raw = (draw(1, 3, 32, 32).sigmoid() * 255).round()
     bgr = ImageStats((1.0, 2.0, 3.0), (5.0, 6.0, 7.0), 'bgr')
     mean, std = bgr.tensors(raw)
