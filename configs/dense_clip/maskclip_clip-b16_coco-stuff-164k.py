@@ -8,9 +8,4 @@ _base_ = ['_base_/maskclip.py', '_base_/coco_stuff_164k.py']
 
 model = dict(
     vocabulary=_base_.vocabulary)
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_512))

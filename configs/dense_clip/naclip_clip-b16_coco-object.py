@@ -8,14 +8,6 @@ _base_ = ['_base_/naclip.py', '_base_/coco_object.py']
 
 model = dict(
     vocabulary=_base_.vocabulary,
-    text=dict(background=[
-        'sky', 'wall', 'floor', 'ceiling', 'tree', 'grass', 'road', 'pavement', 'ground', 'water', 'sea', 'sand',
-        'mountain', 'building', 'window', 'fence'
-    ]),
+    text=dict(background=_base_.background),
     rule=dict(threshold=0.1))
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 336), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_336))

@@ -9,9 +9,4 @@ _base_ = ['_base_/proxyclip.py', '../_base_/datasets/cityscapes_semantic.py']
 model = dict(
     vocabulary=_base_.vocabulary,
     test_cfg=dict(crop_size=(224, 224)))
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 448), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_448))

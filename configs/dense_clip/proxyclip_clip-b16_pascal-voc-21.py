@@ -4,19 +4,10 @@ Metric: published, mIoU 61.3 (not measured here yet).
 Command: python tools/test.py configs/dense_clip/proxyclip_clip-b16_pascal-voc-21.py
 Source: Lan et al., ECCV 2024.
 """
-_base_ = ['_base_/proxyclip.py', '../_base_/datasets/pascal_voc_21.py']
+_base_ = ['_base_/proxyclip.py', '_base_/pascal_voc_21.py']
 
 model = dict(
     vocabulary=_base_.vocabulary,
-    text=dict(background=[
-        'sky', 'wall', 'floor', 'ceiling', 'tree', 'grass', 'plant', 'road', 'pavement', 'ground', 'water', 'sea',
-        'sand', 'mountain', 'rock', 'building', 'house', 'window', 'door', 'curtain', 'fence', 'shelf', 'desk', 'bed',
-        'lamp', 'picture frame'
-    ]),
+    text=dict(background=_base_.background),
     rule=dict(threshold=0.2))
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 336), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_336))

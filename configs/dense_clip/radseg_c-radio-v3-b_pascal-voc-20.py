@@ -8,9 +8,4 @@ _base_ = ['_base_/radseg.py', '../_base_/datasets/pascal_voc_20.py']
 
 model = dict(
     vocabulary=_base_.vocabulary)
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 336), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_336))

@@ -10,9 +10,4 @@ model = dict(
     vocabulary=_base_.vocabulary,
     method=dict(aggregate=dict(keep_negative=False)),
     refine=dict(sam=dict(coarse=0.05)))
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 576), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_576))

@@ -10,9 +10,4 @@ model = dict(
     vocabulary=_base_.vocabulary,
     method=dict(aggregate=dict(factor=3.0, keep_negative=False, halves=True)),
     refine=dict(sam=dict(coarse=0.1)))
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 688), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_688))

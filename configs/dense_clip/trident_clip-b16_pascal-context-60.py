@@ -11,9 +11,4 @@ model = dict(
     text=dict(background=['background']),
     rule=dict(threshold=0.15),
     refine=dict(sam=dict(coarse=0.15)))
-test_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile', to_float32=True),
-    dict(type='Resize', scale=(2048, 576), keep_ratio=True),
-    dict(type='frozenmm.LoadLabelMap'),
-    dict(type='PackSegInputs')
-]))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_576))

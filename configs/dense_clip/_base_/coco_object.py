@@ -15,6 +15,11 @@ vocabulary = [
     'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'tv remote', 'keyboard', 'cell phone', 'microwave', 'oven',
     'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissor', 'teddy bear', 'hair drier', 'toothbrush'
 ]
+# our words
+background = [
+    'sky', 'wall', 'floor', 'ceiling', 'tree', 'grass', 'road', 'pavement', 'ground', 'water', 'sea', 'sand',
+    'mountain', 'building', 'window', 'fence'
+]
 test_dataloader = dict(
     dataset=dict(
         data_root=data_root,

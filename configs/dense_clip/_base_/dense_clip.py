@@ -15,6 +15,17 @@ model = dict(
     rule=dict(logit_scale=40.0),
     test_cfg=dict(mode='slide', crop_size=(224, 224), stride=(112, 112)))
 
+# pipelines by the short side
+read = dict(type='LoadImageFromFile', to_float32=True)
+label = dict(type='frozenmm.LoadLabelMap')
+pack = dict(type='PackSegInputs')
+pipeline_336 = [read, dict(type='Resize', scale=(2048, 336), keep_ratio=True), label, pack]
+pipeline_448 = [read, dict(type='Resize', scale=(2048, 448), keep_ratio=True), label, pack]
+pipeline_512 = [read, dict(type='Resize', scale=(2048, 512), keep_ratio=True), label, pack]
+pipeline_520 = [read, dict(type='Resize', scale=(520, 520), keep_ratio=True), label, pack]
+pipeline_560 = [read, dict(type='Resize', scale=(2048, 560), keep_ratio=True), label, pack]
+pipeline_576 = [read, dict(type='Resize', scale=(2048, 576), keep_ratio=True), label, pack]
+pipeline_688 = [read, dict(type='Resize', scale=(2048, 688), keep_ratio=True), label, pack]
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
                dist_cfg=dict(backend='nccl'))
 vis_backends = [dict(type='LocalVisBackend')]

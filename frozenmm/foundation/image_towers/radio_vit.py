@@ -74,6 +74,7 @@ class Adaptor(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int, inner: int) -> None:
         super().__init__()
+        self.outputs = outputs
         self.fc1 = nn.Linear(inputs, hidden)
         self.blocks = nn.ModuleList([_norm_gelu_linear(hidden, hidden) for _ in range(inner)])
         self.final = _norm_gelu_linear(hidden, outputs)
@@ -118,7 +119,7 @@ class RADIONetwork(nn.Module):
     @property
     def output_dim(self) -> int:
         """Width of the language teacher's space; the tower's own without an adaptor."""
-        return self.embed_dim if self.adaptor is None else self.adaptor.final[2].out_features
+        return self.embed_dim if self.adaptor is None else self.adaptor.outputs
 
     def project(self, x: Tensor) -> Tensor:
         """Tokens (..., embed_dim) in the space of the language teacher."""

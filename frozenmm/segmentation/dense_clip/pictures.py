@@ -20,8 +20,9 @@ def batch_picture(image: Tensor, stats: ImageStats) -> Tensor:
 
 
 def picture_of(metainfo: Mapping[str, Any], image: Tensor, stats: ImageStats) -> Tensor:
-    """The file that an image was read from; the pipeline's image where there is none (an array, a frame of a video) or
-    where it was flipped.
+    """The file that an image was read from; the pipeline's image where there is none, or where it was flipped.
+
+    An array and the frame of a video have no file.
 
     Args:
         metainfo: of its data sample: `img_path`, `ori_shape`, `flip`.

@@ -57,7 +57,7 @@ class ClassRows(nn.Module):
         else:
             read = Vocabulary.read(vocabulary)
         if not self.synonyms:
-            read = read.names_only()
+            read = Vocabulary(tuple(replace(entry, synonyms=()) for entry in read), read.name, True)
         if self.background is not None:
             first = VocabularyClass('background', self.background, isthing=False)
             others = tuple(replace(entry, id=None) for entry in read if entry.name != 'background')

@@ -19,7 +19,6 @@ from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 from frozenmm.segmentation.flipped_maps import unflipped
 
-
 INFERENCE_MODES = ('whole', 'slide')
 
 
