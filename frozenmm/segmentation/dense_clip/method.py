@@ -31,7 +31,6 @@ class Method:
             stretched), `'corner'` (zeros below and to the right), `'both'` (zeros on all sides); `'fit'` resizes the
             image itself.
         multiple: of the sides of a padded window or fitted image; None: the least that suits all towers.
-        positions: `'factor'` or `'size'`, see `resized_positions`.
         two_resizes: cosines of a whole image go to its pixels first and then to the original size (NACLIP).
         drop_absent: threshold of MaskCLIP's prompt denoising; 0 is off.
         smooth_keys: threshold of MaskCLIP's key smoothing; 0 is off.
@@ -46,14 +45,13 @@ class Method:
     aggregate: Mapping[str, Any] | None = None
     padding: str = 'none'
     multiple: int | None = None
-    positions: str = 'factor'
     two_resizes: bool = False
     drop_absent: float = 0.0
     smooth_keys: float = 0.0
     compat: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (('splice', SPLICES), ('padding', PADDINGS), ('positions', ('factor', 'size'))):
+        for name, allowed in (('splice', SPLICES), ('padding', PADDINGS)):
             if getattr(self, name) not in allowed:
                 raise UserError(f'method.{name} must be one of {list(allowed)}, got {getattr(self, name)!r}')
         if self.splice == 'features' and self.padding != 'fit':
@@ -74,9 +72,10 @@ class Method:
 
     def numerics(self) -> Numerics:
         """What changes in the network itself."""
-        official_maskclip = self.compat and self.attention == 'value'
-        return Numerics(self.positions, same_count=self.compat, gelu=official_maskclip,
-                        norm_eps=1e-6 if official_maskclip else None)
+        is_maskclip = self.attention == 'value'
+        official = self.compat and is_maskclip
+        return Numerics('size' if is_maskclip else 'factor', same_count=self.compat, gelu=official,
+                        norm_eps=1e-6 if official else None)
 
     def aggregation(self) -> SamAggregation | SelfAggregation | None:
         """The second aggregation."""
@@ -89,7 +88,7 @@ class Method:
 
 METHODS: dict[str, dict[str, Any]] = {
     'clip': dict(),
-    'maskclip': dict(attention='value', padding='corner', positions='size'),
+    'maskclip': dict(attention='value', padding='corner'),
     'sclip': dict(attention='self_self'),
     'naclip': dict(attention='neighbour', residual=False, ffn=False, two_resizes=True),
     'proxyclip': dict(attention='proxy', residual=False, ffn=False, class_token=False, padding='both'),
