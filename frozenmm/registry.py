@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mmengine import registry as mm
 
@@ -28,29 +29,36 @@ DEMONSTRATIONS = {'Collages', 'DemoSAM', 'DemoSAMPrompter', 'DemoSAMTower', 'Gen
                   'SceneEpisodes'}
 """Registered classes of `frozenmm.demo`, so that an error can say where they are when that room has been removed."""
 _DEMO = Path(__file__).with_name('demo')
-_HAS_DEMO = _DEMO.joinpath('__init__.py').is_file()  # a removed folder may leave its __pycache__ behind
-if _HAS_DEMO:
+HAS_DEMO = _DEMO.joinpath('__init__.py').is_file()  # a removed folder may leave its __pycache__ behind
+if HAS_DEMO:
     for _role, _index in (('model', 'models'), ('dataset', 'datasets'), ('metric', 'sam.prompted_iou')):
         _ROOMS[_role] += (f'frozenmm.demo.{_index}', )
 INDEXES = _ROOMS['model'] + _ROOMS['dataset']
 """Modules that export registered classes, for `frozenmm.Name`."""
 
 
+def refuse_missing_demonstration(kind: object) -> None:
+    """Say where a class of `frozenmm.demo` is to be had when that room has been removed.
+
+    Args:
+        kind: the `type` of a config.
+
+    Raises:
+        MissingPackage: it is such a class, and the room is not there.
+    """
+    name = kind.removeprefix('frozenmm.') if isinstance(kind, str) else ''
+    if name in DEMONSTRATIONS and not HAS_DEMO:
+        raise MissingPackage(f'frozenmm.{name} is demonstration material, and this installation has no folder {_DEMO}; '
+                             'name another class in the config, or install frozenmm whole')
+
+
 class _Child(mm.Registry):
-    """A registry that says so when a demonstration is asked for and the room of demonstrations is not there."""
+    """A registry that says so when a demonstration is built and the room of demonstrations is not there."""
 
-    def get(self, key: str) -> type | None:
-        """See mmengine.
-
-        Raises:
-            MissingPackage: a class of `frozenmm.demo`, which has been removed.
-        """
-        found = super().get(key)
-        if found is None and key.removeprefix('frozenmm.') in DEMONSTRATIONS and not _HAS_DEMO:
-            raise MissingPackage(f'frozenmm.{key.removeprefix("frozenmm.")} is demonstration material, and this '
-                                 f'installation has no folder {_DEMO}; name another class in the config, or install '
-                                 'frozenmm whole')
-        return found
+    def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
+        """See mmengine; raises as `refuse_missing_demonstration`."""
+        refuse_missing_demonstration(cfg.get('type') if isinstance(cfg, dict) else None)
+        return super().build(cfg, *args, **kwargs)
 
 
 def _child(name: str, parent: mm.Registry, rooms: str) -> mm.Registry:

@@ -22,6 +22,7 @@ def explained_registry_misses() -> Iterator[None]:
         found = _MISS.search(str(error.args[0]) if error.args else '')
         if found is None:
             raise
+        ours.refuse_missing_demonstration(found[1])
         raise KeyError(explain_miss(found[1], found[3])) from error
 
 
