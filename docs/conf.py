@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import frozenmm  # noqa: E402
 project = 'frozenmm'
 author = 'the authors of frozenmm'
 version = release = frozenmm.__version__
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx_copybutton']
 html_theme = 'furo'
 html_title = f'frozenmm {version}'
 exclude_patterns = ['_build']
@@ -30,23 +32,52 @@ nitpicky = False
 ROOMS = ('apis', 'zoo', 'foundation', 'detection', 'segmentation', 'reconstruction', 'ops', 'structures', 'datasets',
          'evaluation', 'engine', 'visualization', 'convert', 'compat')
 _OUTSIDE = re.compile(r'\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)')
+_RELATIVE = re.compile(r'(\[[^\]]*\])\((?!https?:|#)([^)#]+)(#[^)]*)?\)')
 _CODE = re.compile(r'(``?[^`]+``?)')
 
 
 def write_reference(app: object) -> None:
-    """One page per room; a module without public classes and functions of its own has nothing to show."""
+    """A page per module in a folder per room; a module without public classes and functions has nothing to show."""
     folder = DOCS / 'reference'
-    folder.mkdir(exist_ok=True)
-    (folder / 'index.md').write_text('# API reference\n\nRegistered classes by role: `frozenmm.models`.\n\n'
-                                     '```{toctree}\n' + '\n'.join(ROOMS) + '\n```\n')
+    shutil.rmtree(folder, ignore_errors=True)
     for room in ROOMS:
-        lines = [f'# frozenmm.{room}', '']
-        for file in sorted((ROOT / 'frozenmm' / room).rglob('*.py')):
-            name = '.'.join(file.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
-            if file.name == '__main__.py' or not _public(file):
-                continue
-            lines += [f'## {name}', '', '```{eval-rst}', f'.. automodule:: {name}', '```', '']
-        (folder / f'{room}.md').write_text('\n'.join(lines))
+        names = [name for file in sorted((ROOT / 'frozenmm' / room).rglob('*.py')) if file.name != '__main__.py'
+                 and _public(file) for name in [_module(file)]]
+        for name in names:
+            write(folder / room / f'{name}.md', f'# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n')
+        write(folder / room / 'index.md', f'# frozenmm.{room}\n\n' + _contents(names))
+    write(folder / 'index.md', '# API reference\n\nRegistered classes by role: `frozenmm.models`.\n\n'
+          + _contents([f'{room}/index' for room in ROOMS]))
+
+
+def write_manuals(app: object) -> None:
+    """The READMEs of configs/ as pages; their relative links are made to start from where the page lies."""
+    shutil.rmtree(DOCS / 'manuals', ignore_errors=True)
+    for manual in sorted((ROOT / 'configs').glob('*/README.md')):
+        text = _RELATIVE.sub(lambda link: f'{link[1]}({_from_manuals(manual.parent / link[2])}{link[3] or ""})',
+                             manual.read_text(encoding='utf-8'))
+        write(DOCS / 'manuals' / f'{manual.parent.name}.md', text)
+
+
+def _from_manuals(target: Path) -> str:
+    target = target.resolve()
+    if target.name == 'README.md' and target.parent.parent == ROOT / 'configs':
+        target = DOCS / 'manuals' / f'{target.parent.name}.md'
+    return os.path.relpath(target, DOCS / 'manuals')
+
+
+def write(file: Path, text: str) -> None:
+    """Write a page, with its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding='utf-8')
+
+
+def _module(file: Path) -> str:
+    return '.'.join(file.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+
+
+def _contents(pages: list[str]) -> str:
+    return '```{toctree}\n:maxdepth: 1\n\n' + '\n'.join(pages) + '\n```\n'
 
 
 def _public(file: Path) -> bool:
@@ -76,5 +107,6 @@ def show_paths(app: object, name: str, source: list[str]) -> None:
 def setup(app: object) -> None:
     """Connect the functions above."""
     app.connect('builder-inited', write_reference)
+    app.connect('builder-inited', write_manuals)
     app.connect('source-read', show_paths)
     app.connect('autodoc-process-docstring', escape_docstring, priority=100)

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import doctest
 import inspect
 
 import pytest
 
-from frozenmm import deprecation
 from frozenmm.deprecation import moved_names, renamed_arguments
 from frozenmm.errors import UserError
 
@@ -41,7 +39,3 @@ def test_a_name_that_moved_is_found_and_its_place_said():
         assert look_up('Wrong') is UserError
     with pytest.raises(AttributeError, match='no attribute'):
         look_up('other')
-
-
-def test_the_examples_of_the_docstrings_hold():
-    assert doctest.testmod(deprecation).failed == 0

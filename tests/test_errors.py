@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import json
 
 import pytest
@@ -42,7 +41,3 @@ def test_a_sentence_from_within_stays_as_it_is():
     with pytest.raises(UnknownName, match=r'^no word of that name$'):
         with reading('a.json', 'a vocabulary'):
             raise UnknownName('no word of that name')
-
-
-def test_the_examples_of_the_docstrings_hold():
-    assert doctest.testmod(errors).failed == 0
