@@ -14,7 +14,7 @@ from mmengine import registry as mm
 
 from frozenmm.errors import MissingPackage
 
-_ROOMS = {
+_ROOMS: dict[str, tuple[str, ...]] = {
     'model': ('frozenmm.models', ),
     'dataset': ('frozenmm.datasets', ),
     'transform': ('frozenmm.datasets', ),
