@@ -3,8 +3,8 @@
 A backbone sees a normalised batch and not how it was normalised; a neck sees feature maps and not the image. Both are
 learnt when a model takes the part in: the statistics are read off its data preprocessor, and the model's backbone and
 neck get one `BatchInView` that carries the image from one to the other. PyTorch tells a module nothing about its owner,
-so registrations of submodules are watched while a part waits for its model, and no longer; a config needs no extra line,
-whichever tool builds it.
+so registrations of submodules are watched while a part waits for its model, and no longer; a config needs no extra
+line, whichever tool builds it.
 """
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _watch: RemovableHandle | None = None
 def join_when_taken_in(part: nn.Module) -> None:
     """Have `part.join(model)` called when the part, or a module that holds it, is assigned to a model.
 
-    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. The watch ends with the last
-    part that waits.
+    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. The watch ends with the
+    last part that waits.
 
     Args:
         part: is `Joining`.
