@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.registry import DefaultScope
 
-import frozenmm  # noqa: F401  (fills the holes of the installation before any test imports mmcv)
+from frozenmm import registry  # fills the holes of the installation before any test imports mmcv
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,15 +53,22 @@ def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope='session')
-def rooms() -> ModuleType:
-    """The module that renders rooms with known cameras; the test is skipped where demonstrations have been removed."""
-    return pytest.importorskip('frozenmm.demo.rooms.clip', reason='renders its clip with frozenmm.demo')
+def demo_room() -> None:
+    """The test is skipped where the room of demonstrations has been removed."""
+    if not registry.HAS_DEMO:
+        pytest.skip('shows material of frozenmm.demo, which has been removed')
 
 
 @pytest.fixture(scope='session')
-def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+def rooms(demo_room: None) -> ModuleType:
+    """The module that renders rooms with known cameras."""
+    return import_module('frozenmm.demo.rooms.clip')
+
+
+@pytest.fixture(scope='session')
+def tiny_scenes(demo_room: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     """A folder of six small generated scenes, and the settings that made it."""
-    scenes = pytest.importorskip('frozenmm.demo.scenes', reason='shows scenes of frozenmm.demo')
+    scenes = import_module('frozenmm.demo.scenes')
     settings = dict(train=4, val=2, size=64, objects=(2, 3))
     folder = tmp_path_factory.mktemp('scenes')
     scenes.write_scenes(folder, scenes.SceneSettings(**settings))

@@ -12,7 +12,6 @@ from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
-from frozenmm.registry import join
 
 SURROUNDINGS = 'ade20k_150'
 """Vocabulary that stands beside the words in an open-vocabulary model, so that not every pixel must be one of them."""
@@ -62,7 +61,7 @@ def _mmseg_labels(words: Sequence[str], model: str, *, weights: str | Path | Non
 
     from frozenmm.apis.image_pipeline import class_names
     from frozenmm.apis.model_sources import load_weights
-    network = join(init_model(model, None, device=str(resolve_device(device))))
+    network = init_model(model, None, device=str(resolve_device(device)))
     meta = {} if weights is None else load_weights(network, weights, trusted=trust_weights)
     classes = list(class_names(read_config_file(model), meta))
     if not classes:

@@ -255,7 +255,7 @@ class EpisodicSegDataset(BaseDataset):
             with reading(path, 'the record of what label maps show', 'delete it; it is made again'):
                 stored = json.loads(path.read_text())
                 if stored['classes'] == len(self.classes) and list(stored['areas']) == stems:
-                    return {stem: {str(key): int(count) for key, count in shown.items()}
+                    return {stem: {str(int(key)): int(count) for key, count in shown.items()}
                             for stem, shown in stored['areas'].items()}
         print_log(f'looking through {len(stems)} label maps in {maps}', logger='current')
         areas = {stem: self._areas(maps / f'{stem}{self.maps.seg_map_suffix}') for stem in stems}

@@ -32,6 +32,9 @@ def unseen_classes(benchmark: str, fold: int) -> list[int]:
 
     Raises:
         UserError: unknown benchmark or fold.
+
+    >>> unseen_classes('pascal5i', 1)
+    [6, 7, 8, 9, 10]
     """
     if fold not in FOLDS:
         raise UserError(f'fold must be one of {list(FOLDS)}, got {fold!r}')

@@ -79,11 +79,9 @@ def write_mosaics(source: EpisodicSegDataset, folder: str | Path, *, count: int,
         [dict(image=Path(episode['img_path']).name, class_id=number) for number, episode in tiles] for tiles in drawn])
     if is_made_from(content, folder / 'mosaics.json', 'mosaics of another source, seed, number or size'):
         return folder
-    for name in 'images', 'labels':
-        (folder / name).mkdir(parents=True, exist_ok=True)
     print_log(f'writing {count} mosaics to {folder}', logger='current')
     for number, tiles in enumerate(drawn):
-        class_ids = [class_id for class_id, _ in tiles]
+        class_ids = [one for one, _ in tiles]
         images, masks = zip(*(_load(episode, class_ids, tile) for tile, (_, episode) in enumerate(tiles)))
         canvas, labels = mosaic4(images, masks, side)
         _save(folder / 'images' / f'{number:05d}.png', canvas[..., ::-1])
@@ -154,5 +152,6 @@ def _load(episode: dict, class_ids: Sequence[int], tile: int) -> tuple[np.ndarra
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         Image.fromarray(pixels).save(part, format='PNG')

@@ -155,6 +155,9 @@ def segment_ids(colours: np.ndarray) -> np.ndarray:
 
     Returns:
         (H, W) int64, R + 256 G + 65536 B.
+
+    >>> segment_ids(np.array([[[3, 2, 1], [255, 0, 0]]], np.uint8)).tolist()
+    [[66051, 255]]
     """
     red, green, blue = np.moveaxis(colours.astype(np.int64), -1, 0)
     return red + 256 * green + 65536 * blue
@@ -165,6 +168,9 @@ def segment_colours(ids: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: an id outside 0..2^24-1.
+
+    >>> segment_colours(np.array([[66051, 255]])).tolist()
+    [[[3, 2, 1], [255, 0, 0]]]
     """
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < 1 << 24:
         raise ValueError(f'segment ids must be in 0..{(1 << 24) - 1}, got {int(ids.min())}..{int(ids.max())}')

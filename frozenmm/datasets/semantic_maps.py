@@ -16,6 +16,7 @@ from frozenmm.datasets.panoptic_files import read_panoptic_map
 from frozenmm.errors import UserError, reading
 
 CROWD = 255
+KIND = 'a COCO annotation file'
 
 
 def write_semantic_maps(annotations: str | Path, folder: str | Path, *, classes: Sequence[str],
@@ -41,8 +42,7 @@ def write_semantic_maps(annotations: str | Path, folder: str | Path, *, classes:
             `folder` holds maps of another file or other classes.
     """
     annotations, folder = Path(annotations), Path(folder)
-    kind = 'a COCO annotation file'
-    with reading(annotations, kind):
+    with reading(annotations, KIND):
         text = annotations.read_bytes()
         content = json.loads(text)
         values = _values(content['categories'], classes, category_ids, annotations)
@@ -50,15 +50,8 @@ def write_semantic_maps(annotations: str | Path, folder: str | Path, *, classes:
     if is_made_from(source, folder / 'source.json', 'label maps of other annotations or classes'):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    with reading(annotations, kind):
-        entries, segments = content['images'], 'segments_info' in (content['annotations'] or [{}])[0]
-        print_log(f'writing {len(entries)} label maps to {folder}', logger='current')
-    if segments and panoptic_folder is None:
-        raise UserError(f'{annotations.name} is a panoptic file; give panoptic_folder, the folder of its maps')
-    maps = _from_instances(content, values)
-    if segments:
-        maps = _from_panoptic(content, values, Path(panoptic_folder or ''))
-    for stem, labels in _told(maps, annotations, kind):
+    maps = _label_maps(content, values, annotations, None if panoptic_folder is None else Path(panoptic_folder))
+    for stem, labels in maps:
         with whole_file(folder / f'{stem}.png') as part:
             Image.fromarray(labels).save(part, format='PNG')
     write_whole(folder / 'source.json', json.dumps(source))
@@ -85,10 +78,18 @@ def is_made_from(content: object, record: Path, other: str) -> bool:
     return True
 
 
-def _told(maps: Iterator[tuple[str, np.ndarray]], path: Path, kind: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The maps, a failure to make the next one being the file's."""
+def _label_maps(content: dict, values: dict[int, int], path: Path,
+                panoptic_folder: Path | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Stem and map of every image; a failure to make one is the annotation file's."""
+    with reading(path, KIND):
+        print_log(f'making label maps for the {len(content["images"])} images of {path}', logger='current')
+        segments = 'segments_info' in (content['annotations'] or [{}])[0]
+    if segments and panoptic_folder is None:
+        raise UserError(f'{path.name} is a panoptic file; give panoptic_folder, the folder of its maps')
+    maps = _from_panoptic(content, values, panoptic_folder) if panoptic_folder and segments else _from_instances(
+        content, values)
     while True:
-        with reading(path, kind):
+        with reading(path, KIND):
             made = next(maps, None)
         if made is None:
             return

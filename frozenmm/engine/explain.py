@@ -44,6 +44,7 @@ def explained_building() -> Iterator[None]:
         text = str(error.args[0]) if error.args else ''
         found = _MISS.search(text)
         if found is not None:
+            ours.refuse_missing_demonstration(found[1])
             raise UnknownName(explain_miss(found[1], found[3])) from error
         if 'must contain the key "type"' in text:
             part = text.rpartition('but got ')[2].splitlines()[0][:200]

@@ -23,7 +23,6 @@ from frozenmm.engine.options import merge_options, parse_options
 from frozenmm.engine.time_budget import with_movable_end
 from frozenmm.engine.weights import WholeCheckpointHook
 from frozenmm.errors import MissingFile, UserError
-from frozenmm.registry import join
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
@@ -106,7 +105,6 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
     make_missing_files(*(cfg.get(f'{stage}_dataloader') for stage in ('train', 'val', 'test')))
     with explained_building():
         runner = Runner.from_cfg(cfg)
-    join(runner.model)  # mmengine's registry built it
     if cfg.get('device', 'auto') != 'auto' and cfg.get('launcher', 'none') == 'none':
         # the optimizer does not exist yet, so its parameters move too
         runner.model.to(device)

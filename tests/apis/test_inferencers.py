@@ -60,7 +60,7 @@ def picture(height=60, width=90):
     return np.ascontiguousarray(skimage.data.chelsea()[:height, :width])
 
 
-def test_a_detector_gives_boxes_in_pixels_of_the_image(detector, tmp_path):
+def test_a_detector_gives_boxes_in_pixels_of_the_image(demo_room, detector, tmp_path):
     results = detector([picture(), picture(90, 50)], out_dir=tmp_path, batch_size=2)
     assert detector.classes[0] == 'cat' and len(detector.classes) == 8
     for result, (height, width) in zip(results, [(60, 90), (90, 50)]):

@@ -47,7 +47,7 @@ def test_a_run_goes_on_where_it_stopped(images, generator, tmp_path):
     assert (second.made, second.found, second.failed) == (1, 2, {})
     assert all((out / name).stat().st_mtime_ns == time for name, time in times.items())
     masks = SAMMaskFolder(out).load('elsewhere/a.png')
-    assert masks.size == (40, 60) and masks.logits.shape[1:] == (43, 64)
+    assert masks.size == (40, 60) and masks.logits.shape[1:] == (11, 16)
     assert preparation.verify_sam_masks(found, out) == {}
     assert not list(out.glob('*.part'))
 
@@ -113,9 +113,7 @@ def test_models_have_names():
 
 
 @pytest.mark.journey
-def test_the_command_prepares_verifies_and_says_what_is_missing(repo_root, images, tmp_path):
-    pytest.importorskip('frozenmm.demo', reason='the command makes masks with the demonstration model')
-
+def test_the_command_prepares_verifies_and_says_what_is_missing(demo_room, repo_root, images, tmp_path):
     def run(*arguments, **environment):
         return subprocess.run([sys.executable, 'tools/prepare_sam_masks.py', str(images), '--out',
                                str(tmp_path / 'masks'), *arguments], cwd=repo_root, capture_output=True, text=True,

@@ -46,7 +46,7 @@ def test_a_class_that_is_no_category_is_refused_with_the_nearest_name():
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('{"images": [', r'a.json cannot be read as a COCO panoptic annotation file: Expecting value.*; give the panoptic one'),
+    ('{"images": [', 'cannot be read as a COCO panoptic annotation file: Expecting value.*; give the panoptic one'),
     ('{"images": []}', r"has no \['annotations', 'categories'\]"),
     (json.dumps(dict(images=[], categories=[], annotations=[dict(image_id=1, segmentation=[])])),
      'its annotations have no segments_info, as those of an instance file'),

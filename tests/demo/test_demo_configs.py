@@ -46,8 +46,8 @@ def test_the_config_of_collages_trains_and_meets_unseen_things_in_the_test_alone
 def with_random_sam(cfg):
     """The demonstration model without its weights, in a small size."""
     cfg.model.sam_tower.tower.update(SMALL_SAM)
-    cfg.model.automatic_masks.update(points_per_side=2, iou_threshold=0.0)
-    cfg.model.automatic_masks.prompter.update(SMALL_SAM)
+    cfg.model.sam_masks.automatic.update(points_per_side=2, iou_threshold=0.0)
+    cfg.model.sam_masks.automatic.prompter.update(SMALL_SAM)
     return cfg
 
 

@@ -24,10 +24,10 @@ RUNNABLE = [path for path in DOCUMENTS
 
 
 @pytest.fixture(scope='session')
-def scenes(tmp_path_factory) -> Path:
-    demo = pytest.importorskip('frozenmm.demo.scenes', reason='the document shows scenes of frozenmm.demo')
+def scenes(demo_room, tmp_path_factory) -> Path:
+    from frozenmm.demo.scenes import write_scenes
     folder = tmp_path_factory.mktemp('documents') / 'scenes'
-    demo.write_scenes(folder)
+    write_scenes(folder)
     return folder
 
 

@@ -38,8 +38,7 @@ def options(tmp_path):
 
 
 @pytest.fixture
-def config(tmp_path, repo_root):
-    pytest.importorskip('frozenmm.demo', reason='shows scenes of frozenmm.demo')
+def config(demo_room, tmp_path, repo_root):
     return load_config(repo_root / NAME, options(tmp_path), work_dir=tmp_path / 'work')
 
 
@@ -154,7 +153,7 @@ def test_a_config_without_cache_or_split_is_told_so(config):
 
 
 @pytest.mark.journey
-def test_the_command_line_fills_checks_prunes_and_finds_damage(tmp_path, repo_root):
+def test_the_command_line_fills_checks_prunes_and_finds_damage(demo_room, tmp_path, repo_root):
     def run(*arguments, more=()):
         return subprocess.run([sys.executable, 'tools/cache_features.py', NAME, *arguments, '--cfg-options',
                                *options(tmp_path), *more], cwd=repo_root, capture_output=True, text=True, timeout=300,

@@ -31,7 +31,8 @@ def convert(folder: Path, split: str) -> None:
         content = json.loads(source.read_text(encoding='utf-8'))
         entries = sorted(content['categories'], key=lambda entry: entry['id'])
         classes = tuple(VocabularyClass(*_words(entry['synonyms']), id=entry['id'], isthing=True) for entry in entries)
-    Vocabulary(classes, 'lvis_v1').save(folder / 'vocabulary.json')
+        vocabulary = Vocabulary(classes, 'lvis_v1')
+    vocabulary.save(folder / 'vocabulary.json')
 
 
 def _words(synonyms: list[str]) -> tuple[str, tuple[str, ...]]:

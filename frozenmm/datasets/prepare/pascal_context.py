@@ -1,6 +1,7 @@
 """PASCAL Context: label maps with 459 and with the 59 most frequent classes, out of the publisher's MATLAB files."""
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ def label_map(path: Path, num_classes: int) -> np.ndarray:
     """
     loader = require('scipy.io', 'MATLAB files')
     with reading(path, 'a MATLAB file with a LabelMap', 'is trainval.tar.gz unpacked completely?'):
-        labels = np.asarray(loader.loadmat(path, variable_names=['LabelMap'])['LabelMap']).astype(np.int64)
+        content = loader.loadmat(io.BytesIO(path.read_bytes()), variable_names=['LabelMap'])
+        labels = np.asarray(content['LabelMap']).astype(np.int64)
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if labels.ndim != 2 or lowest < 0 or highest > num_classes:
         raise UserError(f'the LabelMap of {path} must be (H, W) with values 0..{num_classes}; got {labels.shape} with '

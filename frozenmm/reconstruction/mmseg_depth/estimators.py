@@ -15,7 +15,7 @@ from torch import Tensor
 from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.depth_networks.base import DepthNetwork
 from frozenmm.foundation.local_lines import fit_local_lines
-from frozenmm.registry import MODELS, join
+from frozenmm.registry import MODELS
 
 POINTS = 'depth_points'
 """Metainfo of a sample: (N, 3) row, column and depth in the original image, see `frozenmm.SampleDepthPoints`."""
@@ -56,7 +56,6 @@ class CorrectedDepthEstimator(DepthEstimator):
 
     def __init__(self, *, correction: Mapping[str, Any] | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        join(self)
         self.correction = dict(correction or {})
 
     def postprocess_result(self, depth: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
