@@ -96,6 +96,8 @@ def _library_line(kind: str) -> str:
     state = loader.load()[kind]
     if not state.loaded:
         return f'not loaded: {state.reason}'
+    if json.loads(loader.stamp_path(kind).read_text(encoding='utf-8')).get('shipped'):
+        return 'loaded; it came with the package'
     try:
         current = build.is_current(build.find_target(kind))
     except build.BuildError:
