@@ -12,6 +12,7 @@ from frozenmm.datasets.rgbd.registration import register_depth
 from frozenmm.datasets.rgbd.sequence import RGBDSequence
 from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.lookup import lookup
+from frozenmm.version import document
 
 APART_S = 0.02
 """TUM: greatest difference in time between colour and depth or pose."""
@@ -37,7 +38,7 @@ def read_sequence(folder: str | Path, kind: str, *, every: int = 1) -> RGBDSeque
         raise MissingFile(f'there is no folder {folder.resolve()}')
     if every < 1:
         raise UserError(f'every must be at least 1, got {every}')
-    with reading(folder, f'a sequence of kind {kind!r}', 'see docs/video.md for the layouts'):
+    with reading(folder, f'a sequence of kind {kind!r}', f'see {document("video")} for the layouts'):
         sequence = reader(folder)
     sequence = sequence.select(np.isfinite(sequence.poses_c2w).all((1, 2)))
     if not len(sequence):
