@@ -86,7 +86,8 @@ def test_blocks_say_what_they_are_and_why_they_are_not_run(path):
         if block.kind == 'not run':
             assert block.note in NOT_RUN, f'{place}: {block.note!r} is no known reason: {sorted(NOT_RUN)}'
         if block.language == 'text':
-            assert not re.search(r'^(python|make|pip|frozenmm) ', block.code, re.M), f'{place}: a command belongs in bash'
+            command = re.search(r'^(python|make|pip|frozenmm) ', block.code, re.M)
+            assert command is None, f'{place}: a command belongs in bash'
 
 
 @pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
