@@ -40,6 +40,7 @@ EXTRAS = {
     'recon': ('scikit-image', ),
     'demo': ('mmcv-lite', 'mmdet', 'mmsegmentation', 'pycocotools', 'ftfy', 'regex', 'setuptools', 'scikit-image',
              'timm', 'transformers', 'torchvision'),
+    'viewer': (),
 }
 """Packages of requirements/runtime.txt that an extra adds to `BASE`."""
 FILES = {'embedded': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'), 'viewer': ('viewer.txt', )}
