@@ -1,8 +1,8 @@
 """Metadata and package data. Needs setuptools only: never torch, so an isolated build works.
 
 Where `python -m frozenmm.ops.build` has compiled the CPU kernels of this source tree for x86-64 Linux, the wheel holds
-them and its name says so (`make wheel` does both); else it is a wheel for any machine, and the same command compiles the
-kernels after the installation.
+them and its name says so (`make wheel` does both); else it is a wheel for any machine, and the same command compiles
+the kernels after the installation.
 """
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ EXTRAS = {
     'text': ('transformers', ),
     'embedded': ('timm', 'transformers', 'torchvision'),
     'recon': ('scikit-image', ),
-    'demo': ('mmcv-lite', 'mmdet', 'mmsegmentation', 'pycocotools', 'ftfy', 'regex', 'setuptools', 'scikit-image', 'timm',
-             'transformers', 'torchvision'),
+    'demo': ('mmcv-lite', 'mmdet', 'mmsegmentation', 'pycocotools', 'ftfy', 'regex', 'setuptools', 'scikit-image',
+             'timm', 'transformers', 'torchvision'),
+    'viewer': (),
 }
 """Packages of requirements/runtime.txt that an extra adds to `BASE`."""
 FILES = {'embedded': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'), 'viewer': ('viewer.txt', )}
@@ -134,9 +135,9 @@ def extra(name: str) -> list[str]:
 def description() -> str:
     """README with absolute links, so that they work where the package is shown."""
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    return re.sub(r'(!?)\[([^\]]*)\]\((?!https?:|#)([^)]+)\)',
-                  lambda link: f'{link[1]}[{link[2]}]({ABOUT["PROJECT_URL"]}/{"raw" if link[1] else "blob"}/main/{link[3]})',
-                  text)
+    place = {'!': f'{ABOUT["PROJECT_URL"]}/raw/main', '': f'{ABOUT["PROJECT_URL"]}/blob/main'}
+    return re.sub(r'(!?)(\[[^\]]*\])\((?!https?:|#)([^)]+)\)',
+                  lambda link: f'{link[1]}{link[2]}({place[link[1]]}/{link[3]})', text)
 
 
 extras = {name: extra(name) for name in dict.fromkeys((*EXTRAS, *FILES))}

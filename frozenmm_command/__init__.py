@@ -30,6 +30,7 @@ COMMANDS = {
     'env': 'what this installation has and what it lacks',
     'demo': 'a web page to try models on',
     'quickstart': 'train small detectors on painted images and compare them',
+    'material': 'the photograph and the clip that the documents work on',
     'scenes': 'paint the scenes of the quickstart',
     'rooms': 'paint rooms with exact depth',
     'browse': 'draw training images as a config gives them',
