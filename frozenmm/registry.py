@@ -5,6 +5,7 @@ is looked up. Rooms whose dependency (mmdet, mmseg) is not installed are left ou
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from mmengine import registry as mm
@@ -21,11 +22,17 @@ _ROOMS = {
 }
 
 
-def _child(name: str, parent: mm.Registry, rooms: str) -> mm.Registry:
-    return mm.Registry(name, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
+def _child(name: str, parent: mm.Registry, rooms: str, build: Callable | None = None) -> mm.Registry:
+    return mm.Registry(name, build_func=build, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
 
 
-MODELS = _child('model', mm.MODELS, 'model')
+def build_and_join(cfg: object, registry: mm.Registry, default_args: object = None) -> object:
+    """As mmengine builds a model; then its frozen parts learn what they need of it."""
+    from frozenmm.foundation.joining import join
+    return join(mm.build_model_from_cfg(cfg, registry, default_args))
+
+
+MODELS = _child('model', mm.MODELS, 'model', build_and_join)
 MODEL_WRAPPERS = _child('model_wrapper', mm.MODEL_WRAPPERS, 'model')
 TASK_UTILS = _child('task util', mm.TASK_UTILS, 'model')
 DATASETS = _child('dataset', mm.DATASETS, 'dataset')

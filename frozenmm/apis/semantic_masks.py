@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from frozenmm.apis.image_sources import NamedImage
+from frozenmm.foundation.joining import join
 from frozenmm.foundation.lookup import lookup
 
 SURROUNDINGS = 'ade20k_150'
@@ -59,7 +60,7 @@ def _mmseg_labels(words: Sequence[str], model: str, *, weights: str | Path | Non
 
     from frozenmm.apis.image_pipeline import class_names
     from frozenmm.apis.model_sources import load_weights
-    network = init_model(model, None, device=device)
+    network = join(init_model(model, None, device=device))
     meta = {} if weights is None else load_weights(network, weights, trusted=trust_weights)
     classes = list(class_names(Config.fromfile(model), meta))
     if not classes:

@@ -16,6 +16,7 @@ from frozenmm.engine.data_root import requested_data_root, use_data_root
 from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.engine.options import merge_options, parse_options
+from frozenmm.foundation.joining import join
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
@@ -92,6 +93,7 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
         trust_folder(folder)
     with explained_registry_misses():
         runner = Runner.from_cfg(cfg)
+    join(runner.model)  # mmengine's registry built it
     return runner
 
 

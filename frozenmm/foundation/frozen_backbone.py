@@ -6,30 +6,14 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.feature_pyramid import SimpleFeaturePyramid
 from frozenmm.foundation.image_grid import grid_size
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.joining import AUTO, agreed_stats, call_when_joined, parse_stats
+from frozenmm.foundation.joining import AUTO, HOW_TO_JOIN, agreed_stats, parse_stats
+from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
-
-
-def build_tower(tower: dict | ImageTower, *, part: str, **defaults: object) -> ImageTower:
-    """The tower of a config, or the tower given.
-
-    Args:
-        tower: config with `type`, or a built tower.
-        part: what errors call its owner.
-        **defaults: constructor arguments of the tower where its config does not name them.
-
-    Raises:
-        TypeError: the config builds something else than an image tower.
-    """
-    built = MODELS.build({**defaults, **tower}) if isinstance(tower, dict) else tower
-    if not isinstance(built, ImageTower):
-        raise TypeError(f'{part} needs an image tower, e.g. dict(type=\'frozenmm.TimmTower\', model=\'resnet50\'), '
-                        f'got {type(built).__name__}')
-    return built
 
 
 @MODELS.register_module()
@@ -46,7 +30,7 @@ class FrozenBackbone(BaseModule):
         pyramid: `dict(strides=[4, 8, 16, 32], channels=256)` adds a light trainable pyramid, for networks of a single
             stride (plain ViTs) or to change strides; None returns the frozen maps themselves.
         image_stats: how the batch was normalised. `'auto'` reads it off the model's data preprocessor when the model
-            takes the backbone in. `dict(mean=..., std=..., channel_order=...)` is needed where no data preprocessor
+            is built. `dict(mean=..., std=..., channel_order=...)` is needed where no data preprocessor
             normalises (a `Normalize` in the pipeline, use outside a model); where one does and differs, that is an
             error.
         gradient: see `FrozenModule`; set in the tower's config.
@@ -58,7 +42,7 @@ class FrozenBackbone(BaseModule):
         strides: stride of every output in pixels.
 
     Raises:
-        ValueError: what the arguments above rule out.
+        UserError: what the arguments above rule out.
     """
 
     def __init__(self, model: dict | ImageTower, *, out_indices: Sequence[int] | None = None,
@@ -74,19 +58,18 @@ class FrozenBackbone(BaseModule):
         self.pyramid: SimpleFeaturePyramid | None = None
         if pyramid is not None:
             if set(pyramid) != {'strides', 'channels'}:
-                raise ValueError(f'pyramid needs exactly the keys strides and channels, got {list(pyramid)}')
+                raise UserError(f'pyramid needs exactly the keys strides and channels, got {list(pyramid)}')
             self.pyramid = SimpleFeaturePyramid(self.out_channels, self.strides, **pyramid)
             self.strides = list(pyramid['strides'])
             self.out_channels = [pyramid['channels']] * len(self.strides)
         elif self.tower.resize_mode != 'none':
-            raise ValueError(
+            raise UserError(
                 f'with resize_mode={self.tower.resize_mode!r} the maps of {self.tower.name} do not lie on the image\'s '
                 'grid; use resize_mode=\'none\', or add pyramid=dict(strides=..., channels=...)')
         self.image_stats = parse_stats(image_stats)
-        call_when_joined(self)
 
     def join(self, model: nn.Module) -> None:
-        """Take the statistics of the model's data preprocessor; called when a model takes the backbone in."""
+        """Take the statistics of the model's data preprocessor; see `frozenmm.foundation.joining.join`."""
         self.image_stats = agreed_stats(self.image_stats, model, part='FrozenBackbone')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -99,11 +82,11 @@ class FrozenBackbone(BaseModule):
             One (B, out_channels[i], ceil(H / strides[i]), ceil(W / strides[i])) float map per output.
 
         Raises:
-            ValueError: the statistics are not known, or the tower refuses the images.
+            UserError: the statistics are not known, or the tower refuses the images.
         """
         if self.image_stats is None:
-            raise ValueError('FrozenBackbone stands outside a model with a data preprocessor and cannot know how its '
-                             'images were normalised; give image_stats=dict(mean=..., std=..., channel_order=...)')
+            raise UserError('FrozenBackbone cannot know how its images were normalised: '
+                            f'{HOW_TO_JOIN}; or give image_stats=dict(mean=..., std=..., channel_order=...)')
         features = self.tower(images, image_stats=self.image_stats)
         maps = [features.maps[name] for name in self.maps]
         image_size = (images.shape[-2], images.shape[-1])
@@ -119,11 +102,11 @@ def _with_policy(model: dict | ImageTower, **policy: str | None) -> dict | Image
     given = {key: value for key, value in policy.items() if value is not None}
     if not isinstance(model, dict):
         if given:
-            raise ValueError(f'{list(given)} must be given to the tower itself when FrozenBackbone gets a built one')
+            raise UserError(f'{list(given)} must be given to the tower itself when FrozenBackbone gets a built one')
         return model
     for key, value in given.items():
         if model.get(key, value) != value:
-            raise ValueError(f'FrozenBackbone says {key}={value!r}, but the config of its tower says {model[key]!r}')
+            raise UserError(f'FrozenBackbone says {key}={value!r}, but the config of its tower says {model[key]!r}')
     return {**model, **given}
 
 
@@ -131,6 +114,6 @@ def _checked_indices(out_indices: Sequence[int] | None, names: list[str], tower:
     if out_indices is None:
         return list(range(len(names)))
     if not out_indices or not all(0 <= i < len(names) for i in out_indices):
-        raise ValueError(f'out_indices must choose among 0..{len(names) - 1}, the maps {names} of {tower}, '
+        raise UserError(f'out_indices must choose among 0..{len(names) - 1}, the maps {names} of {tower}, '
                          f'got {list(out_indices)}')
     return list(out_indices)

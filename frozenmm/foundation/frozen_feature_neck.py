@@ -8,10 +8,12 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from frozenmm.foundation.frozen_backbone import build_tower
+from frozenmm.errors import UnknownName, UserError
 from frozenmm.foundation.image_grid import grid_step, to_image_grid
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.joining import AUTO, MapsWithImage, agreed_stats, ask_for_image, call_when_joined, parse_stats
+from frozenmm.foundation.joining import AUTO, HOW_TO_JOIN, BatchInView, agreed_stats, parse_stats, share_image
+from frozenmm.foundation.lookup import choice
+from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
 
@@ -62,9 +64,8 @@ class FrozenFeatureNeck(BaseModule):
     """A neck whose levels also see a frozen network; at the start of training it equals the plain neck.
 
     The frozen map is laid on the grid of every level by the region of the image that the tower saw, projected and fused
-    through a gate that starts at zero. The image comes from the model's backbone: when a model takes the neck in, the
-    backbone gets a forward hook that passes its input on beside its maps (`frozenmm.foundation.joining`), and the
-    statistics come from the data preprocessor. No other line of the config changes.
+    through a gate that starts at zero. The image is what the model's backbone saw, the statistics are those of its data
+    preprocessor (`frozenmm.foundation.joining`). No other line of the config changes.
 
     Args:
         neck: config of the neck (`dict(type='mmdet.FPN', ...)`) or a built one; returns a list or tuple of maps.
@@ -78,7 +79,7 @@ class FrozenFeatureNeck(BaseModule):
         init_cfg: see mmengine's `BaseModule`.
 
     Raises:
-        ValueError: unknown fusion, map or level; width or number of levels unknown.
+        UserError: unknown fusion, map or level; width or number of levels unknown.
     """
 
     def __init__(self, neck: dict | nn.Module, tower: dict | ImageTower, *, maps: str | Sequence[str] | None = None,
@@ -86,8 +87,6 @@ class FrozenFeatureNeck(BaseModule):
                  out_channels: int | None = None, image_stats: str | dict | ImageStats = AUTO,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        if fusion not in FUSIONS:
-            raise ValueError(f'fusion must be one of {list(FUSIONS)}, got {fusion!r}')
         self.neck = MODELS.build(neck) if isinstance(neck, dict) else neck
         self.tower = build_tower(tower, part='FrozenFeatureNeck', resize_mode='none')
         self.num_levels = self._of_neck('num_outs', num_levels, 'num_levels')
@@ -95,14 +94,15 @@ class FrozenFeatureNeck(BaseModule):
         self.levels = self._checked_levels(levels)
         self.maps = self._checked_maps(maps)
         widths = [self.tower.channels[name] for name in self.maps]
-        self.fusions = nn.ModuleList(FUSIONS[fusion](self.out_channels, width) for width in widths)
+        fuse = FUSIONS[choice('fusion', fusion, FUSIONS)]
+        self.fusions = nn.ModuleList(fuse(self.out_channels, width) for width in widths)
         self.image_stats = parse_stats(image_stats)
-        call_when_joined(self)
+        self.batch: BatchInView | None = None
 
     def join(self, model: nn.Module) -> None:
-        """Take statistics and ask for the image; called when a model takes the neck in."""
+        """Take the model's statistics and its view of the batch; see `frozenmm.foundation.joining.join`."""
         self.image_stats = agreed_stats(self.image_stats, model, part='FrozenFeatureNeck')
-        ask_for_image(model)
+        self.batch = share_image(model)
 
     def init_weights(self) -> None:
         """As mmengine initialises modules; whatever that does to convolutions, the neck starts as the plain one."""
@@ -110,27 +110,28 @@ class FrozenFeatureNeck(BaseModule):
         for fusion in self.fusions:
             cast(AddFusion | ConcatFusion, fusion).start_plain()
 
-    def forward(self, inputs: MapsWithImage) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor], image: Tensor | None = None) -> tuple[Tensor, ...]:
         """The neck's levels with the frozen map fused in.
 
         Args:
-            inputs: the backbone's maps as they left it, with the image that it saw.
+            inputs: the backbone's maps, as the neck takes them.
+            image: (B, 3, H, W), the batch that they were made from; in a joined model that of the backbone's last
+                forward.
 
         Returns:
             The levels, of unchanged shapes.
 
         Raises:
-            ValueError: the maps come without their image, or the neck's levels are not those promised.
+            UserError: image or statistics are not known, or the neck's levels are not those promised.
         """
-        if not isinstance(inputs, MapsWithImage) or self.image_stats is None:
-            raise ValueError(
-                'FrozenFeatureNeck got feature maps without the image that they were made from. It must be built as '
-                '`neck` of a model with a data preprocessor and a `backbone`, whose output must reach it unchanged; '
-                'elsewhere wrap the maps: neck(MapsWithImage(maps, image)) with image_stats given')
+        if image is None and self.batch is not None:
+            image = self.batch.take()
+        if image is None or self.image_stats is None:
+            raise UserError('FrozenFeatureNeck got feature maps without the image that they were made from: '
+                            f'{HOW_TO_JOIN}; outside of models call neck(maps, image) with image_stats given')
         outputs = list(self.neck(inputs))
         if len(outputs) != self.num_levels:
-            raise ValueError(f'{type(self.neck).__name__} returned {len(outputs)} levels, expected {self.num_levels}')
-        image = inputs.image
+            raise UserError(f'{type(self.neck).__name__} returned {len(outputs)} levels, expected {self.num_levels}')
         features = self.tower(image, image_stats=self.image_stats)
         for index, name, fusion in zip(self.levels, self.maps, self.fusions):
             size = (outputs[index].shape[-2], outputs[index].shape[-1])
@@ -142,13 +143,13 @@ class FrozenFeatureNeck(BaseModule):
     def _of_neck(self, attribute: str, given: int | None, argument: str) -> int:
         value = getattr(self.neck, attribute, given) if given is None else given
         if not isinstance(value, int):
-            raise ValueError(f'{type(self.neck).__name__} does not say its {attribute}; give {argument}=')
+            raise UserError(f'{type(self.neck).__name__} does not say its {attribute}; give {argument}=')
         return value
 
     def _checked_levels(self, levels: Sequence[int] | None) -> list[int]:
         chosen = list(range(self.num_levels)) if levels is None else list(levels)
         if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= i < self.num_levels for i in chosen):
-            raise ValueError(f'levels must choose among 0..{self.num_levels - 1}, each once, got {chosen}')
+            raise UserError(f'levels must choose among 0..{self.num_levels - 1}, each once, got {chosen}')
         return chosen
 
     def _checked_maps(self, maps: str | Sequence[str] | None) -> list[str]:
@@ -156,8 +157,8 @@ class FrozenFeatureNeck(BaseModule):
         if maps is None or isinstance(maps, str):
             maps = [names[-1] if maps is None else maps] * len(self.levels)
         if len(maps) != len(self.levels):
-            raise ValueError(f'{len(maps)} maps for {len(self.levels)} levels; give one name, or one per level')
+            raise UserError(f'{len(maps)} maps for {len(self.levels)} levels; give one name, or one per level')
         unknown = sorted(set(maps) - set(names))
         if unknown:
-            raise ValueError(f'{self.tower.name} has no maps {unknown}; it gives {names}')
+            raise UnknownName(f'{self.tower.name} has no maps {unknown}; it gives {names}')
         return list(maps)

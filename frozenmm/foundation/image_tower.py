@@ -8,8 +8,12 @@ from typing import TypedDict
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from frozenmm.deprecation import renamed_arguments, warn_renamed
+from frozenmm.errors import UnknownName, UserError
 from frozenmm.foundation.frozen_module import FrozenModule, FrozenNetwork
+from frozenmm.foundation.lookup import choice, require_known
 from frozenmm.foundation.resample import resample
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -45,12 +49,12 @@ class RawFeatures:
 
 
 class TowerOptions(TypedDict, total=False):
-    """Arguments that every family passes on to `ImageTower`; see there."""
+    """Arguments that every family passes on to `ImageTower`, which says what they mean and do by default."""
 
     resize_mode: str
     size: int | None
     out_maps: Sequence[str] | None
-    legacy_border: bool
+    compat: bool
     quantise: bool
     gradient: str
     compile: bool
@@ -68,43 +72,65 @@ class ImageTower(FrozenModule):
         strides: stride of every map, in pixels of the tower's input.
         token_channels: width of the image tokens; None if the family has none of its own (the mean of the patches of
             a cell of the last map then stands in, so the width is that map's).
-        resize_mode: `'center_crop'` resizes the short side and crops the centre square, `'squash'` ignores the aspect
-            ratio, `'pad'` resizes the long side and pads bottom/right, `'none'` keeps the pipeline's resolution and
-            pads to a multiple of the patch.
+        name: see `FrozenModule`; likewise precision.
+        **options: those below.
+
+    Options (`TowerOptions`):
+        resize_mode: `'center_crop'` (default) resizes the short side and crops the centre square, `'squash'` ignores
+            the aspect ratio, `'pad'` resizes the long side and pads bottom/right, `'none'` keeps the pipeline's
+            resolution and pads to a multiple of the patch.
         size: side of the input in pixels, the network's own by default; a multiple of `input.patch`.
         out_maps: names of the maps to return, all by default.
-        legacy_border: the official Frozen-DETR crop box (-1, -1, W, H): one black row on top, one black column left.
+        compat: the crop box (-1, -1, W, H) of the official Frozen-DETR: one black row on top, one black column left.
         quantise: 8-bit resampling, bit for bit that of Pillow.
-        name: see `FrozenModule`; likewise precision, gradient, compile.
+        gradient: see `FrozenModule`; likewise compile.
+
+    Raises:
+        UnknownName: an option, a mode or a map that there is not.
+        UserError: a size that is no multiple of the patch, or 8-bit resampling with a gradient.
     """
 
+    @renamed_arguments(removed_in='0.3', legacy_border='compat')
     def __init__(self, network: nn.Module | FrozenNetwork, *, input: TowerInput, channels: dict[str, int],
-                 strides: dict[str, int], token_channels: int | None = None, resize_mode: str = 'center_crop',
-                 size: int | None = None, out_maps: Sequence[str] | None = None, legacy_border: bool = False,
-                 quantise: bool = False, name: str = '', precision: str = 'fp32', gradient: str = 'detached',
-                 compile: bool = False) -> None:
-        super().__init__(network, name=name, precision=precision, gradient=gradient, compile=compile)
-        if resize_mode not in RESIZE_MODES:
-            raise ValueError(f'resize_mode must be one of {list(RESIZE_MODES)}, got {resize_mode!r}')
-        size = input.size if size is None else size
-        if size < input.patch or size % input.patch:
-            raise ValueError(f'size must be a positive multiple of {self.name}\'s patch of {input.patch} pixels, '
-                             f'got {size}')
+                 strides: dict[str, int], token_channels: int | None = None, name: str = '', precision: str = 'fp32',
+                 **options: Unpack[TowerOptions]) -> None:
+        require_known(options, TowerOptions.__annotations__, f'option of {type(self).__name__}')
+        gradient = options.get('gradient', 'detached')
+        super().__init__(network, name=name, precision=precision, gradient=gradient,
+                         compile=options.get('compile', False))
+        self.resize_mode = choice('resize_mode', options.get('resize_mode', RESIZE_MODES[0]), RESIZE_MODES)
+        self.quantise = options.get('quantise', False)
+        if gradient == 'through' and self.quantise:
+            raise UserError('quantise rounds to 8 bit, which has no gradient; use quantise=False with '
+                            'gradient=\'through\'')
+        self.input = input
+        self.size = self._checked_size(options.get('size'))
+        out_maps = options.get('out_maps')
         unknown = [key for key in out_maps or () if key not in channels]
         if unknown:
-            raise ValueError(f'{self.name} has no maps {unknown}; it gives {list(channels)}')
-        if gradient == 'through' and quantise:
-            raise ValueError('quantise rounds to 8 bit, which has no gradient; use quantise=False with '
-                             'gradient=\'through\'')
+            raise UnknownName(f'{self.name} has no maps {unknown}; it gives {list(channels)}')
         names = [key for key in channels if out_maps is None or key in out_maps]
-        self.input = input
         self.channels = {key: channels[key] for key in names}
         self.strides = {key: strides[key] for key in names}
         self.token_channels = channels[names[-1]] if token_channels is None else token_channels
-        self.resize_mode = resize_mode
-        self.size = size
-        self.legacy_border = legacy_border
-        self.quantise = quantise
+        self.compat = options.get('compat', False)
+
+    def _checked_size(self, size: int | None) -> int:
+        size, patch = self.input.size if size is None else size, self.input.patch
+        if size < patch or size % patch:
+            raise UserError(f'size must be a positive multiple of {self.name}\'s patch of {patch} pixels, got {size}')
+        return size
+
+    @property
+    def legacy_border(self) -> bool:
+        """The old name of `compat`, until 0.3."""
+        warn_renamed('legacy_border', 'compat', removed_in='0.3')
+        return self.compat
+
+    @legacy_border.setter
+    def legacy_border(self, value: bool) -> None:
+        warn_renamed('legacy_border', 'compat', removed_in='0.3')
+        self.compat = value
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """Read maps and tokens off the network; families implement this.
@@ -156,7 +182,7 @@ class ImageTower(FrozenModule):
         Returns:
             pixels (B, 3, h, w), valid sizes (B, 2) int64 in them, region (B, 4) xyxy in pixels of `images`.
         """
-        border = 1 if self.legacy_border else 0
+        border = 1 if self.compat else 0
         if border:
             mean, std = stats.tensors(images)
             images = (F.pad(images * std + mean, (1, 0, 1, 0)) - mean) / std

@@ -1,66 +1,66 @@
 """How a frozen part learns what a plain mmdet / mmseg model does not tell its parts: normalisation and image.
 
-A backbone sees a normalised batch and not how it was normalised; a neck sees feature maps and not the image. Both are
-learnt when the part becomes a child of a model, through PyTorch's hook for registered submodules: the statistics are
-read off the model's data preprocessor, and the backbone is asked to hand its input on beside its maps. So nothing is
-stored between two forwards, no part refers to its model (deep copies, EMA, pickles and state dicts stay clean), and a
-config needs no extra line.
+A backbone sees a normalised batch and not how it was normalised; a neck sees feature maps and not the image. `join`
+tells them, once, when the model stands: the statistics are read off its data preprocessor, and the model's backbone and
+neck get one `BatchInView` that carries the image from one to the other. Nothing outside the model is watched or
+patched. Models that frozenmm builds (its registry, commands and inferencers) are joined; other tools build one with
+`type='frozenmm.Joined', of='MaskRCNN'` in the place of `type='MaskRCNN'`.
 """
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable
-from typing import Protocol, cast, runtime_checkable
+import threading
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
-import torch
+from mmengine.registry import build_model_from_cfg
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
+from frozenmm.errors import UnknownName, UserError, WrongKind
+from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
 
 AUTO = 'auto'
+HOW_TO_JOIN = ("build the model with frozenmm's commands, write type='frozenmm.Joined', of='MaskRCNN' in its config "
+               "in the place of type='MaskRCNN', or call frozenmm.foundation.joining.join(model)")
 _STATS_KEYS = ('mean', 'std', 'channel_order')
+M = TypeVar('M')
 
 
 @runtime_checkable
 class Joining(Protocol):
-    """A module that wants to see the model that it becomes a part of."""
+    """A module that wants to see the model that it is a part of."""
 
     def join(self, model: nn.Module) -> None:
-        """Called once, with the first owner that has a data preprocessor, before the owner lists the module."""
+        """Called with the innermost owner that has a data preprocessor; again does no harm."""
 
 
-_waiting: list[weakref.ref[nn.Module]] = []
-_hook: torch.utils.hooks.RemovableHandle | None = None
+def join(model: M) -> M:
+    """Tell the frozen parts of a built model about it; returns the model.
+
+    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. Of models inside models
+    (semi-supervised ones), a part belongs to the innermost.
+
+    Raises:
+        UserError: what `agreed_stats` and `share_image` refuse.
+    """
+    owners: dict[nn.Module, nn.Module] = {}
+    for owner in model.modules() if isinstance(model, nn.Module) else ():
+        if isinstance(getattr(owner, 'data_preprocessor', None), nn.Module):
+            # an owner comes before what it owns, so the innermost one stays
+            owners.update((part, owner) for part in owner.modules() if isinstance(part, Joining))
+    for part, owner in owners.items():
+        cast(Joining, part).join(owner)
+    return model
 
 
-def call_when_joined(module: nn.Module) -> None:
-    """Have `module.join(model)` called when the module, or one that holds it, is assigned to a model.
-
-    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. The watch over
-    registrations ends with the last waiting module.
+@MODELS.register_module(name='Joined')
+def build_joined(of: str, **model: object) -> nn.Module:
+    """A foreign model whose frozen parts know it: for tools that build models without frozenmm.
 
     Args:
-        module: has a method `join` (see `Joining`).
+        of: type of the model, e.g. `'MaskRCNN'`.
+        **model: its other keys.
     """
-    global _hook
-    _waiting.append(weakref.ref(module))
-    if _hook is None:
-        _hook = register_module_module_registration_hook(_watch)
-
-
-def _watch(owner: nn.Module, name: str, child: nn.Module | None) -> None:
-    """Look for waiting modules in what was just assigned to a model."""
-    global _hook
-    if child is not None and isinstance(getattr(owner, 'data_preprocessor', None), nn.Module):
-        inside = {id(module) for module in child.modules()}
-        for reference in [reference for reference in _waiting if id(reference()) in inside]:
-            _waiting.remove(reference)
-            cast(Joining, reference()).join(owner)
-    _waiting[:] = [reference for reference in _waiting if reference() is not None]
-    if not _waiting and _hook is not None:
-        _hook.remove()
-        _hook = None
+    return join(build_model_from_cfg(dict(model, type=of), MODELS))
 
 
 def parse_stats(image_stats: str | dict | ImageStats) -> ImageStats | None:
@@ -71,20 +71,22 @@ def parse_stats(image_stats: str | dict | ImageStats) -> ImageStats | None:
             `channel_order` (`'rgb'` or `'bgr'`, the order that the model sees).
 
     Raises:
-        ValueError: another string, unknown or missing keys, or what `ImageStats` refuses.
-        TypeError: another type.
+        UserError: another string or type, unknown or missing keys, or what `ImageStats` refuses.
+
+    >>> parse_stats(dict(mean=[0, 0, 0], std=[255, 255, 255], channel_order='bgr')).std
+    (255.0, 255.0, 255.0)
     """
     if isinstance(image_stats, ImageStats):
         return image_stats
     if isinstance(image_stats, str):
         if image_stats != AUTO:
-            raise ValueError(f'image_stats must be {AUTO!r} or dict(mean=..., std=..., channel_order=...), '
+            raise UnknownName(f'image_stats must be {AUTO!r} or dict(mean=..., std=..., channel_order=...), '
                              f'got {image_stats!r}')
         return None
     if not isinstance(image_stats, dict):
-        raise TypeError(f'image_stats must be {AUTO!r}, a dict or ImageStats, got {type(image_stats).__name__}')
+        raise WrongKind(f'image_stats must be {AUTO!r}, a dict or ImageStats, got {type(image_stats).__name__}')
     if set(image_stats) != set(_STATS_KEYS):
-        raise ValueError(f'image_stats needs exactly the keys {list(_STATS_KEYS)}, got {list(image_stats)}')
+        raise UserError(f'image_stats needs exactly the keys {list(_STATS_KEYS)}, got {list(image_stats)}')
     mean, std = (cast('tuple[float, float, float]', tuple(map(float, image_stats[key]))) for key in ('mean', 'std'))
     return ImageStats(mean, std, image_stats['channel_order'])
 
@@ -98,19 +100,19 @@ def agreed_stats(own: ImageStats | None, model: nn.Module, *, part: str) -> Imag
         part: what errors call the part.
 
     Raises:
-        ValueError: `own` and the data preprocessor differ, or neither says how images are normalised.
+        UserError: `own` and the data preprocessor differ, or neither says how images are normalised.
     """
     found = preprocessor_stats(cast(nn.Module, model.data_preprocessor))
     owner = type(model).__name__
     if found is None:
         if own is None:
-            raise ValueError(
+            raise UserError(
                 f'the data preprocessor of {owner} does not normalise, so {part} cannot know how its images were '
                 'normalised; write image_stats=dict(mean=[...], std=[...], channel_order=\'rgb\' or \'bgr\') '
                 '(mean 0 and std 1 for raw pixels)')
         return own
     if own is not None and not _same(own, found):
-        raise ValueError(f'{part} was told that images are normalised by {own}, but the data preprocessor of {owner} '
+        raise UserError(f'{part} was told that images are normalised by {own}, but the data preprocessor of {owner} '
                          f'applies {found}; correct one, or leave image_stats at {AUTO!r}')
     return found
 
@@ -131,47 +133,43 @@ def _same(one: ImageStats, other: ImageStats) -> bool:
     return one.channel_order == other.channel_order and all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in pairs)
 
 
-class MapsWithImage(tuple):
-    """A backbone's maps, and the batch that it saw.
+class BatchInView:
+    """The batch that a model's backbone is looking at, for the parts that get its maps.
 
-    Attributes:
-        image: (B, 3, H, W), the normalised, padded batch.
+    The model owns it through its parts: copies of the model have one of their own. An image is kept from the backbone's
+    forward until it is taken, per thread, so that nothing mixes or stays.
     """
 
-    image: Tensor
+    def __init__(self) -> None:
+        self._images: dict[int, Tensor] = {}
 
-    def __new__(cls, maps: Iterable[Tensor], image: Tensor) -> MapsWithImage:
-        """Maps in the order of the backbone."""
-        made = super().__new__(cls, maps)
-        made.image = image
-        return made
+    def note(self, backbone: nn.Module, inputs: tuple) -> None:
+        """Forward hook of the backbone, called before it."""
+        self._images[threading.get_ident()] = inputs[0]
 
-    def __reduce__(self) -> tuple:
-        return type(self), (tuple(self), self.image)
+    def take(self) -> Tensor | None:
+        """The image (B, 3, H, W) of the backbone's last forward in this thread; None if it was taken already."""
+        return self._images.pop(threading.get_ident(), None)
 
-
-def hand_image_on(backbone: nn.Module, inputs: tuple, outputs: object) -> MapsWithImage:
-    """Forward hook of a backbone: its maps, with the image beside them.
-
-    Raises:
-        TypeError: the backbone does not return a list or tuple of maps.
-    """
-    if not isinstance(outputs, list | tuple):
-        raise TypeError(f'FrozenFeatureNeck needs a backbone that returns a list or tuple of maps, but '
-                        f'{type(backbone).__name__} returned {type(outputs).__name__}')
-    return MapsWithImage(outputs, inputs[0])
+    def __getstate__(self) -> dict:
+        return {'_images': {}}
 
 
-def ask_for_image(model: nn.Module) -> None:
-    """Install `hand_image_on` on the model's backbone, once.
+def share_image(model: nn.Module) -> BatchInView:
+    """The view of a model's batch, noted by its backbone; the same one for all that ask.
 
     Raises:
-        ValueError: the model has no backbone (or none yet).
+        UserError: the model has no backbone.
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, nn.Module):
-        raise ValueError(
+        raise UserError(
             f'{type(model).__name__} has no backbone whose input FrozenFeatureNeck could read; it works in models with '
             '`backbone` and `neck` (mmdet detectors, mmseg EncoderDecoder)')
-    if hand_image_on not in backbone._forward_hooks.values():
-        backbone.register_forward_hook(hand_image_on)
+    for hook in backbone._forward_pre_hooks.values():
+        owner = getattr(hook, '__self__', None)
+        if isinstance(owner, BatchInView):
+            return owner
+    view = BatchInView()
+    backbone.register_forward_pre_hook(view.note)
+    return view

@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import TypeVar
 
+from frozenmm.errors import UnknownName
+
+T = TypeVar('T')
 
 def plain(name: str) -> str:
     """The name without case and punctuation, so that `ViT-B/32`, `vit_b_32` and `ViT-B-32` are one."""
@@ -27,7 +31,10 @@ def lookup(name: str, known: Iterable[str], kind: str) -> str:
         kind: what they are, for the error (`'CLIP model'`).
 
     Raises:
-        ValueError: no such name; the text lists the nearest ones.
+        UnknownName: no such name; the text lists the nearest ones.
+
+    >>> lookup('vit_b_32', ['ViT-B/32', 'RN50'], 'CLIP model')
+    'ViT-B/32'
     """
     known = list(known)
     if name in known:
@@ -35,4 +42,31 @@ def lookup(name: str, known: Iterable[str], kind: str) -> str:
     by_plain = {plain(key): key for key in known}
     if plain(name) in by_plain:
         return by_plain[plain(name)]
-    raise ValueError(f'unknown {kind} {name!r}; did you mean one of {nearest(name, known)}?')
+    raise UnknownName(f'unknown {kind} {name!r}; did you mean one of {nearest(name, known)}?')
+
+
+def choice(argument: str, value: T, allowed: Collection[T]) -> T:
+    """The value of an argument that takes one of a few.
+
+    Raises:
+        UnknownName: another value.
+
+    >>> choice('resize_mode', 'padd', ('squash', 'pad'))
+    Traceback (most recent call last):
+    frozenmm.errors.UnknownName: resize_mode must be one of ['squash', 'pad'], got 'padd'
+    """
+    if value not in allowed:
+        raise UnknownName(f'{argument} must be one of {list(allowed)}, got {value!r}')
+    return value
+
+
+def require_known(given: Iterable[str], known: Iterable[str], kind: str) -> None:
+    """Refuse names that are not among those known, with the nearest ones.
+
+    Raises:
+        UnknownName: see above.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise UnknownName(f'unknown {kind} {name!r}; did you mean one of {nearest(name, known)}?')

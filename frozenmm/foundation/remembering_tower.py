@@ -1,17 +1,16 @@
 """An image tower that remembers what it has computed, for training on few images with a finite set of augmentations."""
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.wrapping_tower import WrappingTower
+from frozenmm.foundation.wrapping_tower import WrappingTower, completed, pixel_digest
 from frozenmm.registry import MODELS
-from frozenmm.structures import ImageStats, TowerFeatures, join_features, split_features
+from frozenmm.structures import ImageStats, TowerFeatures
 
 
 class FeatureMemory:
@@ -27,7 +26,7 @@ class FeatureMemory:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = self.hits = self.misses = 0
-        self._entries: OrderedDict[bytes, TowerFeatures] = OrderedDict()
+        self._entries: OrderedDict[str, TowerFeatures] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -36,7 +35,7 @@ class FeatureMemory:
         """Copies of a model, e.g. an EMA average, share the memory as they share the network."""
         return self
 
-    def get(self, key: bytes) -> TowerFeatures | None:
+    def get(self, key: str) -> TowerFeatures | None:
         """The features of a key, or None."""
         entry = self._entries.get(key)
         if entry is None:
@@ -46,16 +45,17 @@ class FeatureMemory:
             self._entries.move_to_end(key)
         return entry
 
-    def put(self, key: bytes, features: TowerFeatures) -> None:
-        """Store features; those that exceed the limit by themselves are not kept."""
+    def put(self, key: str, features: TowerFeatures) -> TowerFeatures:
+        """Store features and return them; those that exceed the limit by themselves are not kept."""
         size = _bytes(features)
         if key in self._entries or size > self.limit:
-            return
+            return features
         self._entries[key] = features
         self.size += size
         while self.size > self.limit:
             _, oldest = self._entries.popitem(last=False)
             self.size -= _bytes(oldest)
+        return features
 
 
 @MODELS.register_module()
@@ -72,15 +72,15 @@ class RememberingTower(WrappingTower):
         **options: arguments of the tower where its config does not name them.
 
     Raises:
-        TypeError: `tower` is no image tower.
-        ValueError: options beside a built tower; a limit that is not positive; a tower with `gradient='through'`, whose
+        WrongKind: `tower` is no image tower.
+        UserError: options beside a built tower; a limit that is not positive; a tower with `gradient='through'`, whose
             outputs depend on the graph.
     """
 
-    def __init__(self, tower: dict | ImageTower, *, megabytes: float = 1024, **options: object) -> None:
+    def __init__(self, tower: Mapping | ImageTower, *, megabytes: float = 1024, **options: object) -> None:
         super().__init__(tower, **options)
         if megabytes <= 0:
-            raise ValueError(f'megabytes must be positive, got {megabytes}')
+            raise UserError(f'megabytes must be positive, got {megabytes}')
         self.memory = FeatureMemory(int(megabytes * 2**20))
 
     def forward(  # type: ignore[override]
@@ -91,24 +91,14 @@ class RememberingTower(WrappingTower):
             (int(size[0]), int(size[1])) for size in valid_sizes]
         if not self.training or images.dim() != 4 or len(sizes) != len(images):  # the tower says what is wrong
             return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
-        keys = [self._key(image, size, image_stats, num_tokens, self.legacy_border)
+        keys = [pixel_digest(image, size, image_stats, num_tokens, self.compat, image.dtype, image.device)
                 for image, size in zip(images, sizes)]
-        found = [self.memory.get(key) for key in keys]
-        missing = [index for index, entry in enumerate(found) if entry is None]
-        if missing:
-            fresh = self.inner(images[missing], [sizes[index] for index in missing], image_stats, num_tokens=num_tokens)
-            for index, entry in zip(missing, split_features(fresh)):
-                found[index] = entry
-                self.memory.put(keys[index], entry)
-        return join_features([entry for entry in found if entry is not None])
 
-    @staticmethod
-    def _key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int, border: bool) -> bytes:
-        """What decides the features of one image: pixels, padding, normalisation, tokens, border; and where."""
-        context = repr((tuple(image.shape), size, stats, num_tokens, border, image.dtype, image.device))
-        digest = hashlib.blake2b(context.encode(), digest_size=16)
-        digest.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().data)
-        return digest.digest()
+        def compute(missing: list[int]) -> TowerFeatures:
+            return self.inner(images[missing], [sizes[index] for index in missing], image_stats, num_tokens=num_tokens)
+
+        return completed([self.memory.get(key) for key in keys], compute,
+                         lambda index, features: self.memory.put(keys[index], features))
 
 
 def _bytes(features: TowerFeatures) -> int:

@@ -59,7 +59,7 @@ def test_an_official_file_loads_and_selects_the_official_numerics(tmp_path, offi
     again.load_state_dict(model.state_dict())
     for loaded in model, again:
         assert loaded.bbox_head.reference_eps == 1e-3 and not loaded.bbox_head.clip_boxes
-        assert all(enhancer.tower.legacy_border for enhancer in loaded.enhancers)
+        assert all(enhancer.tower.compat for enhancer in loaded.enhancers)
 
 
 def test_plain_official_dino_converts_and_the_additions_are_reported(official):

@@ -8,9 +8,10 @@ from mmengine.model import BaseModel
 from random_tower import STATS
 from torch import nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
-from frozenmm.foundation.joining import MapsWithImage
+from frozenmm.foundation.joining import join
 
 TOWER = dict(type='frozenmm.RandomTower')
 PREPROCESSOR = dict(type='ImgDataPreprocessor', mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True)
@@ -43,7 +44,7 @@ class Model(BaseModel):
 def build(tower=TOWER, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Model(FrozenFeatureNeck(PlainNeck(), tower, **options))
+        return join(Model(FrozenFeatureNeck(PlainNeck(), tower, **options)))
 
 
 def open_gates(model, generator):
@@ -71,8 +72,7 @@ def test_the_image_matters_once_the_gate_opens(fusion, images, generator):
     model = build(fusion=fusion)
     open_gates(model, generator)
     maps = model.backbone(images)
-    other = MapsWithImage(maps, images.flip(0))
-    for x, y in zip(model.neck(maps), model.neck(other)):
+    for x, y in zip(model.neck(maps), model.neck(maps, images.flip(0))):
         assert (x - y).abs().max() > 1e-3
 
 
@@ -95,7 +95,7 @@ def test_the_frozen_map_lies_where_the_image_shows_it(mode, generator):
     maps = model.backbone(images)
     changed = images.clone()
     changed[..., 80:88, 40:48] = 3.0
-    difference = model.neck(maps)[0] - model.neck(MapsWithImage(maps, changed))[0]
+    difference = model.neck(maps)[0] - model.neck(maps, changed)[0]
     heat = difference.abs().sum((0, 1))
     rows, columns = (heat > 0.05 * heat.max()).nonzero().unbind(1)
     assert heat.max() > 1e-3
@@ -142,17 +142,19 @@ def test_the_state_dict_holds_the_fusions_and_a_record_of_the_tower():
 
 def test_maps_without_their_image_are_refused(images):
     model = build()
-    with pytest.raises(ValueError, match='got feature maps without the image'):
-        model.neck(list(model.backbone(images)))
+    maps = model.backbone(images)
+    model.neck(maps)
+    with pytest.raises(UserError, match='got feature maps without the image'):
+        model.neck(maps)  # the image was of one forward
 
 
 def test_outside_a_model_it_works_with_stated_statistics(images):
     neck = FrozenFeatureNeck(PlainNeck(), TOWER, image_stats=STATS)
     maps = FrozenBackbone(TOWER, image_stats=STATS)(images)
-    assert len(neck(MapsWithImage(maps, images))) == 2
+    assert len(neck(maps, images)) == 2
     unknown = FrozenFeatureNeck(PlainNeck(), TOWER)
     with pytest.raises(ValueError, match='without the image'):
-        unknown(MapsWithImage(maps, images))
+        unknown(maps, images)
 
 
 @pytest.mark.parametrize(('options', 'message'), [
@@ -176,7 +178,7 @@ def test_a_neck_that_hides_its_sizes_needs_them_stated():
 
 
 def test_a_neck_that_breaks_its_promise_is_refused(images):
-    model = Model(FrozenFeatureNeck(PlainNeck(), TOWER, num_levels=3))
+    model = join(Model(FrozenFeatureNeck(PlainNeck(), TOWER, num_levels=3)))
     with pytest.raises(ValueError, match='PlainNeck returned 2 levels, expected 3'):
         model(images)
 
@@ -185,6 +187,7 @@ def test_a_model_without_backbone_is_refused():
     model = BaseModelWithoutBackbone(PREPROCESSOR)
     with pytest.raises(ValueError, match='BaseModelWithoutBackbone has no backbone'):
         model.neck = FrozenFeatureNeck(PlainNeck(), TOWER)
+        join(model)
 
 
 class BaseModelWithoutBackbone(BaseModel):

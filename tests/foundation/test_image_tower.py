@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from random_tower import RandomTower
 from torch import Tensor, nn
 
+from frozenmm.errors import UnknownName
 from frozenmm.foundation import ImageTower, RawFeatures, TowerInput
 from frozenmm.foundation.image_tower import cell_means
 from frozenmm.foundation.image_towers.clip import CLIPTower
@@ -41,9 +43,9 @@ def test_preprocessing_equals_the_recorded_one(golden_case, index: int) -> None:
     clip = dict(input_resolution=size, patch_size=14, width=32, layers=1, heads=2, output_dim=8)
     dino = dict(img_size=size, patch_size=14, embed_dim=32, depth=1, num_heads=2)
     common = dict(weights='random', quantise=True)
-    towers = {'clip_input': CLIPTower(clip, legacy_border=True, **common),
+    towers = {'clip_input': CLIPTower(clip, compat=True, **common),
               'clip_input_clamped': CLIPTower(clip, **common),
-              'dinov2_input': DINOv2Tower(dino, legacy_border=True, **common)}
+              'dinov2_input': DINOv2Tower(dino, compat=True, **common)}
     for name, tower in towers.items():
         pixels, _, _ = tower.prepare(image, [tuple(image.shape[-2:])], ImageStats())
         case.check(f'{name}{index}', pixels[0])
@@ -151,3 +153,19 @@ def test_bad_input_is_refused(images: Tensor, change, arguments: dict, message: 
 def test_an_unknown_map_is_answered_with_those_that_exist(images: Tensor) -> None:
     with pytest.raises(KeyError, match=r"no feature map 'res5'; this tower gives \['fine', 'coarse'\]"):
         Pooling()(images).map('res5')
+
+
+def test_the_old_name_of_compat_works_for_one_release():
+    with pytest.warns(FutureWarning, match='legacy_border=True is now called compat=True'):
+        tower = RandomTower(legacy_border=True)
+    assert tower.compat
+    with pytest.warns(FutureWarning, match='legacy_border is now called compat'):
+        tower.legacy_border = False
+    with pytest.warns(FutureWarning):
+        assert not tower.legacy_border and not tower.compat
+
+
+def test_misspelt_options_are_answered_with_the_nearest():
+    with pytest.raises(UnknownName, match=r"unknown option of RandomTower 'resise_mode'; did you mean one of "
+                                          r"\['resize_mode'"):
+        RandomTower(resise_mode='pad')

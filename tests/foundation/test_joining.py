@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
+import threading
 
 import pytest
 import torch
@@ -10,14 +10,8 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from frozenmm.foundation import joining
-from frozenmm.foundation.joining import (
-    MapsWithImage,
-    agreed_stats,
-    ask_for_image,
-    call_when_joined,
-    hand_image_on,
-    parse_stats,
-)
+from frozenmm.foundation.joining import BatchInView, agreed_stats, join, parse_stats, share_image
+from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -28,7 +22,6 @@ class Part(nn.Module):
     def __init__(self):
         super().__init__()
         self.joined = []
-        call_when_joined(self)
 
     def join(self, model):
         self.joined.append(type(model).__name__)
@@ -47,43 +40,66 @@ def preprocessor(**options):
     return dict(type='ImgDataPreprocessor', **IMAGENET, bgr_to_rgb=True, **options)
 
 
-def test_a_part_joins_when_a_model_takes_it_in():
-    part, model = Part(), Model()
+def owner(part, preprocessor=True):
+    model = Model() if preprocessor else nn.Module()
     model.backbone = part
-    assert part.joined == ['Model']
+    return model
+
+
+def test_a_part_joins_its_model():
+    part = Part()
+    model = owner(part)
+    assert join(model) is model and part.joined == ['Model']
 
 
 def test_a_part_inside_another_module_joins_with_it():
-    part, model = Part(), Model()
-    model.backbone = nn.Sequential(nn.ReLU(), part)
+    part = Part()
+    join(owner(nn.Sequential(nn.ReLU(), part)))
     assert part.joined == ['Model']
 
 
 def test_owners_without_data_preprocessor_are_passed_over():
-    part, owner, model = Part(), nn.Module(), Model()
-    owner.inner = part
-    assert part.joined == []
-    model.backbone = owner
-    assert part.joined == ['Model']
-
-
-def test_a_part_joins_once():
     part = Part()
-    for _ in range(2):
-        Model().backbone = part
+    inner = owner(part, preprocessor=False)
+    join(inner)
+    assert part.joined == []
+    join(owner(inner))
     assert part.joined == ['Model']
 
 
-def test_watch_over_registrations_ends_with_the_last_waiting_part(monkeypatch):
-    monkeypatch.setattr(joining, '_waiting', [])  # parts of other tests that something still holds
-    first, second = Part(), Part()
-    model = Model()
-    model.backbone = first
-    assert joining._hook is not None
-    del second
-    gc.collect()
-    model.other = nn.ReLU()
-    assert joining._hook is None and not joining._waiting
+def test_a_part_joins_the_innermost_of_nested_models():
+    part = Part()
+    inner = owner(part)
+    outer = Outer()
+    outer.student = inner
+    join(outer)
+    assert part.joined == ['Model']
+
+
+class Outer(Model):
+    pass
+
+
+def test_models_that_mmengine_builds_alone_join_by_a_line_of_their_config():
+    from mmengine.registry import MODELS as ROOT
+    ROOT.register_module(name='ModelOfTestJoining', module=ModelWithPart, force=True)
+    MODELS.get('frozenmm.FrozenBackbone')  # as custom_imports=['frozenmm'] does
+    assert ROOT.build(dict(type='ModelOfTestJoining')).part.joined == []
+    assert ROOT.build(dict(type='frozenmm.Joined', of='ModelOfTestJoining')).part.joined == ['ModelWithPart']
+    assert MODELS.build(dict(type='ModelOfTestJoining')).part.joined == ['ModelWithPart']
+
+
+class ModelWithPart(Model):
+
+    def __init__(self):
+        super().__init__()
+        self.part = Part()
+
+
+def test_importing_and_building_leaves_no_hook_in_torch():
+    from torch.nn.modules import module
+    join(owner(Part()))
+    assert not module._global_module_registration_hooks and not module._global_forward_pre_hooks
 
 
 def test_statistics_come_from_the_data_preprocessor():
@@ -148,42 +164,40 @@ def test_bad_statistics_are_refused(value, error, message):
         parse_stats(value)
 
 
-def test_hooked_backbone_returns_the_same_maps_with_their_image():
+def test_the_view_has_the_image_of_the_last_forward_once():
     model = Model()
     model.backbone = Maps()
-    ask_for_image(model)
-    ask_for_image(model)
-    assert len(model.backbone._forward_hooks) == 1
+    view = share_image(model)
+    assert share_image(model) is view and len(model.backbone._forward_pre_hooks) == 1
     image = torch.rand(1, 3, 4, 4)
     maps = model(image)
-    assert isinstance(maps, tuple) and len(maps) == 2
-    assert maps.image is image
-    assert torch.equal(maps[1], image * 2)
+    assert type(maps) is list and view.take() is image and view.take() is None
 
 
-def test_hooked_backbone_survives_copy_and_pickle():
+def test_copies_and_pickles_of_a_model_have_a_view_of_their_own():
     model = Model()
-    model.backbone = Maps()
-    ask_for_image(model)
+    model.backbone, model.neck = Maps(), Part()
+    model.neck.batch = share_image(model)
+    model(torch.rand(1, 3, 4, 4))
     for twin in copy.deepcopy(model), pickle.loads(pickle.dumps(model)):
-        assert isinstance(twin(torch.rand(1, 3, 4, 4)), MapsWithImage)
+        assert twin.neck.batch is not model.neck.batch and twin.neck.batch.take() is None
+        image = torch.rand(1, 3, 4, 4)
+        twin(image)
+        assert twin.neck.batch.take() is image
 
 
-def test_maps_with_image_survive_pickling():
-    maps = MapsWithImage([torch.ones(1)], torch.zeros(2))
-    again = pickle.loads(pickle.dumps(maps))
-    assert torch.equal(again[0], maps[0]) and torch.equal(again.image, maps.image)
-
-
-def test_a_backbone_of_one_tensor_is_refused():
-    backbone = nn.Identity()
-    with pytest.raises(TypeError, match='Identity returned Tensor'):
-        hand_image_on(backbone, (torch.ones(1), ), torch.ones(1))
+def test_threads_do_not_see_the_images_of_each_other():
+    view, image = BatchInView(), torch.ones(1)
+    other = threading.Thread(target=view.note, args=(None, (torch.zeros(1), )))
+    view.note(None, (image, ))
+    other.start()
+    other.join()
+    assert view.take() is image and view.take() is None
 
 
 def test_a_model_without_backbone_is_refused():
     with pytest.raises(ValueError, match='Model has no backbone whose input FrozenFeatureNeck could read'):
-        ask_for_image(Model())
+        share_image(Model())
 
 
 class Maps(nn.Module):

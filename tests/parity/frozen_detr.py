@@ -316,9 +316,9 @@ def _preprocess(case: Case) -> dict[str, Tensor]:
     side = case.params['n_px']
     clip = dict(input_resolution=side, patch_size=side, width=8, layers=1, heads=1, output_dim=8)
     dino = dict(img_size=side, patch_size=side, embed_dim=8, depth=1, num_heads=1)
-    towers = dict(clip_input=CLIPTower(clip, 'random', legacy_border=True, quantise=True),
+    towers = dict(clip_input=CLIPTower(clip, 'random', compat=True, quantise=True),
                   clip_input_clamped=CLIPTower(clip, 'random', quantise=True),
-                  dinov2_input=DINOv2Tower(dino, 'random', legacy_border=True, quantise=True))
+                  dinov2_input=DINOv2Tower(dino, 'random', compat=True, quantise=True))
     outputs = {}
     for index in range(case.params['num_images']):
         image = case.inputs[f'image{index}'].permute(2, 0, 1)[None].float()

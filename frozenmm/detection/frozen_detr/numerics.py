@@ -27,7 +27,7 @@ def decode(record: Tensor) -> dict[str, float | bool]:
 
 def read(head: nn.Module, towers: list[ImageTower]) -> dict[str, float | bool]:
     """Numerics of a detector; foreign heads have mmdet's."""
-    cropped = [tower.legacy_border for tower in towers if tower.resize_mode == 'center_crop']
+    cropped = [tower.compat for tower in towers if tower.resize_mode == 'center_crop']
     return dict(reference_eps=getattr(head, 'reference_eps', DEFAULT['reference_eps']),
                 clip_boxes=getattr(head, 'clip_boxes', True), legacy_border=bool(cropped) and all(cropped))
 
@@ -39,4 +39,4 @@ def apply(numerics: dict[str, float | bool], head: nn.Module, towers: list[Image
             setattr(head, name, numerics[name])
     for tower in towers:
         if tower.resize_mode == 'center_crop':
-            tower.legacy_border = bool(numerics['legacy_border'])
+            tower.compat = bool(numerics['legacy_border'])

@@ -2,25 +2,26 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.feature_cache.cache import CacheFull, FeatureCache
 from frozenmm.foundation.feature_cache.recipe import recipe_of
 from frozenmm.foundation.feature_cache.shards import STORED_TYPES, from_tensors, to_tensors
 from frozenmm.foundation.image_tower import TOKEN_COUNTS, ImageTower
-from frozenmm.foundation.wrapping_tower import WrappingTower
+from frozenmm.foundation.lookup import choice
+from frozenmm.foundation.wrapping_tower import WrappingTower, completed, pixel_digest
 from frozenmm.registry import MODELS
-from frozenmm.structures import ImageStats, TowerFeatures, join_features, split_features
+from frozenmm.structures import ImageStats, TowerFeatures
 
-MODES = ('fill', 'read', 'off')
+CACHE_MODES = ('fill', 'read', 'off')
 
 
 def image_key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, num_tokens: int, *,
@@ -36,10 +37,7 @@ def image_key(image: Tensor, size: tuple[int, int], stats: ImageStats | None, nu
     """
     if not padding_counts:
         image = image[:, :size[0], :size[1]]
-    context = repr((tuple(image.shape), size, stats or ImageStats(), num_tokens, image.dtype))
-    digest = hashlib.blake2b(context.encode(), digest_size=16)
-    digest.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return pixel_digest(image, size, stats or ImageStats(), num_tokens, image.dtype)
 
 
 @MODELS.register_module()
@@ -70,20 +68,16 @@ class CachedTower(WrappingTower):
         seen: collects the keys of all images, when it is a set.
 
     Raises:
-        TypeError: `tower` is no image tower.
-        ValueError: unknown mode or type; a folder with features of another tower or other options, with every
+        WrongKind: `tower` is no image tower.
+        UserError: unknown mode or type; a folder with features of another tower or other options, with every
             difference named; a tower with `gradient='through'`.
     """
 
-    def __init__(self, tower: dict | ImageTower, folder: str | Path, *, mode: str = 'fill', store: str = 'fp32',
+    def __init__(self, tower: Mapping | ImageTower, folder: str | Path, *, mode: str = 'fill', store: str = 'fp32',
                  quota_gb: float = 50.0, shard_mb: float = 64.0, **options: object) -> None:
         super().__init__(tower, **options)
-        if mode not in MODES:
-            raise ValueError(f'mode must be one of {list(MODES)}, got {mode!r}')
-        if store not in STORED_TYPES:
-            raise ValueError(f'store must be one of {list(STORED_TYPES)}, got {store!r}')
-        self.mode = mode
-        self.store = store
+        self.mode = choice('mode', mode, CACHE_MODES)
+        self.store = choice('store', store, STORED_TYPES)
         self.hits = self.misses = 0
         self.full_is_error = False
         self.seen: set[str] | None = None
@@ -100,7 +94,7 @@ class CachedTower(WrappingTower):
         """Features of a padded batch; see `ImageTower.forward`.
 
         Raises:
-            ValueError: in `'read'` mode, an image that is not in the cache.
+            UserError: in `'read'` mode, an image that is not in the cache.
             CacheFull: no room, if `full_is_error`.
         """
         if self.cache is None or num_tokens not in TOKEN_COUNTS:
@@ -111,17 +105,17 @@ class CachedTower(WrappingTower):
         if self.seen is not None:
             self.seen.update(keys)
         found = [self.cache.get(key) for key in keys]
-        missing = [index for index, entry in enumerate(found) if entry is None]
-        self.hits += len(keys) - len(missing)
-        self.misses += len(missing)
-        entries = [None if entry is None else from_tensors(entry, self.channels) for entry in found]
-        if missing:
+        self.misses += found.count(None)
+        self.hits += len(keys) - found.count(None)
+
+        def compute(missing: list[int]) -> TowerFeatures:
             if self.mode == 'read':
-                raise ValueError(self._not_there(len(missing), len(keys)))
-            fresh = self.inner(images[missing], [sizes[index] for index in missing], image_stats, num_tokens=num_tokens)
-            for index, entry in zip(missing, split_features(fresh)):
-                entries[index] = self._put(keys[index], entry)
-        return join_features([_to(entry, images.device) for entry in entries if entry is not None])
+                raise UserError(self._not_there(len(missing), len(keys)))
+            return self.inner(images[missing], [sizes[index] for index in missing], image_stats, num_tokens=num_tokens)
+
+        return completed(
+            [None if entry is None else _to(from_tensors(entry, self.channels), images.device) for entry in found],
+            compute, lambda index, features: _to(self._put(keys[index], features), images.device))
 
     def keys(self, images: Tensor, sizes: Sequence[tuple[int, int]], stats: ImageStats | None,
              num_tokens: int) -> list[str]:

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
+from frozenmm.errors import UnreadableFile, UserError, WrongKind, reading
 from frozenmm.foundation.image_tower import ImageTower
 
 LAYOUT = 1
 """Version of the files; another one is refused."""
+_RENAMED = {'legacy_border': 'compat'}
 _WITHOUT_INFLUENCE = {'training', 'gradient', 'compile_network'}
 
 
@@ -27,7 +29,7 @@ def recipe_of(tower: ImageTower, store: str = 'fp32') -> dict[str, object]:
         `inner`, the same of a tower that it stands around.
 
     Raises:
-        TypeError: the tower keeps an option that is no plain data.
+        WrongKind: the tower keeps an option that is no plain data.
     """
     return {'layout': LAYOUT, 'store': store, **_options(tower)}
 
@@ -50,7 +52,7 @@ def _plain(value: object, place: str) -> object:
         return [_plain(item, place) for item in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(f'{place} is a {type(value).__name__}; what decides features must be plain data (numbers, text, '
+    raise WrongKind(f'{place} is a {type(value).__name__}; what decides features must be plain data (numbers, text, '
                     'lists), so that a feature cache can tell whether it fits. Start its name with _ if it has no '
                     'influence')
 
@@ -71,12 +73,12 @@ def claim_folder(folder: Path, recipe: Mapping[str, object]) -> None:
     """Bind a folder to a recipe, or check the recipe that it is bound to.
 
     Raises:
-        ValueError: the folder belongs to another recipe; the text names every difference. Or its record is unreadable.
-        NotADirectoryError: a file stands at this path.
+        UserError: the folder belongs to another recipe; the text names every difference. Or its record is unreadable.
+        UnreadableFile: a file stands at this path.
     """
     path = folder / 'recipe.json'
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f'the feature cache {folder.absolute()} is a file; give a folder')
+        raise UnreadableFile(f'the feature cache {folder.absolute()} is a file; give a folder')
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix='.recipe.')
@@ -88,12 +90,15 @@ def claim_folder(folder: Path, recipe: Mapping[str, object]) -> None:
             pass
         finally:
             os.unlink(temporary)
-    try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path.absolute()} is damaged ({error}); delete the folder and fill the cache '
-                         'again') from None
+    with reading(path.absolute(), 'the recipe of a feature cache', 'delete the folder and fill the cache again'):
+        found = _with_new_names(dict(json.loads(path.read_text())))
     lines = differences(found, recipe)
     if lines:
-        raise ValueError(f'the feature cache {folder.absolute()} does not fit this config:\n  ' + '\n  '.join(lines)
-                         + '\nGive another folder, or change the config back')
+        raise UserError(f'the feature cache {folder.absolute()} does not fit this config:\n  ' + '\n  '.join(lines)
+                        + '\nGive another folder, or change the config back')
+
+
+def _with_new_names(recipe: Mapping[str, object]) -> dict[str, object]:
+    """A stored recipe under the present names of options, so that caches of older releases stay usable (until 0.3)."""
+    return {_RENAMED.get(key, key): _with_new_names(value) if isinstance(value, Mapping) else value
+            for key, value in recipe.items()}

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.feature_cache import CacheFull, FeatureCache, prune_cache, verify_cache
 
 RECIPE = dict(tower='X', fingerprint='0')
@@ -234,13 +235,13 @@ def test_another_recipe_is_refused(tmp_path):
 def test_a_damaged_recipe_is_named(tmp_path):
     filled(tmp_path)
     (tmp_path / 'recipe.json').write_text('{')
-    with pytest.raises(ValueError, match='recipe.json is damaged'):
+    with pytest.raises(ValueError, match='recipe.json cannot be read as .*: .*delete the folder'):
         FeatureCache(tmp_path, RECIPE)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(NotADirectoryError, match='is a file; give a folder'):
+    with pytest.raises(UserError, match='is a file; give a folder'):
         FeatureCache(tmp_path / 'file', RECIPE)
 
 
@@ -255,3 +256,12 @@ def test_a_forked_child_does_not_write_for_its_parent(tmp_path):
     assert not list((tmp_path / 'shards').iterdir())
     cache.close()
     assert json.loads(only(tmp_path / 'index', '*.jsonl').read_text())['keys'] == ['key0']
+
+
+def test_a_cache_of_an_older_release_fits_under_the_new_names(tmp_path):
+    folder = tmp_path / 'cache'
+    folder.mkdir()
+    (folder / 'recipe.json').write_text('{"legacy_border": true, "inner": {"legacy_border": false}}')
+    FeatureCache(folder, {'compat': True, 'inner': {'compat': False}}).close()
+    with pytest.raises(UserError, match='compat: True in the cache, False in the config'):
+        FeatureCache(folder, {'compat': False, 'inner': {'compat': False}})

@@ -191,3 +191,8 @@ def test_every_tower_family_has_a_recipe():
     recipes = [recipe_of(MODELS.build(tower)) for tower in towers]
     assert recipes[0]['patch_output'] == 'projected'
     assert len({recipe['fingerprint'] for recipe in recipes}) == 3
+
+
+def test_keys_stay_those_of_caches_that_users_have():
+    image = torch.arange(27.0).view(3, 3, 3)
+    assert image_key(image, (3, 2), None, 5, padding_counts=False) == '626c5b10649c0aaad7d1df9f81d37d8e'
