@@ -57,6 +57,39 @@ def renamed_arguments(*, removed_in: str, **new_names: str | tuple[str, Mapping[
     return decorate
 
 
+def grouped_arguments(*, removed_in: str, **groups: Mapping[str, str]) -> Callable:
+    """Decorator of a constructor whose flat keyword arguments moved into dictionaries, as config files nest them.
+
+    A flat argument wins over the same key of the dictionary: it was written over a config that has the new form.
+
+    Args:
+        removed_in: the release that no longer knows the flat names.
+        groups: name of the dictionary -> {flat name: its key in the dictionary}.
+
+    >>> @grouped_arguments(removed_in='0.4', ensemble=dict(alpha='alpha', frozen_log_scale='log_scale'))
+    ... def classifier(*, ensemble=None):
+    ...     return ensemble
+    >>> with warnings.catch_warnings(record=True):
+    ...     classifier(frozen_log_scale=2.3, ensemble=dict(alpha=0.4))
+    {'alpha': 0.4, 'log_scale': 2.3}
+    """
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def with_groups(*args: Any, **kwargs: Any) -> Any:
+            for group, keys in groups.items():
+                given = {key: kwargs.pop(old) for old, key in keys.items() if old in kwargs}
+                if not given:
+                    continue
+                held = kwargs.get(group)
+                kwargs[group] = {**(held if isinstance(held, Mapping) else {}), **given}
+                warn_renamed(', '.join(old for old, key in keys.items() if key in given),
+                             f'{group}=dict({", ".join(f"{key}={value!r}" for key, value in given.items())})',
+                             removed_in=removed_in)
+            return function(*args, **kwargs)
+        return with_groups  # type: ignore[return-value]
+    return decorate
+
+
 def moved_names(module: str, *, removed_in: str, **places: str) -> Callable[[str], object]:
     """A module's `__getattr__` (PEP 562) for names that moved.
 

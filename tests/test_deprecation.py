@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 
-from frozenmm.deprecation import moved_names, renamed_arguments
+from frozenmm import deprecation
+from frozenmm.deprecation import grouped_arguments, moved_names, renamed_arguments
 from frozenmm.errors import UserError
 
 
@@ -31,6 +32,23 @@ def test_old_and_new_together_are_refused():
 
 def test_the_signature_is_that_of_the_new_names():
     assert list(inspect.signature(Tower).parameters) == ['size', 'compat']
+
+
+@grouped_arguments(removed_in='0.3', ensemble=dict(alpha='alpha', frozen_log_scale='log_scale'))
+def classifier(*, ensemble: dict | None = None) -> dict | None:
+    return ensemble
+
+
+def test_flat_arguments_go_into_their_dictionary_and_say_so():
+    with pytest.warns(FutureWarning, match=r'frozen_log_scale is now called ensemble=dict\(log_scale=2.0\)'):
+        assert classifier(frozen_log_scale=2.0) == dict(log_scale=2.0)
+
+
+def test_a_flat_argument_wins_over_the_dictionary_of_a_base_config():
+    given = dict(alpha=0.4, beta=0.8)
+    with pytest.warns(FutureWarning):
+        assert classifier(alpha=0.1, ensemble=given) == dict(alpha=0.1, beta=0.8)
+    assert given == dict(alpha=0.4, beta=0.8)
 
 
 def test_a_name_that_moved_is_found_and_its_place_said():

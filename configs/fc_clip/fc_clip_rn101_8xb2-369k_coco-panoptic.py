@@ -7,7 +7,7 @@ Source: Yu et al., NeurIPS 2023, official repository.
 _base_ = 'fc_clip_rn50_8xb2-369k_coco-panoptic.py'
 
 model = dict(
-    image_tower=dict(model='RN101'),
+    tower=dict(model='RN101'),
     classifier=dict(
         embed_channels=512,
         text_tower=dict(model='RN101')))

@@ -7,9 +7,7 @@ Source: Yu et al., NeurIPS 2023, official repository.
 _base_ = ['_base_/fc_clip.py', '_base_/coco_panoptic.py']
 
 model = dict(
-    image_tower=dict(_delete_=True, type='frozenmm.CLIPTower', model='RN50'),
+    tower=dict(_delete_=True, type='frozenmm.CLIPTower', model='RN50'),
     classifier=dict(
         embed_channels=1024,
-        text_tower=dict(_delete_=True, type='frozenmm.CLIPTextTower', model='RN50'),
-        # matters with official numerics (compat) only: queries without a mask pixel get no frozen share
-        ensemble_on_valid_mask=True))
+        text_tower=dict(_delete_=True, type='frozenmm.CLIPTextTower', model='RN50')))

@@ -7,7 +7,7 @@ Source: Yu et al., NeurIPS 2023, official repository.
 _base_ = 'fc_clip_rn50_8xb2-369k_coco-panoptic.py'
 
 model = dict(
-    image_tower=dict(model='RN50x16'),
+    tower=dict(model='RN50x16'),
     classifier=dict(
         embed_channels=768,
         text_tower=dict(model='RN50x16')))

@@ -17,5 +17,5 @@ model = dict(
             patch_maps=['patch'])
     ],
     neck=dict(bias=True),
-    bbox_head=dict(type='frozenmm.EnhancedDINOHead', tie_branches=True, reference_eps=1e-3, clip_boxes=False))
+    bbox_head=dict(type='frozenmm.EnhancedDINOHead', tie_branches=True, compat=True))
 optim_wrapper = dict(paramwise_cfg=dict(bypass_duplicate=True))  # tied branches appear under several names

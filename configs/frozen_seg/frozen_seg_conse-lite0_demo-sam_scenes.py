@@ -18,10 +18,15 @@ model = dict(
     mask_generator=dict(
         pixel_decoder=dict(channels=width, mask_channels=width),
         sam_branch=dict(
-            channels=width, level_mode='single', num_layers=1, num_heads=8, num_points=4, feedforward_channels=128),
+            channels=width, num_layers=1, num_heads=8, num_points=4, feedforward_channels=128),
         # the injection after a last layer would have no effect: with three layers none was left
         decoder=dict(in_channels=width, channels=width, mask_channels=width, num_layers=4, query_residue=2)),
     classifier=dict(channels=width),
-    automatic_masks=dict(
-        prompter=dict(type='frozenmm.DemoSAMPrompter'), points_per_side=16, iou_threshold=0.5, stability_threshold=0.6),
-    proposals=dict(epsilon=0.2, threshold=0.5))
+    sam_masks=dict(
+        automatic=dict(
+            prompter=dict(type='frozenmm.DemoSAMPrompter'),
+            points_per_side=16,
+            iou_threshold=0.5,
+            stability_threshold=0.6),
+        epsilon=0.2,
+        threshold=0.5))

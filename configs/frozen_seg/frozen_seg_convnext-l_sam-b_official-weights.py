@@ -7,4 +7,4 @@ Source: Chen et al., arXiv 2409.03525.
 """
 _base_ = 'frozen_seg_convnext-l_sam-b_4xb4-369k_coco-panoptic.py'
 
-model = dict(mask_generator=dict(sam_branch=dict(level_mode='official_flat')))
+model = dict(mask_generator=dict(sam_branch=dict(compat=True)))

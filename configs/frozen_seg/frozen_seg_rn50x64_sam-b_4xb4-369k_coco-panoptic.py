@@ -7,8 +7,7 @@ Source: Chen et al., arXiv 2409.03525, tables 1 and 2.
 _base_ = 'frozen_seg_convnext-l_sam-b_4xb4-369k_coco-panoptic.py'
 
 model = dict(
-    image_tower=dict(_delete_=True, type='frozenmm.CLIPTower', model='RN50x64'),
+    tower=dict(_delete_=True, type='frozenmm.CLIPTower', model='RN50x64'),
     classifier=dict(
         embed_channels=1024,
-        text_tower=dict(_delete_=True, type='frozenmm.CLIPTextTower', model='RN50x64'),
-        ensemble_on_valid_mask=True))
+        text_tower=dict(_delete_=True, type='frozenmm.CLIPTextTower', model='RN50x64')))

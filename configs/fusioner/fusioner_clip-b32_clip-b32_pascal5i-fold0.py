@@ -8,4 +8,4 @@ _base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
 
 model = dict(
     backbone=dict(model=dict(model='ViT-B/32')),
-    decode_head=dict(in_channels=512, text=dict(model='ViT-B/32')))
+    decode_head=dict(in_channels=512, text_tower=dict(model='ViT-B/32')))

@@ -8,4 +8,5 @@ _base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
 
 model = dict(
     backbone=dict(model=dict(_delete_=True, type='frozenmm.TimmTower', model='vit_base_patch16_224.dino')),
-    decode_head=dict(text=dict(_delete_=True, type='frozenmm.BertTextTower', folder='data/weights/bert-base-uncased')))
+    decode_head=dict(
+        text_tower=dict(_delete_=True, type='frozenmm.BertTextTower', folder='data/weights/bert-base-uncased')))

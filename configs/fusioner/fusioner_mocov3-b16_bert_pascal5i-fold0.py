@@ -13,4 +13,5 @@ model = dict(
             type='frozenmm.TimmTower',
             model='vit_base_patch16_224',
             weights='data/weights/mocov3_vit-b16_timm-names.safetensors')),
-    decode_head=dict(text=dict(_delete_=True, type='frozenmm.BertTextTower', folder='data/weights/bert-base-uncased')))
+    decode_head=dict(
+        text_tower=dict(_delete_=True, type='frozenmm.BertTextTower', folder='data/weights/bert-base-uncased')))

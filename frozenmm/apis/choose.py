@@ -62,8 +62,8 @@ def _of_kind(kind: type, cfg: Config, vocabulary: VocabularySource | None, optio
     """The inferencer for models of a class."""
     from mmdet.models.detectors import BaseDetector
 
-    from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
-    if issubclass(kind, FCCLIP):
+    from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
+    if issubclass(kind, MaskSegmentor):
         from frozenmm.apis.open_vocabulary_inferencer import OpenVocabularyInferencer
         return OpenVocabularyInferencer(cfg, vocabulary, task=task or 'all', **options)
     if task is not None:

@@ -18,7 +18,7 @@ from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import INFERENCERS
-from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
+from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 from frozenmm.visualization.segment_map import segment_map
 
 TASKS: dict[str, tuple[str, ...]] = {
@@ -51,7 +51,7 @@ class OpenVocabularyInferencer(Inferencer):
         FileNotFoundError: no such config or checkpoint.
     """
 
-    def __init__(self, model: FCCLIP | Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
+    def __init__(self, model: MaskSegmentor | Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
                  weights: str | Path | None = None, device: str | torch.device = 'cpu', task: str = 'all',
                  seen: Tensor | None = None, trust_weights: bool = False) -> None:
         if task not in TASKS:
@@ -59,10 +59,10 @@ class OpenVocabularyInferencer(Inferencer):
         # before anything slow, so that a mistake in it shows at once
         words = None if vocabulary is None else Vocabulary.read(vocabulary)
         cfg = None
-        if not isinstance(model, FCCLIP):
+        if not isinstance(model, MaskSegmentor):
             cfg, weights = read_source(model, weights)
             built = build_model(cfg)
-            if not isinstance(built, FCCLIP):
+            if not isinstance(built, MaskSegmentor):
                 raise ValueError(f'the config builds a {type(built).__name__}; an open-vocabulary model (FCCLIP, '
                                  'FrozenSeg) is needed')
             model = built

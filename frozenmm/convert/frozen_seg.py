@@ -43,7 +43,7 @@ RULES = (
 
 def convert_frozen_seg(state: dict[str, Tensor], *, train_vocabulary: VocabularySource = 'coco_panoptic_133',
                        compat: bool = True) -> tuple[dict[str, Tensor], Report]:
-    """An official state dict as one of `FrozenSeg`, whose SAM branch must have `level_mode='official_flat'`.
+    """An official state dict as one of `FrozenSeg`, whose SAM branch must have `compat=True`.
 
     Args, returns and errors as `convert_fc_clip`.
     """

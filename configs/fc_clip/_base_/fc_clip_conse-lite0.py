@@ -22,7 +22,7 @@ model = dict(
         seg_pad_value=255,
         # training batches of one size: the same crop comes back with the same padding, so the tower remembers it
         batch_augments=[dict(type='BatchFixedSizePad', size=(side, side), pad_mask=True, pad_seg=True)]),
-    image_tower=dict(
+    tower=dict(
         type='frozenmm.RememberingTower',
         tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res2', 'res3', 'res4', 'res5'])),
     frozen_head=dict(type='frozenmm.ConSE'),
@@ -41,12 +41,13 @@ model = dict(
         text_tower=dict(type='frozenmm.MiniLMTextTower'),
         # ConSE's vectors are made of plain class names
         templates='none',
-        # temperature 10: best likelihood of the training set's segments among 5 to 40, for vectors of ConSE
-        frozen_log_scale=2.3026,
-        # 133 flat class probabilities are all below void's; the panoptic result would be empty
-        sharpness=3.0,
-        alpha=0.4,
-        beta=0.8),
+        ensemble=dict(
+            alpha=0.4,
+            beta=0.8,
+            # temperature 10: best likelihood of the training set's segments among 5 to 40, for vectors of ConSE
+            log_scale=2.3026,
+            # 133 flat class probabilities are all below void's; the panoptic result would be empty
+            sharpness=3.0)),
     criterion=dict(num_points=512),
     postprocess=dict(tasks=('semantic', 'panoptic', 'instance'), score_threshold=0.0, overlap_threshold=0.8, top_k=50))
 

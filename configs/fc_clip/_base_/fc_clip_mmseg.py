@@ -12,7 +12,7 @@ model = dict(
         test_cfg=dict(size_divisor=32)),
     model=dict(
         type='frozenmm.FCCLIP',
-        image_tower=dict(type='frozenmm.OpenCLIPTower', model='convnext_large_d_320'),
+        tower=dict(type='frozenmm.OpenCLIPTower', model='convnext_large_d_320'),
         mask_generator=dict(
             pixel_decoder=dict(
                 channels=256, mask_channels=256, num_layers=6, num_heads=8, num_points=4, feedforward_channels=1024),
@@ -26,8 +26,7 @@ model = dict(
             # the classes to predict; change this line, or call `model.set_vocabulary([...])`
             vocabulary='coco_panoptic_133',
             templates='vild14',
-            alpha=0.4,
-            beta=0.8),
+            ensemble=dict(alpha=0.4, beta=0.8)),
         postprocess=dict(tasks=('semantic', ))),
     # for large pictures: test_cfg=dict(mode='slide', crop_size=(800, 800), stride=(600, 600))
     test_cfg=dict(mode='whole'))

@@ -10,7 +10,7 @@ model = dict(
         pad_mask=True,
         pad_seg=True,
         seg_pad_value=255),
-    image_tower=dict(type='frozenmm.OpenCLIPTower', model='convnext_large_d_320'),
+    tower=dict(type='frozenmm.OpenCLIPTower', model='convnext_large_d_320'),
     mask_generator=dict(
         pixel_decoder=dict(
             channels=256, mask_channels=256, num_layers=6, num_heads=8, num_points=4, feedforward_channels=1024),
@@ -24,8 +24,7 @@ model = dict(
         # the classes to predict; change this line, or call `model.set_vocabulary([...])`
         vocabulary='coco_panoptic_133',
         templates='vild14',
-        alpha=0.4,
-        beta=0.8),
+        ensemble=dict(alpha=0.4, beta=0.8)),
     criterion=dict(
         class_weight=2.0, mask_weight=5.0, dice_weight=5.0, void_weight=0.1, num_points=12544, oversample_ratio=3.0,
         importance_ratio=0.75),

@@ -8,6 +8,6 @@ Source: Chen et al., arXiv 2409.03525. Own training: python tools/test.py CONFIG
 _base_ = ['../_base_/frozen_seg_model.py', '../../_base_/datasets/ade20k_847.py', '../../fc_clip/_base_/runtime.py']
 
 model = dict(
-    mask_generator=dict(sam_branch=dict(level_mode='official_flat')),
+    mask_generator=dict(sam_branch=dict(compat=True)),
     classifier=dict(vocabulary=_base_.vocabulary),
     postprocess=_base_.postprocess)

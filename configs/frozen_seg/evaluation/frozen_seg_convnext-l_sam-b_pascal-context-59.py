@@ -11,6 +11,6 @@ _base_ = [
 ]
 
 model = dict(
-    mask_generator=dict(sam_branch=dict(level_mode='official_flat')),
+    mask_generator=dict(sam_branch=dict(compat=True)),
     classifier=dict(vocabulary=_base_.vocabulary),
     postprocess=_base_.postprocess)

@@ -20,15 +20,12 @@ model = dict(
                 out_maps=['res5', 'text']))),
     decode_head=dict(
         in_channels=[320, 384],
-        shared_map=1,
-        fusion_drop=0.5,
-        text=dict(_delete_=True, type='frozenmm.MiniLMTextTower'),
+        text_tower=dict(_delete_=True, type='frozenmm.MiniLMTextTower'),
         channels=128,
-        num_layers=2,
-        num_heads=4,
+        fusion=dict(num_layers=2, num_heads=4),
         templates='vild14',
         decoder=dict(type='frozenmm.LightFusionerDecoder'),
-        mask_stride=8,
+        masks=dict(stride=8, shared_map=1, fusion_drop=0.5),
         loss_decode=dict(dice_weight=2.0)))
 
 train_cfg = dict(max_iters=300, val_interval=300)

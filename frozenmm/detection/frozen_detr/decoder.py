@@ -6,13 +6,31 @@ self-attention see them here, which gives the same numbers (a test compares both
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from mmdet.models.layers import MLP, coordinate_to_encoding, inverse_sigmoid
 from mmdet.models.layers.transformer import DinoTransformerDecoder
 from torch import Tensor, nn
 
+from frozenmm.detection.frozen_detr.levels import Levels
+
 REFINE_EPS = 1e-3
 """Clamp of the inverse sigmoid in box refinement, official code and mmdet alike."""
+
+
+@dataclass
+class LayerImageQueries:
+    """The image queries of a batch.
+
+    Attributes:
+        queries: (B, T, C) per layer.
+        references: (B, T, 4) their cxcywh boxes in units of the unpadded image.
+    """
+
+    queries: list[Tensor]
+    references: Tensor
 
 
 class ImageQueryDecoder(DinoTransformerDecoder):
@@ -37,41 +55,39 @@ class ImageQueryDecoder(DinoTransformerDecoder):
         boxes = references * valid_ratios[:, :1].repeat(1, 1, 2)
         return self.ref_point_head(coordinate_to_encoding(boxes, num_feats=self.embed_dims // 2))
 
-    def forward(self, query: Tensor, value: Tensor, key_padding_mask: Tensor | None, self_attn_mask: Tensor | None,
-                reference_points: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, valid_ratios: Tensor,
-                reg_branches: nn.ModuleList, image_queries: list[Tensor] | None = None,
-                image_references: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, query: Tensor, memory: Tensor, levels: Levels, *, self_attn_mask: Tensor | None,
+                reference_points: Tensor, reg_branches: nn.ModuleList,
+                image_queries: LayerImageQueries | None = None) -> tuple[Tensor, Tensor]:
         """Hidden states and reference boxes of every layer.
 
         Args:
             query: (B, Q, C) object queries, denoising ones first.
-            value: (B, N, C) encoder memory.
-            key_padding_mask: (B, N) bool, True at padding.
+            memory: (B, N, C) of the encoder.
+            levels: the levels that it covers.
             self_attn_mask: (Q, Q + T) bool, True = may not attend; image queries are the last columns.
             reference_points: (B, Q, 4) cxcywh in 0..1.
-            spatial_shapes: (L, 2) int64.
-            level_start_index: (L,) int64.
-            valid_ratios: (B, L, 2).
             reg_branches: box branch of every layer.
-            image_queries: (B, T, C) per layer; None without image queries.
-            image_references: (B, T, 4) cxcywh boxes of the image queries.
+            image_queries: T of them; None without image queries.
 
         Returns:
             (layers, B, Q, C) after the shared norm, and (layers + 1, B, Q, 4): input first, then the refined boxes, not
             detached ("look forward twice").
         """
         states, references = [], [reference_points]
+        valid_ratios = levels.valid_ratios
+        shared = dict(value=memory, key_padding_mask=levels.mask, spatial_shapes=levels.spatial_shapes,
+                      level_start_index=levels.start_index)
         # the boxes of the image queries are never refined, so one embedding serves all layers
-        image_pos = None if image_queries is None else self.query_positions(image_references, valid_ratios)
+        image_pos = None if image_queries is None else self.query_positions(image_queries.references, valid_ratios)
         for index, layer in enumerate(self.layers):
             query_pos = self.query_positions(reference_points, valid_ratios)
-            inputs = dict(query_pos=query_pos, value=value, key_padding_mask=key_padding_mask,
-                          spatial_shapes=spatial_shapes, level_start_index=level_start_index,
+            inputs = dict(shared, query_pos=query_pos,
                           reference_points=reference_points[:, :, None] * valid_ratios[:, None].repeat(1, 1, 1, 2))
-            if image_queries is None:
+            if image_queries is None or image_pos is None:
                 query = layer(query, self_attn_mask=self_attn_mask, valid_ratios=valid_ratios, **inputs)
             else:
-                query = _layer_with_image_queries(layer, query, image_queries[index], image_pos, self_attn_mask, inputs)
+                query = _layer_with_image_queries(layer, query, image_queries.queries[index], image_pos, self_attn_mask,
+                                                  inputs)
             refined = (reg_branches[index](query) + inverse_sigmoid(reference_points, eps=REFINE_EPS)).sigmoid()
             reference_points = refined.detach()
             states.append(self.norm(query))
@@ -79,8 +95,8 @@ class ImageQueryDecoder(DinoTransformerDecoder):
         return torch.stack(states), torch.stack(references)
 
 
-def _layer_with_image_queries(layer: nn.Module, query: Tensor, image_query: Tensor, image_pos: Tensor,
-                              mask: Tensor | None, inputs: dict[str, Tensor | None]) -> Tensor:
+def _layer_with_image_queries(layer: Any, query: Tensor, image_query: Tensor, image_pos: Tensor,
+                              mask: Tensor | None, inputs: dict[str, Any]) -> Tensor:
     """A post-norm decoder layer of mmdet whose self-attention also reads image queries.
 
     Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from mmdet.models.detectors import DINO, DeformableDETR
@@ -15,8 +16,8 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from frozenmm.detection.frozen_detr import numerics
-from frozenmm.detection.frozen_detr.decoder import ImageQueryDecoder
+from frozenmm.detection.frozen_detr import compat_record
+from frozenmm.detection.frozen_detr.decoder import ImageQueryDecoder, LayerImageQueries
 from frozenmm.detection.frozen_detr.denoising import DenoisingQueries, NoDenoising
 from frozenmm.detection.frozen_detr.encoder import FusionEncoder
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
@@ -24,6 +25,7 @@ from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_que
 from frozenmm.detection.frozen_detr.levels import Levels, join_levels, padding_masks
 from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
 from frozenmm.detection.frozen_detr.upstream import widen_levels
+from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
@@ -37,7 +39,7 @@ class EnhancedDINO(DINO):
 
     A plain DINO config becomes an enhanced one with `type='frozenmm.EnhancedDINO'` and `enhancers`; everything else
     stays. The numbers of encoder levels follow by themselves, and a `DINOHead` becomes an `EnhancedDINOHead`. A
-    converted official checkpoint carries its numerics and sets them when it is loaded.
+    converted official checkpoint carries a record of it and switches `compat` on when it is loaded.
 
     Args:
         enhancers: one dict per frozen tower, e.g. `dict(tower=dict(type='frozenmm.CLIPTower', ...), image_queries=5,
@@ -70,7 +72,7 @@ class EnhancedDINO(DINO):
             bbox_head['type'] = 'frozenmm.EnhancedDINOHead'
         for name in 'as_two_stage', 'with_box_refine':
             if kwargs.setdefault(name, True) is not True:
-                raise ValueError(f'DINO needs {name}=True, got {kwargs[name]!r}')
+                raise UserError(f'DINO needs {name}=True, got {kwargs[name]!r}')
         # not DINO.__init__, which cannot build a detector without denoising
         DeformableDETR.__init__(self, *args, encoder=encoder, decoder=decoder, bbox_head=bbox_head,
                                 num_feature_levels=num_feature_levels, **kwargs)
@@ -80,13 +82,14 @@ class EnhancedDINO(DINO):
 
     def _init_layers(self) -> None:
         """The transformer: mmdet's names and shapes, with one more level per frozen map in the encoder."""
-        self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
-        self.encoder = FusionEncoder(**self.encoder)
-        self.decoder = ImageQueryDecoder(**self.decoder)
+        # mmdet keeps the configs under the names that the modules get
+        self.positional_encoding: nn.Module = SinePositionalEncoding(**self.positional_encoding)  # type: ignore[has-type]
+        self.encoder: nn.Module = FusionEncoder(**self.encoder)  # type: ignore[has-type]
+        self.decoder: nn.Module = ImageQueryDecoder(**self.decoder)  # type: ignore[has-type]
         self.embed_dims = self.encoder.embed_dims
         if self.positional_encoding.num_feats * 2 != self.embed_dims:
-            raise ValueError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
-                             f'channels, got {self.positional_encoding.num_feats}')
+            raise UserError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
+                            f'channels, got {self.positional_encoding.num_feats}')
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
         self.level_embed = nn.Parameter(torch.randn(self.num_feature_levels + self._patch_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
@@ -95,8 +98,8 @@ class EnhancedDINO(DINO):
     def _add_enhancers(self, enhancers: list[FrozenEnhancer], norm: str, groups: int) -> None:
         giving = [index for index, item in enumerate(enhancers) if item.image_queries]
         if len(giving) > 1:
-            raise ValueError(f'image queries come from one tower, but the enhancers {giving} all give some; '
-                             'set image_queries=0 in the others')
+            raise UserError(f'image queries come from one tower, but the enhancers {giving} all give some; '
+                            'set image_queries=0 in the others')
         self.enhancers = nn.ModuleList(enhancers)
         self.patch_levels = nn.ModuleList(PatchLevel(channels, self.embed_dims, norm=norm, groups=groups)
                                           for item in enhancers for channels in item.map_channels)
@@ -127,8 +130,8 @@ class EnhancedDINO(DINO):
             sizes = [tuple(sample.img_shape[:2]) for sample in batch_data_samples]
             return [enhancer(images, sizes, self.image_stats) for enhancer in self.enhancers]
         if len(features) != len(self.enhancers):
-            raise ValueError(f'feature_source gave features of {len(features)} towers, but the detector has '
-                             f'{len(self.enhancers)} enhancers')
+            raise UserError(f'feature_source gave features of {len(features)} towers, but the detector has '
+                            f'{len(self.enhancers)} enhancers')
         return features
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
@@ -149,7 +152,7 @@ class EnhancedDINO(DINO):
 
     def _head_inputs(self, images: Tensor, batch_data_samples: OptSampleList) -> dict:
         if not batch_data_samples:
-            raise ValueError('EnhancedDINO needs data samples with img_shape and batch_input_shape, got none')
+            raise UserError('EnhancedDINO needs data samples with img_shape and batch_input_shape, got none')
         features = self.foundation_features(images, batch_data_samples)
         return self.forward_transformer(self.extract_feat(images), batch_data_samples, features)
 
@@ -174,10 +177,9 @@ class EnhancedDINO(DINO):
         # shapes from the host, float32: nothing waits for the device, and grids stay exact under autocast
         inputs, head_inputs = self.pre_decoder(memory.float(), levels.mask, levels.shapes, batch_data_samples)
         hidden_states, references = self.decoder(
-            query=inputs['query'], value=memory, key_padding_mask=levels.mask, self_attn_mask=inputs['dn_mask'],
-            reference_points=inputs['reference_points'], spatial_shapes=levels.spatial_shapes,
-            level_start_index=levels.start_index, valid_ratios=levels.valid_ratios,
-            reg_branches=self.bbox_head.reg_branches, **self._image_query_inputs(features, sizes))
+            inputs['query'], memory, levels, self_attn_mask=inputs['dn_mask'],
+            reference_points=inputs['reference_points'], reg_branches=self.bbox_head.reg_branches,
+            image_queries=self._image_queries(features, sizes))
         head_inputs = {key: value.float() if isinstance(value, Tensor) else value for key, value in head_inputs.items()}
         return dict(head_inputs, hidden_states=hidden_states, references=list(references))
 
@@ -191,43 +193,43 @@ class EnhancedDINO(DINO):
             features: features of every enhancer.
         """
         if len(feature_maps) != self.num_feature_levels:
-            raise ValueError(f'the neck gives {len(feature_maps)} levels, but num_feature_levels is '
-                             f'{self.num_feature_levels}; make the two equal (frozen maps are not counted)')
+            raise UserError(f'the neck gives {len(feature_maps)} levels, but num_feature_levels is '
+                            f'{self.num_feature_levels}; make the two equal (frozen maps are not counted)')
         frozen = [pair for enhancer, given in zip(self.enhancers, features) for pair in enhancer.maps(given)]
         projected = [level(feature_map) for level, (feature_map, _) in zip(self.patch_levels, frozen)]
         return join_levels([*feature_maps, *projected], [*masks, *(mask for _, mask in frozen)],
                            self.positional_encoding, self.level_embed)
 
-    def _image_query_inputs(self, features: Sequence[TowerFeatures], sizes: list[tuple[int, int]]) -> dict:
+    def _image_queries(self, features: Sequence[TowerFeatures],
+                       sizes: list[tuple[int, int]]) -> LayerImageQueries | None:
         if self.image_queries is None:
-            return {}
+            return None
         tokens = next(given.tokens for enhancer, given in zip(self.enhancers, features) if enhancer.image_queries)
         if tokens is None:
-            raise ValueError(f'the features hold no image tokens, but the detector uses {self.image_queries.count}; '
-                             'compute them with num_tokens set')
+            raise UserError(f'the features hold no image tokens, but the detector uses {self.image_queries.count}; '
+                            'compute them with num_tokens set')
         references = image_query_references(sizes, self.image_queries.count)
-        return dict(image_queries=self.image_queries(tokens),
-                    image_references=references.to(tokens.device, non_blocking=True))
+        return LayerImageQueries(self.image_queries(tokens), references.to(tokens.device, non_blocking=True))
 
     @property
     def _towers(self) -> list[ImageTower]:
-        return [enhancer.tower for enhancer in self.enhancers]
+        return [cast(ImageTower, enhancer.tower) for enhancer in self.enhancers]
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        own = numerics.read(self.bbox_head, self._towers)
-        if own != numerics.DEFAULT:
-            destination[prefix + numerics.RECORD] = numerics.encode(own)
+        own = compat_record.read(self.bbox_head, self._towers)
+        if own != compat_record.MMDET:
+            destination[prefix + compat_record.RECORD] = compat_record.encode(own)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Set the numerics that the checkpoint carries, and let weights without frozen maps grow."""
-        record = state_dict.pop(prefix + numerics.RECORD, None)
+        """Compute as the checkpoint's record says, and let weights without frozen maps grow."""
+        record = state_dict.pop(prefix + compat_record.RECORD, None)
         if record is not None:
             self._require_neck(state_dict, f'{prefix}neck.')
-            numerics.apply(numerics.decode(record), self.bbox_head, self._towers)
+            compat_record.apply(compat_record.decode(record), self.bbox_head, self._towers)
         if f'{prefix}transformer.level_embed' in state_dict:
-            raise ValueError('this is an official DINO checkpoint; convert it first: '
-                             '`python tools/convert.py frozen_detr IN OUT.safetensors`')
+            raise UserError('this is an official DINO checkpoint; convert it first: '
+                            '`python tools/convert.py frozen_detr IN OUT.safetensors`')
         state = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
         heads = self.encoder.layers[0].self_attn.num_heads
         widened = widen_levels(state, dict(self.named_parameters()), self.num_feature_levels, heads)
@@ -242,8 +244,8 @@ class EnhancedDINO(DINO):
         own = self.neck.state_dict() if self.with_neck else {}
         lost = [key for key in state_dict if key.startswith(prefix) and key[len(prefix):] not in own]
         if lost:
-            raise ValueError(f'the checkpoint holds {lost[0]}, which this model\'s neck has not; converted official '
-                             'checkpoints need neck=dict(bias=True)')
+            raise UserError(f'the checkpoint holds {lost[0]}, which this model\'s neck has not; converted official '
+                            'checkpoints need neck=dict(bias=True)')
 
 
 def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
@@ -252,6 +254,6 @@ def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
                                             ('decoder', decoder, 'cross_attn_cfg', own)):
         attention = config['layer_cfg'][attention]
         if attention.get('num_levels', own) not in (own, levels):
-            raise ValueError(f'{name} attention has num_levels={attention["num_levels"]}, but num_feature_levels is '
-                             f'{own}; leave num_levels out or make the two equal (frozen maps are added by themselves)')
+            raise UserError(f'{name} attention has num_levels={attention["num_levels"]}, but num_feature_levels is '
+                            f'{own}; leave num_levels out or make the two equal (frozen maps are added by themselves)')
         attention['num_levels'] = levels

@@ -1,6 +1,8 @@
 """DINO's head with the numerics of either mmdet or the official code, with or without denoising."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmdet.models.dense_heads import DINOHead
 from mmdet.models.layers import inverse_sigmoid
@@ -8,6 +10,9 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from frozenmm.deprecation import warn_renamed
+from frozenmm.detection.frozen_detr import compat_record
+from frozenmm.errors import UserError
 from frozenmm.registry import MODELS
 
 
@@ -18,23 +23,23 @@ class EnhancedDINOHead(DINOHead):
     Logits and boxes are float32 under autocast, since bfloat16 has only 8 bits for a box coordinate.
 
     Args:
-        reference_eps: clamp of the inverse sigmoid of reference boxes, 1e-5 (mmdet) or 1e-3 (official).
-        clip_boxes: whether detections are clipped to the image (mmdet) or not (official).
+        compat: as the official code does: the inverse sigmoid of reference boxes is clamped at 1e-3 instead of mmdet's
+            1e-5, and detections are not clipped to the image.
         tie_branches: one class and one box branch for all decoder layers, as the official code trains; the encoder
             keeps its own. The optimizer then needs `paramwise_cfg=dict(bypass_duplicate=True)`.
         kwargs: arguments of `mmdet.DINOHead`.
     """
 
-    def __init__(self, *args: object, reference_eps: float = 1e-5, clip_boxes: bool = True, tie_branches: bool = False,
-                 **kwargs: object) -> None:
-        if not 0 < reference_eps < 0.5:
-            raise ValueError(f'reference_eps must lie between 0 and 0.5, got {reference_eps}')
+    def __init__(self, *args: object, compat: bool = False, tie_branches: bool = False, **kwargs: Any) -> None:
+        chosen = compat_record.OFFICIAL if compat else compat_record.MMDET
+        numbers = {name: _of_old(name, kwargs.pop(name, None), chosen[name]) for name in ('reference_eps', 'clip_boxes')}
+        if not 0 < numbers['reference_eps'] < 0.5:
+            raise UserError(f'reference_eps must lie between 0 and 0.5, got {numbers["reference_eps"]}')
         self._tie_branches = tie_branches
         super().__init__(*args, **kwargs)
         if not self.loss_cls.use_sigmoid:
-            raise ValueError('DINO classifies by sigmoid; set use_sigmoid=True in loss_cls')
-        self.reference_eps = reference_eps
-        self.clip_boxes = clip_boxes
+            raise UserError('DINO classifies by sigmoid; set use_sigmoid=True in loss_cls')
+        self.reference_eps, self.clip_boxes = float(numbers['reference_eps']), bool(numbers['clip_boxes'])
 
     def _init_layers(self) -> None:
         super()._init_layers()
@@ -81,3 +86,11 @@ class EnhancedDINOHead(DINOHead):
         if rescale:
             boxes = boxes / boxes.new_tensor(img_meta['scale_factor']).repeat(2)
         return InstanceData(bboxes=boxes, scores=scores, labels=index % self.num_classes)
+
+
+def _of_old(name: str, given: float | bool | None, chosen: float | bool) -> float | bool:
+    """A number that frozenmm 0.1 took as an argument of its own, else the one that `compat` stands for."""
+    if given is None:
+        return chosen
+    warn_renamed(f'{name}={given}', f'compat={given == compat_record.OFFICIAL[name]}', removed_in='0.3')
+    return given

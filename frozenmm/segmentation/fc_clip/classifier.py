@@ -1,15 +1,19 @@
 """The second part of mask classification: what the masks show, in words that can change at any time."""
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from frozenmm.deprecation import grouped_arguments, warn_renamed
+from frozenmm.errors import UserError
 from frozenmm.foundation.templates import resolve_templates
 from frozenmm.foundation.text_embeddings import text_embeddings
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource
@@ -18,14 +22,56 @@ from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble, with_void
 from frozenmm.segmentation.fc_clip.text_classifier import synonym_index, text_logits
 from frozenmm.segmentation.fc_clip.text_rows import TextRows, check_same_training, check_seen, things_of
 from frozenmm.segmentation.mask2former.decoder import mlp
+from frozenmm.segmentation.options import built
 
 if TYPE_CHECKING:
     from frozenmm.foundation.text_tower import TextTower
 
 RECORD = 'vocabulary_record'
 VOID_AGAINST = ('vocabulary', 'training')
+COMPAT_RULES = ('all_masks', 'valid_masks')
 CLIP_LOG_SCALE = math.log(100.0)
 """Logarithm of the temperature at which all published CLIP models ended (their training clamps it there)."""
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """How the frozen branch takes part in the classification.
+
+    Attributes:
+        alpha: its share for seen classes, 0 to 1.
+        beta: its share for unseen classes, 0 to 1.
+        log_scale: logarithm of its temperature; None takes the text tower's `logit_scale` (that of published CLIP
+            models if it has none).
+        sharpness: see `with_void`; 1 officially.
+
+    Raises:
+        UserError: a share outside 0 to 1, or a sharpness that is not positive.
+    """
+
+    alpha: float = 0.4
+    beta: float = 0.8
+    log_scale: float | None = None
+    sharpness: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, share in (('alpha', self.alpha), ('beta', self.beta)):
+            if not 0 <= share <= 1:
+                raise UserError(f'{name} is the frozen branch\'s share, 0 to 1; got {share}')
+        if not self.sharpness > 0:
+            raise UserError(f'sharpness must be positive, got {self.sharpness}')
+
+
+def _taking_the_flag(init: Callable[..., None]) -> Callable[..., None]:
+    """`ensemble_on_valid_mask` of frozenmm 0.1: which official rule `compat=True` stands for, now the tower's matter."""
+    @functools.wraps(init)
+    def with_flag(self: MaskClassifier, *args: Any, **kwargs: Any) -> None:
+        flag = kwargs.pop('ensemble_on_valid_mask', None)
+        init(self, *args, **kwargs)
+        if flag is not None:
+            self.official_rule = 'valid_masks' if flag else 'all_masks'
+            warn_renamed(f'ensemble_on_valid_mask={flag}', f'compat={self.official_rule!r}', removed_in='0.3')
+    return with_flag
 
 
 class MaskClassifier(nn.Module):
@@ -42,43 +88,38 @@ class MaskClassifier(nn.Module):
         vocabulary: the classes to predict in eval mode; by default those of training.
         channels: width of the queries' embeddings.
         templates: see `resolve_templates`.
-        alpha: share of the frozen branch for seen classes.
-        beta: share of the frozen branch for unseen classes.
-        ensemble: use the frozen branch at all.
-        ensemble_on_valid_mask: with `compat` only: give queries without any mask pixel no frozen share. Without
-            `compat` they never get one.
-        compat: the official arithmetic of the ensemble, see `geometric_ensemble`.
-        frozen_log_scale: logarithm of the frozen branch's temperature; None takes the text tower's `logit_scale` (that
-            of published CLIP models if it has none).
-        sharpness: see `with_void`; 1 officially.
+        ensemble: options of `EnsembleOptions`; False: the trained branch alone.
+        compat: the official arithmetic of the ensemble, see `geometric_ensemble`. `'all_masks'` gives queries without
+            any mask pixel a frozen share too, as the official models with a ConvNeXt do; `'valid_masks'` gives them
+            none, as those with a ResNet do; True: whichever belongs to the tower. Without `compat` they get none.
         void_against: what void competes with: `'vocabulary'`, the classes to predict, as officially; or `'training'`,
             those of training, with which void was trained. Then whether a query is an object does not depend on the
             words that are asked for; officially nearly everything is void for a few words that training never named.
     """
 
+    @_taking_the_flag
+    @grouped_arguments(removed_in='0.3', ensemble=dict(
+        alpha='alpha', beta='beta', frozen_log_scale='log_scale', sharpness='sharpness'))
     def __init__(self, embed_channels: int, *, text_tower: TextTower | Mapping[str, object] | None = None,
                  train_vocabulary: VocabularySource | None = None, vocabulary: VocabularySource | None = None,
-                 channels: int = 256, templates: str | Sequence[str] = 'vild14', alpha: float = 0.4, beta: float = 0.8,
-                 ensemble: bool = True, ensemble_on_valid_mask: bool = False, compat: bool = False,
-                 frozen_log_scale: float | None = None, sharpness: float = 1.0,
+                 channels: int = 256, templates: str | Sequence[str] = 'vild14',
+                 ensemble: Mapping[str, object] | bool | None = None, compat: bool | str = False,
                  void_against: str = 'vocabulary') -> None:
         super().__init__()
-        for name, share in (('alpha', alpha), ('beta', beta)):
-            if not 0 <= share <= 1:
-                raise ValueError(f'{name} is the frozen branch\'s share, 0 to 1; got {share}')
         if void_against not in VOID_AGAINST:
-            raise ValueError(f'void_against must be one of {list(VOID_AGAINST)}, got {void_against!r}')
-        if not sharpness > 0:
-            raise ValueError(f'sharpness must be positive, got {sharpness}')
+            raise UserError(f'void_against must be one of {list(VOID_AGAINST)}, got {void_against!r}')
+        if compat not in (False, True, *COMPAT_RULES):
+            raise UserError(f'compat must be False, True or one of {list(COMPAT_RULES)}, got {compat!r}')
+        options = built(EnsembleOptions, ensemble if isinstance(ensemble, Mapping) else None)
         self.class_embed = mlp(channels, channels, embed_channels)
         self.void_embedding = nn.Embedding(1, embed_channels)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.frozen_log_scale = frozen_log_scale
+        self.ensemble = ensemble is not False
+        self.frozen_log_scale = options.log_scale
         self.templates = resolve_templates(templates)
-        self.alpha, self.beta, self.ensemble = alpha, beta, ensemble
-        self.ensemble_on_valid_mask = ensemble_on_valid_mask
+        self.alpha, self.beta, self.sharpness = options.alpha, options.beta, options.sharpness
         self.compat = compat
-        self.sharpness = sharpness
+        self.official_rule = 'all_masks'  # what `compat=True` stands for; models set it by their tower
         self.void_against = void_against
         self.train_vocabulary = None if train_vocabulary is None else Vocabulary.read(train_vocabulary)
         self.vocabulary: Vocabulary | None = None
@@ -100,17 +141,17 @@ class MaskClassifier(nn.Module):
         """The text tower, built on first use.
 
         Raises:
-            ValueError: none was configured, or its width is not that of the classifier.
+            UserError: none was configured, or its width is not that of the classifier.
         """
         tower = self.__dict__['_text_tower']
         if tower is None:
-            raise ValueError('the classifier has no text tower to encode words with; configure `text_tower`, or give '
-                             'embeddings with `set_embeddings`')
+            raise UserError('the classifier has no text tower to encode words with; configure `text_tower`, or give '
+                            'embeddings with `set_embeddings`')
         if isinstance(tower, Mapping):
             tower = self.__dict__['_text_tower'] = MODELS.build(dict(tower))
         if tower.channels != self.embed_channels:
-            raise ValueError(f'the text tower {tower.name} gives vectors of width {tower.channels}, but the classifier '
-                             f'was built for embed_channels={self.embed_channels}')
+            raise UserError(f'the text tower {tower.name} gives vectors of width {tower.channels}, but the classifier '
+                            f'was built for embed_channels={self.embed_channels}')
         return tower
 
     # ------------------------------------------------------------------------------------------------ words
@@ -122,7 +163,7 @@ class MaskClassifier(nn.Module):
             seen: (K,) which classes were trained; by default those that share a word with the training vocabulary.
 
         Raises:
-            ValueError: an empty or unusable vocabulary; a seen mask that contradicts it.
+            UserError: an empty or unusable vocabulary; a seen mask that contradicts it.
         """
         vocabulary = Vocabulary.read(vocabulary)
         self._given_seen = None if seen is None else check_seen(seen, vocabulary, self.train_vocabulary)
@@ -141,17 +182,17 @@ class MaskClassifier(nn.Module):
             training: for train mode instead of eval mode.
 
         Raises:
-            ValueError: no class, a class without words, or numbers that do not fit together.
+            UserError: no class, a class without words, or numbers that do not fit together.
         """
         counts = torch.as_tensor(num_synonyms).long().cpu()
         if len(counts) == 0 or int(counts.min()) < 1:
-            raise ValueError(f'every class needs at least one word, and there must be a class; got {counts.tolist()}')
+            raise UserError(f'every class needs at least one word, and there must be a class; got {counts.tolist()}')
         if text.dim() != 2 or text.shape[1] != self.embed_channels or int(counts.sum()) != len(text):
-            raise ValueError(f'text embeddings must have shape ({int(counts.sum())}, {self.embed_channels}), one row '
-                             f'per word; got {tuple(text.shape)}')
+            raise UserError(f'text embeddings must have shape ({int(counts.sum())}, {self.embed_channels}), one row '
+                            f'per word; got {tuple(text.shape)}')
         seen = torch.as_tensor(seen).bool()
         if seen.shape != counts.shape:
-            raise ValueError(f'the seen mask has {tuple(seen.shape)} entries for {len(counts)} classes')
+            raise UserError(f'the seen mask has {tuple(seen.shape)} entries for {len(counts)} classes')
         self._rows[training] = TextRows(text, synonym_index(counts), seen, tuple(things))
 
     @property
@@ -159,7 +200,7 @@ class MaskClassifier(nn.Module):
         """The classes in use, on the classifier's device: those of training in train mode, else those to predict.
 
         Raises:
-            ValueError: there is no vocabulary.
+            UserError: there is no vocabulary.
         """
         return self.rows_of(self.training)
 
@@ -176,8 +217,8 @@ class MaskClassifier(nn.Module):
         vocabulary = self.train_vocabulary if training or self.vocabulary is None else self.vocabulary
         if vocabulary is None:
             what = 'train_vocabulary' if training else 'vocabulary'
-            raise ValueError(f'the classifier has no {what}: name the classes in the config, call `set_vocabulary`, or '
-                             'load a checkpoint that carries its training vocabulary')
+            raise UserError(f'the classifier has no {what}: name the classes in the config, call `set_vocabulary`, or '
+                            'load a checkpoint that carries its training vocabulary')
         if vocabulary.fingerprint not in self._vectors:
             tower = self.text_tower.to(self.void_embedding.weight.device)
             self._vectors[vocabulary.fingerprint] = text_embeddings(tower, vocabulary, self.templates)
@@ -242,10 +283,10 @@ class MaskClassifier(nn.Module):
             if self.sharpness != 1:
                 return with_void(class_logits[..., :-1], class_logits, sharpness=self.sharpness)
             return class_logits.float().log_softmax(-1)
-        if self.compat and not self.ensemble_on_valid_mask:
+        if (self.official_rule if self.compat is True else self.compat) == 'all_masks':
             valid = None
         return geometric_ensemble(class_logits, self.frozen_logits(frozen_embeddings), self.rows.seen, alpha=self.alpha,
-                                  beta=self.beta, valid=valid, compat=self.compat, sharpness=self.sharpness)
+                                  beta=self.beta, valid=valid, compat=bool(self.compat), sharpness=self.sharpness)
 
     # ------------------------------------------------------------------------------------------------ checkpoints
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
@@ -273,7 +314,7 @@ class MaskClassifier(nn.Module):
             check_seen(self._given_seen, self.vocabulary, self.train_vocabulary)
 
 
-def vocabulary_record(train_vocabulary: Vocabulary | None, *, compat: bool) -> Tensor:
+def vocabulary_record(train_vocabulary: Vocabulary | None, *, compat: bool | str) -> Tensor:
     """What a checkpoint says about its words and numerics: JSON in a uint8 tensor.
 
     A tensor, because mmengine moves every entry of a state dict to the CPU.

@@ -12,12 +12,13 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import VocabularySource
 from frozenmm.ops.mask_ensemble import MaskGeometry, mask_ensemble_semantic
 from frozenmm.registry import MODELS
-from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
+from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 
-MODES = ('whole', 'slide')
+INFERENCE_MODES = ('whole', 'slide')
 
 
 @MODELS.register_module()
@@ -28,7 +29,7 @@ class OpenVocabularySegmentor(BaseSegmentor):
     it, loads as well as one of this segmentor.
 
     Args:
-        model: an `FCCLIP`, or its config. It normalises by this segmentor's data preprocessor.
+        model: an `FCCLIP` or `FrozenSeg`, or its config. It normalises by this segmentor's data preprocessor.
         test_cfg: `mode` is `'whole'` (default) or `'slide'` (then `crop_size` and `stride`); `logits=True` keeps all
             score maps, which test-time augmentation needs and which take K floats per pixel. Without them, `'whole'`
             labels are made in bounded memory.
@@ -39,17 +40,17 @@ class OpenVocabularySegmentor(BaseSegmentor):
     slide_inference = EncoderDecoder.slide_inference
     align_corners = False
 
-    def __init__(self, model: FCCLIP | Mapping[str, object], *, test_cfg: Mapping[str, object] | None = None,
+    def __init__(self, model: MaskSegmentor | Mapping[str, object], *, test_cfg: Mapping[str, object] | None = None,
                  data_preprocessor: Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.test_cfg = ConfigDict(mode='whole', logits=False)
         self.test_cfg.update(test_cfg or {})
-        if self.test_cfg.mode not in MODES:
-            raise ValueError(f'test_cfg.mode must be one of {list(MODES)}, got {self.test_cfg.mode!r}')
+        if self.test_cfg.mode not in INFERENCE_MODES:
+            raise UserError(f'test_cfg.mode must be one of {list(INFERENCE_MODES)}, got {self.test_cfg.mode!r}')
         if self.test_cfg.mode == 'slide' and not {'crop_size', 'stride'} <= set(self.test_cfg):
-            raise ValueError('test_cfg.mode=\'slide\' needs crop_size and stride, each (height, width)')
-        self.model = model if isinstance(model, FCCLIP) else MODELS.build(dict(model))
+            raise UserError('test_cfg.mode=\'slide\' needs crop_size and stride, each (height, width)')
+        self.model = model if isinstance(model, MaskSegmentor) else MODELS.build(dict(model))
         self.model.data_preprocessor = self.data_preprocessor
         self._register_load_state_dict_pre_hook(_inner_names)
 
@@ -69,9 +70,9 @@ class OpenVocabularySegmentor(BaseSegmentor):
     def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, object]]) -> Tensor:
         """Score maps (B, K, H, W) of a batch (B, 3, H, W) at its own size; padding counts as image."""
         size = (inputs.shape[-2], inputs.shape[-1])
-        geometry = MaskGeometry(self.model.canvas(inputs), size, size)
+        geometry = MaskGeometry(self.model.trunk.canvas(inputs), size, size)
         proposals, features = self.model.generate(inputs, None, all_layers=False)
-        probabilities = self.model.classify(proposals[-1], features).softmax(-1)[..., :-1]
+        probabilities = self.model.trunk.classify(proposals[-1], features).softmax(-1)[..., :-1]
         maps = [mask_ensemble_semantic(rows, masks.float(), geometry, return_scores=True).class_scores
                 for rows, masks in zip(probabilities, proposals[-1].mask_logits)]
         return torch.stack([scores for scores in maps if scores is not None])
@@ -93,7 +94,7 @@ class OpenVocabularySegmentor(BaseSegmentor):
         if self.test_cfg.mode == 'whole' and not self.test_cfg.logits:
             for sample, result in zip(data_samples, self.model.results(inputs, data_samples)):
                 if result.semantic is None:
-                    raise ValueError('the model\'s post-processing has no semantic task; add \'semantic\' to its tasks')
+                    raise UserError('the model\'s post-processing has no semantic task; add \'semantic\' to its tasks')
                 sample.pred_sem_seg = PixelData(data=_flipped(result.semantic.labels[None], sample))
             return list(data_samples)
         if self.test_cfg.mode == 'slide':
@@ -136,5 +137,5 @@ def _flipped(maps: Tensor, sample: SegDataSample) -> Tensor:
     direction = sample.metainfo.get('flip_direction', 'horizontal')
     axes = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}
     if direction not in axes:
-        raise ValueError(f'flip_direction must be one of {list(axes)}, got {direction!r}')
+        raise UserError(f'flip_direction must be one of {list(axes)}, got {direction!r}')
     return maps.flip(axes[direction])

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, cast
 
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.ops.mask_ensemble import (
     InstanceMasks,
     MaskGeometry,
@@ -17,7 +19,7 @@ from frozenmm.ops.mask_ensemble import (
     unpack_masks,
 )
 
-TASKS = ('semantic', 'panoptic', 'instance', 'proposals')
+MASK_TASKS = ('semantic', 'panoptic', 'instance', 'proposals')
 SEMANTIC_ORDERS = ('auto', 'masks', 'scores')
 
 
@@ -52,21 +54,21 @@ class MaskPostprocessor:
         class_scores: keep all semantic score maps, K floats per pixel, beside the label map.
     """
 
-    def __init__(self, tasks: Sequence[str] = TASKS[:3], *, score_threshold: float = 0.0,
+    def __init__(self, tasks: Sequence[str] = MASK_TASKS[:3], *, score_threshold: float = 0.0,
                  overlap_threshold: float = 0.8, top_k: int = 100, semantic_order: str = 'auto',
                  class_scores: bool = False) -> None:
-        unknown = [task for task in tasks if task not in TASKS]
+        unknown = [task for task in tasks if task not in MASK_TASKS]
         if unknown or not tasks:
-            raise ValueError(f'tasks must be some of {list(TASKS)}, got {list(tasks)}')
+            raise UserError(f'tasks must be some of {list(MASK_TASKS)}, got {list(tasks)}')
         if semantic_order not in SEMANTIC_ORDERS:
-            raise ValueError(f'semantic_order must be one of {list(SEMANTIC_ORDERS)}, got {semantic_order!r}')
+            raise UserError(f'semantic_order must be one of {list(SEMANTIC_ORDERS)}, got {semantic_order!r}')
         self.tasks = tuple(tasks)
         self.score_threshold = score_threshold
         self.overlap_threshold = overlap_threshold
         self.top_k = top_k
         if semantic_order == 'auto':
             semantic_order = 'scores' if self.tasks == ('semantic',) else 'masks'
-        self.semantic_order = semantic_order
+        self.semantic_order = cast(Literal['masks', 'scores'], semantic_order)
         self.class_scores = class_scores
 
     def __call__(self, log_probs: Tensor, mask_logits: Tensor, geometry: MaskGeometry,

@@ -6,6 +6,11 @@ from torch import Tensor, nn
 from frozenmm.ops.mask_pool import mask_pool, resize_masks
 
 
+def pools_by_attention(network: nn.Module) -> bool:
+    """Whether a network's last map is pooled by attention, as that of CLIP's ResNets."""
+    return hasattr(network, 'attnpool')
+
+
 def mask_embeddings(network: nn.Module, dense: Tensor, mask_logits: Tensor) -> Tensor:
     """What a CLIP image encoder says about the region under each mask.
 

@@ -1,12 +1,16 @@
 """Semantic maps from query masks and SAM masks together: SAM masks vote for classes that were never trained."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from frozenmm.ops.mask_ensemble import MaskGeometry, SemanticMap, mask_ensemble_semantic
 
+Order = Literal['masks', 'scores']
 _GROUP_BYTES = 256 * 2**20
 
 
@@ -21,10 +25,33 @@ def kept_masks(sam_probabilities: Tensor, seen: Tensor, threshold: float = 0.5) 
     return (sam_probabilities * ~seen).amax(1) > threshold
 
 
+@dataclass(frozen=True)
+class SAMVotes:
+    """SAM's masks of an image and how they vote.
+
+    Attributes:
+        logits: (M, H, W) mask logits over the whole image without padding, of any size.
+        probabilities: (M, K) of the masks, without void.
+        epsilon: their share for unseen classes.
+        threshold: see `kept_masks`.
+        compat: scale unseen classes of the queries by 1 - epsilon even where no SAM mask is kept, as the official code
+            does.
+    """
+
+    logits: Tensor
+    probabilities: Tensor
+    epsilon: float = 0.2
+    threshold: float = 0.5
+    compat: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.logits) != len(self.probabilities):
+            raise ValueError(f'{len(self.logits)} SAM masks but {len(self.probabilities)} rows of probabilities')
+
+
 def proposal_ensemble(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, seen: Tensor,
-                      sam_logits: Tensor | None = None, sam_probabilities: Tensor | None = None, epsilon: float = 0.2,
-                      threshold: float = 0.5, order: str = 'masks', return_scores: bool = False,
-                      scale_always: bool = True) -> SemanticMap:
+                      votes: SAMVotes | None = None, order: Order = 'masks',
+                      return_scores: bool = False) -> SemanticMap:
     """Label map of one image from query masks and SAM masks.
 
     Seen classes score as without SAM masks. An unseen class scores (1 - epsilon) of that plus epsilon times the sum of
@@ -35,32 +62,26 @@ def proposal_ensemble(probabilities: Tensor, mask_logits: Tensor, geometry: Mask
         mask_logits: (Q, h, w) of the queries.
         geometry: how the queries' grid maps to the output.
         seen: (K,) bool.
-        sam_logits: (M, H, W) mask logits over the whole image without padding, of any size; None for none at all.
-        sam_probabilities: (M, K) of the SAM masks, without void.
-        epsilon: share of the SAM masks for unseen classes.
-        threshold: see `kept_masks`.
+        votes: SAM's masks; None for none at all.
         order: `'masks'` or `'scores'`, see `mask_ensemble_semantic`.
         return_scores: keep the K score maps.
-        scale_always: scale unseen classes by 1 - epsilon even where no SAM mask is kept, as the official code does.
 
     Returns:
         As `mask_ensemble_semantic`.
     """
-    if sam_logits is None or sam_probabilities is None or len(sam_logits) == 0:
+    if votes is None or len(votes.logits) == 0:
         return mask_ensemble_semantic(probabilities, mask_logits, geometry, return_scores=return_scores, order=order)
-    if len(sam_logits) != len(sam_probabilities):
-        raise ValueError(f'{len(sam_logits)} SAM masks but {len(sam_probabilities)} rows of probabilities')
-    kept = kept_masks(sam_probabilities, seen, threshold).nonzero()[:, 0]
-    if len(kept) or scale_always:
-        probabilities = probabilities * torch.where(seen, 1.0, 1 - epsilon)
+    kept = kept_masks(votes.probabilities, seen, votes.threshold).nonzero()[:, 0]
+    if len(kept) or votes.compat:
+        probabilities = probabilities * torch.where(seen, 1.0, 1 - votes.epsilon)
     if len(kept) == 0:
         return mask_ensemble_semantic(probabilities, mask_logits, geometry, return_scores=return_scores, order=order)
-    weights = sam_probabilities[kept] * ~seen * epsilon
-    return _with_votes(probabilities, mask_logits, geometry, weights, sam_logits[kept], order, return_scores)
+    weights = votes.probabilities[kept] * ~seen * votes.epsilon
+    return _with_votes(probabilities, mask_logits, geometry, weights, votes.logits[kept], order, return_scores)
 
 
 def _with_votes(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeometry, weights: Tensor, sam_logits: Tensor,
-                order: str, return_scores: bool) -> SemanticMap:
+                order: Order, return_scores: bool) -> SemanticMap:
     """Sum of both kinds of masks, a group of classes at a time, so that memory stays bounded."""
     size = geometry.image if order == 'scores' else geometry.output
     merged = MaskGeometry(geometry.padded, geometry.image, size)
@@ -74,7 +95,7 @@ def _with_votes(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeomet
     kept = []
     for first in range(0, probabilities.shape[1], group):
         columns = probabilities[:, first:first + group].contiguous()
-        maps = mask_ensemble_semantic(columns, mask_logits, merged, return_scores=True).class_scores
+        maps = class_scores(columns, mask_logits, merged)
         maps = maps + (weights[:, first:first + group].T @ votes).view(-1, *size)
         if size != geometry.output:
             maps = F.interpolate(maps[None], size=geometry.output, mode='bilinear', align_corners=False)[0]
@@ -85,3 +106,9 @@ def _with_votes(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeomet
         if return_scores:
             kept.append(maps)
     return SemanticMap(labels, scores, torch.cat(kept) if return_scores else None)
+
+
+def class_scores(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeometry) -> Tensor:
+    """(K, H, W) score maps from probabilities (Q, K) and mask logits (Q, h, w)."""
+    scores = mask_ensemble_semantic(probabilities, mask_logits, geometry, return_scores=True).class_scores
+    return cast(Tensor, scores)  # asked for, so there

@@ -6,11 +6,11 @@ from mmcv.cnn import ConvModule
 from mmdet.models.layers import SinePositionalEncoding
 from torch import Tensor, nn
 
+from frozenmm.deprecation import renamed_arguments
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.ops import MultiScaleDeformableAttention
 from frozenmm.segmentation.frozen_seg.flat_attention import FlatDeformableAttention
 from frozenmm.segmentation.mask2former.pixel_decoder import build_encoder, encode_levels, encoder_config
-
-LEVEL_MODES = ('single', 'official_flat')
 
 
 class SAMBranch(nn.Module):
@@ -21,27 +21,27 @@ class SAMBranch(nn.Module):
     Args:
         in_channels: width of SAM's embedding.
         channels: width of the result.
-        level_mode: `'single'` builds the encoder for its one map; `'official_flat'` builds it for three and computes as
-            the official kernel does, which official checkpoints need (see `FlatDeformableAttention`).
+        compat: build the encoder for three maps instead of its one and compute as the official kernel does, which
+            official checkpoints need (see `FlatDeformableAttention`).
         num_layers, num_heads, num_points, feedforward_channels, num_groups, with_cp: as in `PixelDecoder`.
     """
 
-    def __init__(self, in_channels: int = 256, *, channels: int = 256, level_mode: str = 'single', num_layers: int = 6,
+    @renamed_arguments(removed_in='0.3', level_mode=('compat', {'single': False, 'official_flat': True}))
+    def __init__(self, in_channels: int = 256, *, channels: int = 256, compat: bool = False, num_layers: int = 6,
                  num_heads: int = 8, num_points: int = 4, feedforward_channels: int = 1024, num_groups: int = 32,
                  with_cp: bool = False) -> None:
         super().__init__()
-        if level_mode not in LEVEL_MODES:
-            raise ValueError(f'level_mode must be one of {list(LEVEL_MODES)}, got {level_mode!r}')
-        flat = level_mode == 'official_flat'
-        levels = 3 if flat else 1
-        self.level_mode = level_mode
+        if not isinstance(compat, bool):
+            raise WrongKind(f'compat of the SAM branch must be True (official checkpoints) or False, got {compat!r}')
+        levels = 3 if compat else 1
+        self.compat = compat
         self.conv = ConvModule(in_channels, channels, 3, stride=2, padding=1, bias=True,
                                norm_cfg=dict(type='GN', num_groups=num_groups))
         # the official code means to draw this convolution anew but leaves torch's own initialisation
         self.conv.conv.reset_parameters()
         config = encoder_config(channels=channels, num_layers=num_layers, num_levels=levels, num_heads=num_heads,
                                 num_points=num_points, feedforward_channels=feedforward_channels)
-        self.encoder = build_encoder(config, FlatDeformableAttention if flat else MultiScaleDeformableAttention)
+        self.encoder = build_encoder(config, FlatDeformableAttention if compat else MultiScaleDeformableAttention)
         self.level_encoding = nn.Embedding(levels, channels)
         self.positions = SinePositionalEncoding(channels // 2, normalize=True)
         self.with_cp = with_cp
@@ -56,7 +56,7 @@ class SAMBranch(nn.Module):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         rows = state_dict.get(f'{prefix}level_encoding.weight')
         if rows is not None and len(rows) != self.level_encoding.num_embeddings:
-            given = 'official_flat' if len(rows) == 3 else 'single'
-            raise ValueError(f'the checkpoint\'s SAM branch was trained with level_mode={given!r}, but this model has '
-                             f'level_mode={self.level_mode!r}; set level_mode={given!r} in the pixel decoder')
+            given = len(rows) == 3
+            raise UserError(f'the checkpoint\'s SAM branch was trained with compat={given}, but this model has '
+                            f'compat={self.compat}; set mask_generator.sam_branch.compat={given}')
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.templates import resolve_templates
 from frozenmm.foundation.text_embeddings import text_embeddings
 from frozenmm.foundation.text_tower import TextTower
@@ -16,14 +17,15 @@ class ClassTexts(nn.Module):
     """The frozen text side of Fusioner: class names in, unit vectors out.
 
     Args:
-        tower: encodes the prompts.
+        text_tower: encodes the prompts.
         templates: a named set or sentences, see `resolve_templates`.
         store: keep the vectors of whole vocabularies on disk, see `text_embeddings`.
     """
 
-    def __init__(self, tower: TextTower, templates: str | Sequence[str] = 'fusioner32', *, store: bool = True) -> None:
+    def __init__(self, text_tower: TextTower, templates: str | Sequence[str] = 'fusioner32', *,
+                 store: bool = True) -> None:
         super().__init__()
-        self.tower = tower
+        self.tower = text_tower
         self.templates = resolve_templates(templates)
         self.store = store
         self._vectors: dict[str, Tensor] = {}
@@ -48,10 +50,10 @@ class ClassTexts(nn.Module):
             (B, K, C) with zero rows behind the names of an image that has fewer than K, and the B counts.
 
         Raises:
-            ValueError: an image without names.
+            UserError: an image without names.
         """
         counts = [len(row) for row in names]
         if min(counts) == 0:
-            raise ValueError(f'image {counts.index(0)} of the batch names no class; every image needs one at least')
+            raise UserError(f'image {counts.index(0)} of the batch names no class; every image needs one at least')
         rows = [self(row).to(like.device) for row in names]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), counts

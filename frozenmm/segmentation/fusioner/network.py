@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from frozenmm.segmentation.fusioner.fusion import FusionTransformer
 
-MODES = ('joint', 'per_class')
+CLASS_MODES = ('joint', 'per_class')
 
 
 class SharedSimilarity(nn.Module):
@@ -85,8 +85,8 @@ class FusionerNetwork(nn.Module):
         Raises:
             ValueError: unknown mode, or `shared_map` is missing.
         """
-        if mode not in MODES:
-            raise ValueError(f'mode must be one of {list(MODES)}, got {mode!r}')
+        if mode not in CLASS_MODES:
+            raise ValueError(f'mode must be one of {list(CLASS_MODES)}, got {mode!r}')
         if self.similarity is not None and shared_map is None:
             raise ValueError('shared_space compares frozen vectors of image and names, but no shared_map came')
         grid = visual_map.shape[-2:]

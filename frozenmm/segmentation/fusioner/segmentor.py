@@ -7,34 +7,33 @@ from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
+from frozenmm.deprecation import warn_renamed
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import VocabularySource
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fusioner.windows import slide_logits
-
-WINDOWS = ('shift', 'cut')
 
 
 @MODELS.register_module()
 class FusionerSegmentor(EncoderDecoder):
     """`EncoderDecoder` with a free vocabulary and the official windows of Fusioner as an option.
 
-    `test_cfg` knows one key more than mmseg's: with `mode='slide'`, `window='shift'` (default) moves the last window
-    back into the image, as mmseg does; `window='cut'` cuts it at the border and pads it with `pad_value` (0 by
-    default, officially -1), with `flip=True` averaging mirrored windows.
+    `test_cfg` knows one key more than mmseg's: with `mode='slide'`, the last window is moved back into the image, as
+    mmseg does; `compat=True` cuts it at the border and pads it with `pad_value` (0 by default, officially -1), with
+    `flip=True` averaging mirrored windows, as the official code does.
 
     Raises:
-        ValueError: another `window`, or windows that are not square with `'cut'`.
+        UserError: windows that are not square with `compat`.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.test_cfg = ConfigDict(self.test_cfg or dict(mode='whole'))
-        window = self.test_cfg.get('window', 'shift')
-        if window not in WINDOWS:
-            raise ValueError(f'test_cfg.window must be one of {list(WINDOWS)}, got {window!r}')
+        if 'window' in self.test_cfg:
+            self.test_cfg.compat = _compat_of(self.test_cfg.pop('window'))
         crop = self.test_cfg.get('crop_size', (0, 0))
-        if window == 'cut' and crop[0] != crop[1]:
-            raise ValueError(f'test_cfg.window=\'cut\' needs a square crop_size, got {crop}')
+        if self.test_cfg.get('compat', False) and crop[0] != crop[1]:
+            raise UserError(f'test_cfg.compat=True needs a square crop_size, got {crop}')
 
     def set_vocabulary(self, vocabulary: VocabularySource) -> None:
         """See `FusionerHead.set_vocabulary`."""
@@ -45,7 +44,7 @@ class FusionerSegmentor(EncoderDecoder):
         """Logits (B, K + 1, H, W) from overlapping windows."""
         names = batch_img_metas[0].get('class_names')
         self.out_channels = self.decode_head.out_channels if names is None else len(names) + 1
-        if self.test_cfg.get('window', 'shift') == 'shift':
+        if not self.test_cfg.get('compat', False):
             return super().slide_inference(inputs, list(batch_img_metas))
 
         def predict(window: Tensor) -> Tensor:
@@ -54,3 +53,11 @@ class FusionerSegmentor(EncoderDecoder):
 
         return slide_logits(predict, inputs, window=self.test_cfg.crop_size[0], stride=self.test_cfg.stride[0],
                             pad_value=self.test_cfg.get('pad_value', 0.0), flip=self.test_cfg.get('flip', False))
+
+
+def _compat_of(window: object) -> bool:
+    """What frozenmm 0.1 called `test_cfg.window`."""
+    if window not in ('shift', 'cut'):
+        raise UserError(f'test_cfg.window is now test_cfg.compat, True for \'cut\' and False for \'shift\'; got {window!r}')
+    warn_renamed(f'test_cfg.window={window!r}', f'test_cfg.compat={window == "cut"}', removed_in='0.3')
+    return window == 'cut'

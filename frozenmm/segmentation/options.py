@@ -1,0 +1,36 @@
+"""Parts from the options that a config gives them."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from frozenmm.errors import WrongKind
+from frozenmm.foundation.lookup import nearest
+
+Part = TypeVar('Part')
+
+
+def built(kind: Callable[..., Part], options: Mapping[str, object] | None, *arguments: object) -> Part:
+    """A part of a model from its options.
+
+    Args:
+        kind: its class.
+        options: keyword arguments, from a config; None: all as they are by default.
+        arguments: positional arguments, which the model knows itself.
+
+    Raises:
+        WrongKind: an option that the part does not have; the text names the nearest ones.
+
+    >>> built(dict, {'width': 3}, {'height': 2})
+    {'height': 2, 'width': 3}
+    """
+    try:
+        return kind(*arguments, **(options or {}))
+    except TypeError:
+        known = list(inspect.signature(kind).parameters)
+        unknown = [name for name in options or {} if name not in known]
+        if not unknown:
+            raise
+        raise WrongKind(f'{getattr(kind, "__name__", kind)} has no option {unknown[0]!r}; did you mean one of '
+                        f'{nearest(unknown[0], known)}?') from None
