@@ -104,6 +104,11 @@ def image_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return part or state
 
 
+def num_blocks(network: nn.Module) -> int:
+    """Blocks of a CLIP ViT; 0 for other networks, which give no taps."""
+    return len(network.transformer.resblocks) if isinstance(network, CLIPVisionTransformer) else 0
+
+
 @MODELS.register_module()
 class CLIPTower(ImageTower):
     """An image encoder of OpenAI's CLIP.
@@ -139,10 +144,11 @@ class CLIPTower(ImageTower):
         if patch_output == 'projected':
             channels['patch'], strides['patch'] = sizes.output_dim, sizes.patch or 32
         super().__init__(network, input=TowerInput(STATS, sizes.resolution, sizes.patch or 32), channels=channels,
-                         strides=strides, token_channels=sizes.output_dim, **options)
+                         strides=strides, token_channels=sizes.output_dim,
+                         num_blocks=num_blocks(module), **options)
         self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`."""
-        maps, tokens = network(pixels, max(num_tokens, 1), self.patch_output)
+        maps, tokens = network(pixels, max(num_tokens, 1), self.patch_output, *([self.taps] if self.taps else []))
         return RawFeatures(maps=maps, tokens=tokens, class_token=tokens[:, 0])
