@@ -20,6 +20,7 @@ from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
+from frozenmm.foundation.image_towers.dinov3 import DINOv3Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
 from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
