@@ -73,7 +73,7 @@ class ImageTower(FrozenModule):
         strides: stride of every map, in pixels of the tower's input.
         token_channels: width of the image tokens; None if the family has none of its own (the mean of the patches of
             a cell of the last map then stands in, so the width is that map's).
-        num_blocks: transformer blocks that can be tapped; 0 where the network has none.
+        blocks: number and width of the transformer blocks that can be tapped; None where the network has none.
         name: see `FrozenModule`; likewise precision.
         **options: those below.
 
@@ -95,7 +95,7 @@ class ImageTower(FrozenModule):
 
     @renamed_arguments(removed_in='0.3', legacy_border='compat')
     def __init__(self, network: nn.Module | FrozenNetwork, *, input: TowerInput, channels: dict[str, int],
-                 strides: dict[str, int], token_channels: int | None = None, num_blocks: int = 0, name: str = '',
+                 strides: dict[str, int], token_channels: int | None = None, blocks: tuple[int, int] | None = None, name: str = '',
                  precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         require_known(options, TowerOptions.__annotations__, f'option of {type(self).__name__}')
         gradient = options.get('gradient', 'detached')
@@ -117,7 +117,7 @@ class ImageTower(FrozenModule):
         self.strides = {key: strides[key] for key in names}
         self.token_channels = channels[names[-1]] if token_channels is None else token_channels
         self.compat = options.get('compat', False)
-        self._num_blocks = num_blocks
+        self._blocks = blocks
         taps = options.get('taps') or ()
         self._check_taps(taps)
         self.taps = tuple(sorted(taps)) or None  # None: feature caches of older releases keep fitting
@@ -128,13 +128,18 @@ class ImageTower(FrozenModule):
             raise UserError(f'size must be a positive multiple of {self.name}\'s patch of {patch} pixels, got {size}')
         return size
 
+    @property
+    def tap_channels(self) -> int | None:
+        """Width of the taps; None for a network without transformer blocks."""
+        return None if self._blocks is None else self._blocks[1]
+
     def _check_taps(self, taps: Sequence[int]) -> None:
-        if taps and not self._num_blocks:
+        if taps and self._blocks is None:
             raise UserError(f'{self.name} has no transformer blocks to tap; leave out taps={list(taps)} and take its '
                             f'maps {list(self.channels)} instead')
-        wrong = [block for block in taps if not 0 <= block < self._num_blocks]
-        if wrong or len(set(taps)) != len(taps):
-            raise UnknownName(f'taps of {self.name} are different blocks from 0 to {self._num_blocks - 1}, got '
+        count = 0 if self._blocks is None else self._blocks[0]
+        if any(not 0 <= block < count for block in taps) or len(set(taps)) != len(taps):
+            raise UnknownName(f'taps of {self.name} are different blocks from 0 to {count - 1}, got '
                               f'{list(taps)}')
 
     @property

@@ -47,6 +47,9 @@ if installed('mmdet'):
         from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
         from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
 
+        # closed-set segmentation
+        from frozenmm.segmentation.plain_mask.segmentor import PlainMaskSegmentor
+
 if installed('mmdet') and installed('mmseg'):
     with explained('mmseg'):
         from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor

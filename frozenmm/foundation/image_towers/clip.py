@@ -104,9 +104,11 @@ def image_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return part or state
 
 
-def num_blocks(network: nn.Module) -> int:
-    """Blocks of a CLIP ViT; 0 for other networks, which give no taps."""
-    return len(network.transformer.resblocks) if isinstance(network, CLIPVisionTransformer) else 0
+def vit_blocks(network: nn.Module) -> tuple[int, int] | None:
+    """Number and width of the blocks of a CLIP ViT; None for other networks, which give no taps."""
+    if not isinstance(network, CLIPVisionTransformer):
+        return None
+    return len(network.transformer.resblocks), network.conv1.out_channels
 
 
 @MODELS.register_module()
@@ -145,7 +147,7 @@ class CLIPTower(ImageTower):
             channels['patch'], strides['patch'] = sizes.output_dim, sizes.patch or 32
         super().__init__(network, input=TowerInput(STATS, sizes.resolution, sizes.patch or 32), channels=channels,
                          strides=strides, token_channels=sizes.output_dim,
-                         num_blocks=num_blocks(module), **options)
+                         blocks=vit_blocks(module), **options)
         self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:

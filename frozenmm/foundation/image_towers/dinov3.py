@@ -163,7 +163,7 @@ class DINOv3Tower(ImageTower):
         super().__init__(
             network, input=TowerInput(stats, 14 * module.patch_size, module.patch_size, 'bilinear'),
             channels={'patch': module.embed_dim}, strides={'patch': module.patch_size},
-            token_channels=module.embed_dim, num_blocks=len(module.layer), **options)
+            token_channels=module.embed_dim, blocks=(len(module.layer), module.embed_dim), **options)
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`. Only one image token is the class token; more are means of patches."""

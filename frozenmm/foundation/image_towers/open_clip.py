@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from frozenmm.compat import require
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
-from frozenmm.foundation.image_towers.clip import STATS, num_blocks
+from frozenmm.foundation.image_towers.clip import STATS, vit_blocks
 from frozenmm.foundation.image_towers.clip_resnet import ModifiedResNet
 from frozenmm.foundation.image_towers.clip_vit import PATCH_OUTPUTS, CLIPVisionTransformer
 from frozenmm.foundation.image_towers.open_clip_vit import OpenCLIPViT
@@ -143,7 +143,7 @@ class OpenCLIPTower(ImageTower):
                                                options.get('size'), name),
                          channels=channels, strides=strides,
                          token_channels=getattr(visual, 'token_channels', visual.output_dim),
-                         num_blocks=num_blocks(visual), **options)
+                         blocks=vit_blocks(visual), **options)
         self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:

@@ -65,7 +65,8 @@ class _EncoderTower(ImageTower):
         tower_input = TowerInput(IMAGENET_STATS, module.img_size, max(module.strides.values()), 'bilinear')
         options = {'resize_mode': 'pad', 'out_maps': DEFAULT_MAPS, **options}
         super().__init__(network, input=tower_input, channels=module.channels, strides=module.strides,
-                         num_blocks=len(getattr(module, 'blocks', ())), **options)
+                         blocks=(len(module.blocks), module.embed_dim) if hasattr(module, 'blocks') else None,
+                         **options)
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`. There is no class token; image tokens are means of the last map's cells."""

@@ -146,7 +146,7 @@ class TimmTower(ImageTower):
             raise ValueError(f"{name} is built for inputs of one size; resize_mode='none' needs a network without")
         super().__init__(network, input=timm_input(reader.trunk, reader.patch), channels=reader.channels,
                          strides=reader.strides, token_channels=reader.token_channels,
-                         num_blocks=reader.num_blocks, **options)
+                         blocks=reader.blocks, **options)
         self.normed = patch_output == 'normed'
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:

@@ -81,7 +81,7 @@ class TimmReader(nn.Module):
         self.has_class_token = (self.is_plain and 'return_prefix_tokens' in arguments
                                 and getattr(trunk, 'cls_token', None) is not None)
         self.token_channels = self.channels['patch'] if self.has_class_token else None
-        self.num_blocks = len(levels) if self.is_plain else 0
+        self.blocks = (len(levels), self.channels['patch']) if self.is_plain else None
 
     def forward(self, pixels: Tensor, normed: bool = True,
                 taps: Sequence[int] = ()) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -107,7 +107,8 @@ class TimmReader(nn.Module):
     def _tapped(self, pixels: Tensor, normed: bool,
                 taps: Sequence[int]) -> tuple[dict[str, Tensor], Tensor | None]:
         model: Any = self.trunk
-        indices = sorted({*taps, self.num_blocks - 1})
+        deepest = self.indices[-1]
+        indices = sorted({*taps, deepest})
         prefixed = {'return_prefix_tokens': True} if self.gives_prefix else {}
         found = model.forward_intermediates(pixels, indices=indices, norm=False, intermediates_only=True, **prefixed)
         grid = (found[0][0] if prefixed else found[0]).shape[-2:]
@@ -117,7 +118,7 @@ class TimmReader(nn.Module):
             parts = [patches.flatten(2).transpose(1, 2)]
             sequences[index] = torch.cat(parts if prefix is None else [prefix, *parts], 1)
         norm = final_norm(model)
-        last = norm(sequences[self.num_blocks - 1]) if normed else sequences[self.num_blocks - 1]
+        last = norm(sequences[deepest]) if normed else sequences[deepest]
         patches = last[:, last.shape[1] - grid.numel():].transpose(1, 2).unflatten(2, grid)
         return ({'patch': patches, **{f'tap{index}': norm(sequences[index]) for index in taps}},
                 last[:, 0] if self.has_class_token else None)
