@@ -119,14 +119,16 @@ class PlainMaskDecoder(nn.Module):
         for block, share in zip(self.blocks, shares):
             rows = None
             if all_layers:
-                found.append(self._predict(x, grid))
+                found.append(self._predict(x, grid, valid))
                 if share > 0:
                     rows = self._rows(found[-1].mask_logits, grid, x.shape[1], share)
             x = self._run(block, x, rope, rows, keys)
-        return [*found, self._predict(x, grid)]
+        return [*found, self._predict(x, grid, valid)]
 
-    def _predict(self, x: Tensor, grid: Grid) -> PlainPrediction:
+    def _predict(self, x: Tensor, grid: Grid, valid: Tensor | None) -> PlainPrediction:
         x = self.norm(x)
+        if valid is not None:  # what lies in the padding must not reach masks through the convolutions
+            x = torch.cat([x[:, :self.num_queries], x[:, self.num_queries:] * valid[..., None]], 1)
         queries, patches = x[:, :self.num_queries], x[:, x.shape[1] - grid[0] * grid[1]:]
         if self.with_cp and torch.is_grad_enabled():
             return PlainPrediction(queries, checkpoint(self.prediction, queries, patches, grid, use_reentrant=False))
