@@ -53,6 +53,7 @@ if installed('mmdet'):
 if installed('mmdet') and installed('mmseg'):
     with explained('mmseg'):
         from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
+        from frozenmm.segmentation.plain_mask.mmseg_segmentor import PlainMaskSemanticSegmentor
 
 if installed('mmseg'):
     with explained('mmseg'):

@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
+from frozenmm.foundation.lookup import choice
 from frozenmm.segmentation.mask2former.mask_factors import MaskFactors, masks_of
-from frozenmm.segmentation.mask2former.matcher import HungarianMatcher
+from frozenmm.segmentation.mask2former.matcher import ClassMatcher, HungarianMatcher
 from frozenmm.segmentation.mask2former.points import PointSampler, sample_points
+
+
+MATCHINGS = ('hungarian', 'class')
 
 
 @dataclass
@@ -38,15 +42,19 @@ class SetCriterion(nn.Module):
         dice_weight: of the dice loss at points.
         void_weight: of queries without annotation in the cross entropy's weighted mean.
         num_points, oversample_ratio, importance_ratio: see `PointSampler`.
+        matching: `'hungarian'`, or `'class'`: query k stands for class k (`ClassMatcher`).
     """
 
     def __init__(self, *, class_weight: float = 2.0, mask_weight: float = 5.0, dice_weight: float = 5.0,
                  void_weight: float = 0.1, num_points: int = 12544, oversample_ratio: float = 3.0,
-                 importance_ratio: float = 0.75) -> None:
+                 importance_ratio: float = 0.75,
+                 matching: str = 'hungarian') -> None:
         super().__init__()
         self.weights = dict(ce=class_weight, mask=mask_weight, dice=dice_weight)
         self.void_weight = void_weight
-        self.matcher = HungarianMatcher(class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight)
+        self.matcher: HungarianMatcher | ClassMatcher = ClassMatcher()
+        if choice('matching', matching, MATCHINGS) == 'hungarian':
+            self.matcher = HungarianMatcher(class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight)
         self.sampler = PointSampler(num_points, oversample_ratio=oversample_ratio, importance_ratio=importance_ratio)
 
     def forward(self, class_logits: Sequence[Tensor], mask_logits: Sequence[Tensor | MaskFactors],

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.segmentation.mask2former.mask_factors import MaskFactors, masks_at
 from frozenmm.segmentation.mask2former.points import sample_points
 
@@ -36,6 +37,29 @@ def matching_costs(class_logits: Tensor, mask_points: Tensor, labels: Tensor, ta
     inside = logits.sigmoid()
     dice = 1 - (2 * inside @ targets.T + 1) / (inside.sum(1)[:, None] + targets.sum(1)[None] + 1)
     return mask_weight * entropy - class_weight * probability + dice_weight * dice
+
+
+class ClassMatcher:
+    """Query k stands for class k: nothing to search, for semantic maps, where a class has one segment at most.
+
+    Such queries learn in few iterations; the number of queries is that of the classes.
+    """
+
+    def __call__(self, class_logits: Tensor, mask_logits: Tensor | MaskFactors, labels: Sequence[Tensor],
+                 masks: Sequence[Tensor], points: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of query and annotation; arguments as those of `HungarianMatcher`.
+
+        Raises:
+            UserError: a class with two segments, or without a query.
+        """
+        queries = class_logits.shape[1]
+        if queries < class_logits.shape[2] - 1:
+            raise UserError(f'matching by class needs a query for each of the {class_logits.shape[2] - 1} classes; the '
+                            f'decoder has num_queries={queries}')
+        if any(len(image.unique()) < len(image) for image in labels):
+            raise UserError('matching by class needs at most one segment per class; for instances use '
+                            'matching=\'hungarian\'')
+        return [tuple(image.sort()) for image in labels]
 
 
 class HungarianMatcher:

@@ -68,6 +68,11 @@ class PlainMaskSegmentor(MaskSegmentor):
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.reader = reader
 
+    def extract_feat(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None = None
+                     ) -> TowerFeatures:
+        """The frozen tower's features of a padded batch (B, 3, H, W); as officially, the tower sees padding as it is."""
+        return super().extract_feat(batch_inputs, None if self.mask_generator.compat else batch_data_samples)
+
     def generate(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None, *,
                  all_layers: bool) -> tuple[list[MaskProposals], TowerFeatures]:
         """Mask proposals of a batch (B, 3, H, W), and the frozen features."""

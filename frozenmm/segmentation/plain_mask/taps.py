@@ -14,7 +14,9 @@ Grid = tuple[int, int]
 
 
 class TapReader:
-    """Reads taps: token sequences of a ViT's blocks, or maps of any tower resized to one grid.
+    """Reads taps: token sequences of a ViT's blocks, or maps of any tower brought to one grid.
+
+    Finer maps are folded into it (every value becomes a channel), coarser ones resized.
 
     Args:
         tower: keeps the pipeline's resolution; its own `taps` must hold the blocks.
@@ -41,18 +43,31 @@ class TapReader:
         if (self.blocks and self.stride != patch) or patch % self.stride:
             raise UserError(f'stride={self.stride} does not fit {tower.name}: blocks have its patch size of {patch} '
                             'pixels, maps may be read at any stride that divides it')
-        self.in_channels = [tower.tap_channels or 0] * len(self.blocks) + [tower.channels[name] for name in self.maps]
+        self.folds = [max(1, self.stride // tower.strides[name]) for name in self.maps]
+        self.in_channels = [tower.tap_channels or 0] * len(self.blocks) + [
+            tower.channels[name] * fold**2 for name, fold in zip(self.maps, self.folds)]
 
     def __call__(self, features: TowerFeatures, canvas: Grid) -> tuple[list[Tensor], Grid]:
         """The taps (B, P + rows * columns, C_i) of a batch whose maps cover `canvas` (height, width), and the grid."""
         grid = (canvas[0] // self.stride, canvas[1] // self.stride)
         if self.blocks:
             return [features.taps[block] for block in self.blocks], grid
-        return [resized_tokens(features.map(name), grid) for name in self.maps], grid
+        return [resized_tokens(features.map(name), grid, fold) for name, fold in zip(self.maps, self.folds)], grid
 
 
-def resized_tokens(feature_map: Tensor, grid: Grid) -> Tensor:
-    """A map (B, C, h, w) as a tap: resized bilinearly to the grid, (B, rows * columns, C), without prefix tokens."""
+def resized_tokens(feature_map: Tensor, grid: Grid, fold: int = 1) -> Tensor:
+    """A map as a tap without prefix tokens.
+
+    Args:
+        feature_map: (B, C, h, w).
+        grid: rows and columns.
+        fold: a map that is this many times finer gives all its values, as channels; nothing is averaged away.
+
+    Returns:
+        (B, rows * columns, C * fold ** 2); without folding, resized bilinearly.
+    """
+    if fold > 1:
+        feature_map = F.pixel_unshuffle(feature_map, fold)
     if feature_map.shape[-2:] != grid:
         feature_map = F.interpolate(feature_map, grid, mode='bilinear', align_corners=False)
     return feature_map.flatten(2).transpose(1, 2)
