@@ -97,8 +97,8 @@ def measure(model: FCCLIP, cfg: Config, rules: Mapping[str, Rule]) -> dict[str, 
         proposals, features = model.generate(images, samples, all_layers=False)
         last = proposals[-1]
         logits = model.classifier(last.embeddings)
-        frozen, valid = model.frozen_embeddings(features, last.mask_logits)
-        geometries = model.geometries(images, samples)
+        frozen, valid = model.trunk.frozen_embeddings(features, last.mask_logits)
+        geometries = model.trunk.geometries(images, samples)
         for name, rule in rules.items():
             log_probs = rule(last.embeddings, logits, frozen, valid)
             for index, sample in enumerate(samples):

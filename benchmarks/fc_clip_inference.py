@@ -53,7 +53,7 @@ def build(precision: str = 'fp32') -> FCCLIP:
     torch.manual_seed(0)
     return MODELS.build(dict(
         type='frozenmm.FCCLIP',
-        image_tower=dict(type='frozenmm.OpenCLIPTower', model=MIXED, weights='random', precision=precision),
+        tower=dict(type='frozenmm.OpenCLIPTower', model=MIXED, weights='random', precision=precision),
         classifier=dict(embed_channels=640), mask_generator=dict(decoder=dict(num_queries=QUERIES)),
         data_preprocessor=dict(type='mmdet.DetDataPreprocessor', mean=[122.7709383, 116.7460125, 104.09373615],
                                std=[68.5005327, 66.6321579, 70.32316305], bgr_to_rgb=True,
@@ -226,12 +226,12 @@ def official(model: FCCLIP, data: dict) -> tuple[Tensor, Tensor, Tensor]:
     mask_features, maps = official_pixel_decoder(model.mask_generator.pixel_decoder, [
         features.map(name) for name in ('res2', 'res3', 'res4', 'res5')])
     logits, masks = official_decoder(model, mask_features, maps)
-    dense = features.map(model.dense_name)
+    dense = features.map(model.trunk.dense_name)
     pooled = official_pool(dense, F.interpolate(masks, dense.shape[-2:], mode='bilinear', align_corners=False))
     frozen = model.image_tower.visual_prediction(pooled)
     log_probs = geometric_ensemble(logits, model.classifier.frozen_logits(frozen), model.classifier.rows.seen,
                                    compat=True)
-    return official_postprocess(log_probs[0], masks[0], model.geometries(images, samples)[0],
+    return official_postprocess(log_probs[0], masks[0], model.trunk.geometries(images, samples)[0],
                                 set(model.classifier.rows.things))
 
 
@@ -256,8 +256,9 @@ def blobs(classes: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def network_output(model: FCCLIP, data: dict) -> tuple[Tensor, Tensor, MaskGeometry]:
     batch = model.data_preprocessor(data, False)
     proposals, features = model.generate(batch['inputs'], batch['data_samples'], all_layers=False)
-    log_probs = model.classify(proposals[-1], features)[0]
-    return log_probs, proposals[-1].mask_logits[0].float(), model.geometries(batch['inputs'], batch['data_samples'])[0]
+    log_probs = model.trunk.classify(proposals[-1], features)[0]
+    geometry = model.trunk.geometries(batch['inputs'], batch['data_samples'])[0]
+    return log_probs, proposals[-1].mask_logits[0].float(), geometry
 
 
 Sides = dict[str, Callable[[], object]]

@@ -47,9 +47,9 @@ def fcn(channels: int, width: int, convs: int) -> dict:
 
 
 def fusioner(channels: list[int] | int, width: int, layers: int, decoder: str, stride: int) -> dict:
-    return dict(type='frozenmm.FusionerHead', in_channels=channels, text=TEXT, channels=width, num_layers=layers,
-                templates='simple', store_text=False, decoder=dict(type=f'frozenmm.{decoder}'), mask_stride=stride,
-                vocabulary=['cat', 'dog'])
+    return dict(type='frozenmm.FusionerHead', in_channels=channels, text_tower=TEXT, channels=width,
+                fusion=dict(num_layers=layers), masks=dict(stride=stride), templates='simple', store_text=False,
+                decoder=dict(type=f'frozenmm.{decoder}'), vocabulary=['cat', 'dog'])
 
 
 def segmentor(tower: dict, kind: str, head: dict, side: int) -> tuple[dict, int]:

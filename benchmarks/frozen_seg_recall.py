@@ -97,7 +97,7 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> Config:
     cfg.val_evaluator = [dict(type='frozenmm.AverageMaskRecall', limit=QUERIES, **truth, **words),
                          dict(type='frozenmm.MaskRecallMetric', **words), dict(type='frozenmm.SemanticIoU', **words)]
     cfg.model.mask_generator.decoder.num_queries = QUERIES
-    cfg.model.automatic_masks.update(MASKS)
+    cfg.model.sam_masks.automatic.update(MASKS)
     cfg.model.postprocess.tasks = ('semantic', )
     cfg.custom_hooks = [dict(type='frozenmm.AccelerateHook'),
                         dict(type='frozenmm.TimeBudgetHook', iterations=args.iterations)]
@@ -153,8 +153,8 @@ def measure(model: FrozenSeg, cfg: Config) -> dict[str, dict]:
         images, samples = batch['inputs'], batch['data_samples']
         model.add_masks(images, samples)
         proposals, features = model.generate(images, samples, all_layers=False)
-        log_probs = model.classify(proposals[-1], features)
-        for index, (sample, geometry) in enumerate(zip(samples, model.geometries(images, samples))):
+        log_probs = model.trunk.classify(proposals[-1], features)
+        for index, (sample, geometry) in enumerate(zip(samples, model.trunk.geometries(images, samples))):
             logits, automatic = proposals[-1].mask_logits[index].float(), sample.sam_masks
             counts.append(len(automatic.logits))
             for name, masks in sources(log_probs[index], logits, automatic, geometry).items():

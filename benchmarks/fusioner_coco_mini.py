@@ -47,10 +47,10 @@ CONFIG = ROOT / 'configs' / 'fusioner' / 'fusioner_lite0_minilm_coco-mini-fold0.
 ARMS = ('true', 'exchanged')
 RECIPES: dict[str, dict] = {
     'config': {},
-    'unjoined': {'model.decode_head.in_channels': [320], 'model.decode_head.shared_map': None},
+    'unjoined': {'model.decode_head.in_channels': [320], 'model.decode_head.masks.shared_map': None},
     'linear': LINEAR,
     'official': {'model.decode_head.decoder.type': 'frozenmm.FusionerDecoder'},
-    'per class': {'model.decode_head.mode': 'per_class'},
+    'per class': {'model.decode_head.masks.mode': 'per_class'},
 }
 TESTS: dict[str, dict] = {
     'single': dict(mode='joint', fusion=True, asked=1, absent=0),

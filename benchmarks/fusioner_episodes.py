@@ -21,7 +21,7 @@ from torch import nn
 from frozenmm.compat.files import write_whole
 from frozenmm.engine.launch import build_runner, run_training
 
-LINEAR = {'model.decode_head.num_layers': 0, 'model.decode_head.decoder.convolution': False}
+LINEAR = {'model.decode_head.fusion.num_layers': 0, 'model.decode_head.decoder.convolution': False}
 """A head that is linear in its tokens: no fusion, no convolution; the rest as in the config."""
 
 

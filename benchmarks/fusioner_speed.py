@@ -47,9 +47,10 @@ def build(*, small: bool, chunk: int) -> nn.Module:
             type='frozenmm.CLIPTower', model=SMALL_IMAGE if small else 'ViT-L/14', weights='random',
             patch_output='projected')),
         decode_head=dict(
-            type='frozenmm.FusionerHead', in_channels=24 if small else 768, mode='per_class', store_text=False,
-            text=dict(type='frozenmm.CLIPTextTower', model=SMALL_TEXT if small else 'ViT-L/14', weights='random'),
-            channels=16 if small else 512, num_layers=1 if small else 12, class_chunk=chunk),
+            type='frozenmm.FusionerHead', in_channels=24 if small else 768, store_text=False,
+            text_tower=dict(type='frozenmm.CLIPTextTower', model=SMALL_TEXT if small else 'ViT-L/14', weights='random'),
+            channels=16 if small else 512, fusion=dict(num_layers=1 if small else 12),
+            masks=dict(mode='per_class', class_chunk=chunk)),
         test_cfg=dict(mode='whole'))).eval()
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import sys
@@ -16,7 +17,7 @@ import frozenmm  # noqa: E402
 project = 'frozenmm'
 author = 'the authors of frozenmm'
 version = release = frozenmm.__version__
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx_copybutton']
 html_theme = 'furo'
 html_title = f'frozenmm {version}'
 exclude_patterns = ['_build']
@@ -31,6 +32,7 @@ nitpicky = False
 ROOMS = ('apis', 'zoo', 'foundation', 'detection', 'segmentation', 'reconstruction', 'ops', 'structures', 'datasets',
          'evaluation', 'engine', 'visualization', 'convert', 'compat')
 _OUTSIDE = re.compile(r'\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)')
+_RELATIVE = re.compile(r'(\[[^\]]*\])\((?!https?:|#)([^)#]+)(#[^)]*)?\)')
 _CODE = re.compile(r'(``?[^`]+``?)')
 
 
@@ -46,6 +48,22 @@ def write_reference(app: object) -> None:
         write(folder / room / 'index.md', f'# frozenmm.{room}\n\n' + _contents(names))
     write(folder / 'index.md', '# API reference\n\nRegistered classes by role: `frozenmm.models`.\n\n'
           + _contents([f'{room}/index' for room in ROOMS]))
+
+
+def write_manuals(app: object) -> None:
+    """The READMEs of configs/ as pages; their relative links are made to start from where the page lies."""
+    shutil.rmtree(DOCS / 'manuals', ignore_errors=True)
+    for manual in sorted((ROOT / 'configs').glob('*/README.md')):
+        text = _RELATIVE.sub(lambda link: f'{link[1]}({_from_manuals(manual.parent / link[2])}{link[3] or ""})',
+                             manual.read_text(encoding='utf-8'))
+        write(DOCS / 'manuals' / f'{manual.parent.name}.md', text)
+
+
+def _from_manuals(target: Path) -> str:
+    target = target.resolve()
+    if target.name == 'README.md' and target.parent.parent == ROOT / 'configs':
+        target = DOCS / 'manuals' / f'{target.parent.name}.md'
+    return os.path.relpath(target, DOCS / 'manuals')
 
 
 def write(file: Path, text: str) -> None:
@@ -89,5 +107,6 @@ def show_paths(app: object, name: str, source: list[str]) -> None:
 def setup(app: object) -> None:
     """Connect the functions above."""
     app.connect('builder-inited', write_reference)
+    app.connect('builder-inited', write_manuals)
     app.connect('source-read', show_paths)
     app.connect('autodoc-process-docstring', escape_docstring, priority=100)

@@ -64,7 +64,8 @@ def grouped_arguments(*, removed_in: str, **groups: Mapping[str, str]) -> Callab
 
     Args:
         removed_in: the release that no longer knows the flat names.
-        groups: name of the dictionary -> {flat name: its key in the dictionary}.
+        groups: name of the dictionary -> {flat name: its key in the dictionary}. A flat argument may have had the
+            dictionary's name; then a value that is no dictionary is the flat one.
 
     >>> @grouped_arguments(removed_in='0.4', ensemble=dict(alpha='alpha', frozen_log_scale='log_scale'))
     ... def classifier(*, ensemble=None):
@@ -77,7 +78,8 @@ def grouped_arguments(*, removed_in: str, **groups: Mapping[str, str]) -> Callab
         @functools.wraps(function)
         def with_groups(*args: Any, **kwargs: Any) -> Any:
             for group, keys in groups.items():
-                given = {key: kwargs.pop(old) for old, key in keys.items() if old in kwargs}
+                given = {key: kwargs.pop(old) for old, key in keys.items()
+                         if old in kwargs and not (old == group and isinstance(kwargs[old], Mapping | None))}
                 if not given:
                     continue
                 held = kwargs.get(group)

@@ -7,6 +7,7 @@ own code passes on stay plain `ValueError`s.
 """
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +82,8 @@ def _reason(error: Exception) -> str:
         return f'it is no text in {error.encoding} (byte {error.start})'
     if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
         return error.strerror or type(error).__name__
-    if isinstance(error, TypeError | AttributeError | IndexError | AssertionError | RecursionError | OverflowError):
+    if isinstance(error, TypeError | AttributeError | IndexError | AssertionError | RecursionError | OverflowError
+                  | struct.error):
         return 'its content has another form than expected'
     return ' '.join(str(error).split()) or f'its content is damaged ({type(error).__name__})'
 

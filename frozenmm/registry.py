@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 from mmengine import registry as mm
+from torch import nn
+
+M = TypeVar('M')
 
 _ROOMS = {
     'model': ('frozenmm.models', ),
@@ -26,9 +30,35 @@ def _child(name: str, parent: mm.Registry, rooms: str, build: Callable | None = 
     return mm.Registry(name, build_func=build, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
 
 
+@runtime_checkable
+class Joining(Protocol):
+    """A module that wants to see the model that it is a part of."""
+
+    def join(self, model: nn.Module) -> None:
+        """Called with the innermost owner that has a data preprocessor; again does no harm."""
+
+
+def join(model: M) -> M:
+    """Tell the frozen parts of a built model about it; returns the model.
+
+    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. Of models inside models
+    (semi-supervised ones), a part belongs to the innermost.
+
+    Raises:
+        UserError: what a part refuses, e.g. statistics that contradict the model's.
+    """
+    owners: dict[nn.Module, nn.Module] = {}
+    for owner in model.modules() if isinstance(model, nn.Module) else ():
+        if isinstance(getattr(owner, 'data_preprocessor', None), nn.Module):
+            # an owner comes before what it owns, so the innermost one stays
+            owners.update((part, owner) for part in owner.modules() if isinstance(part, Joining))
+    for part, owner in owners.items():
+        cast(Joining, part).join(owner)
+    return model
+
+
 def build_and_join(cfg: object, registry: mm.Registry, default_args: object = None) -> object:
     """As mmengine builds a model; then its frozen parts learn what they need of it."""
-    from frozenmm.foundation.joining import join
     return join(mm.build_model_from_cfg(cfg, registry, default_args))
 
 

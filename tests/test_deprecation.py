@@ -4,7 +4,6 @@ import inspect
 
 import pytest
 
-from frozenmm import deprecation
 from frozenmm.deprecation import grouped_arguments, moved_names, renamed_arguments
 from frozenmm.errors import UserError
 

@@ -1,8 +1,8 @@
 """Convert an official checkpoint to ours.
 
     python tools/convert.py frozen_detr IN.pth OUT.safetensors [--classes 80|91]
-    python tools/convert.py fc_clip fcclip_cocopan.pth OUT.safetensors
-    python tools/convert.py frozen_seg IN.pth OUT.safetensors
+    python tools/convert.py fc_clip fcclip_cocopan.pth OUT.safetensors [--tower CLIP_FILE]
+    python tools/convert.py frozen_seg IN.pth OUT.safetensors [--tower CLIP_FILE]
     python tools/convert.py fusioner IN.pth OUT.safetensors
     python tools/convert.py clip ViT-L-14-336px.pt OUT.safetensors
     python tools/convert.py dinov2 dinov2_vitl14_pretrain.pth OUT.safetensors
@@ -27,10 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('target', type=Path, metavar='OUT')
     parser.add_argument('--classes', type=int, choices=(80, 91),
                         help='frozen_detr: 80 COCO categories (default) or the official 91 rows')
+    parser.add_argument('--tower', type=Path, metavar='CLIP_FILE',
+                        help='fc_clip, frozen_seg: the CLIP weights that the result will be used with, to be compared')
     arguments = parser.parse_args(arguments)
-    if arguments.classes and arguments.system != 'frozen_detr':
-        parser.error('--classes goes with frozen_detr only')
-    options = dict(classes=arguments.classes or 80) if arguments.system == 'frozen_detr' else {}
+    for name, systems in (('classes', ('frozen_detr',)), ('tower', ('fc_clip', 'frozen_seg'))):
+        if getattr(arguments, name) is not None and arguments.system not in systems:
+            parser.error(f'--{name} goes with {" and ".join(systems)} only')
+    options = {name: value for name, value in (('classes', arguments.classes), ('tower', arguments.tower))
+               if value is not None}
     try:
         report = convert_file(arguments.system, arguments.source, arguments.target, **options)
     except (ValueError, FileNotFoundError) as error:

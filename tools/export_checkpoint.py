@@ -36,14 +36,14 @@ def main() -> None:
     args = parse_args()
     from frozenmm.apis.model_sources import build_model, load_weights
     from frozenmm.engine.launch import load_config
-    from frozenmm.zoo.export import enter, export_checkpoint
+    from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
     cfg = load_config(args.config)
     model = build_model(cfg)
     load_weights(model, args.checkpoint, trusted=args.trust)
-    path = export_checkpoint(args.name, model, cfg, data=args.data, metrics=json.loads(Path(args.metrics).read_text()),
-                             trained_at=args.trained_at)
-    enter(args.name, path, task=args.task, config=args.config, what=args.what, license=args.license,
-          data_terms=args.data_terms, make=args.make, aliases=tuple(args.alias))
+    path = export_checkpoint(args.name, model, cfg, Origin(args.data, json.loads(Path(args.metrics).read_text()),
+                                                           args.trained_at))
+    enter(args.name, path, Description(args.task, args.config, args.what, args.license, args.data_terms, args.make,
+                                       args.alias))
     print(f'{path} ({path.stat().st_size / 1e6:.2f} MB) is in the zoo as {args.name}')
 
 

@@ -17,7 +17,7 @@ from frozenmm.engine.command_line import run_tool
 from frozenmm.engine.launch import load_config
 from frozenmm.foundation.depth_networks.light_depth import SHIPPED
 from frozenmm.registry import MODELS
-from frozenmm.zoo.export import enter, export_checkpoint
+from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
 
 DATA = 'generated rooms (frozenmm.GeneratedRooms), with photographs that come with scikit-image on their surfaces'
 WHAT = ('Demonstration depth network: frozen EfficientNet-Lite0 and a small decoder, trained on some hundred generated '
@@ -42,10 +42,9 @@ def main() -> None:
     state = load_checkpoint_file(args.checkpoint, trusted=True)['state_dict']
     model.load_state_dict(state)
     metrics = json.loads(Path(args.metrics).read_text(encoding='utf-8')) if args.metrics else {}
-    path = export_checkpoint(SHIPPED, model, cfg, data=DATA, metrics=metrics, trained_at=args.trained_at,
-                             part='decode_head.decoder')
-    enter(SHIPPED, path, task='depth', config=CONFIG, what=WHAT, license='Apache-2.0',
-          data_terms='generated from photographs inside scikit-image', make=f'python tools/train.py {CONFIG}')
+    path = export_checkpoint(SHIPPED, model, cfg, Origin(DATA, metrics, args.trained_at), part='decode_head.decoder')
+    enter(SHIPPED, path, Description('depth', CONFIG, WHAT, 'Apache-2.0', 'generated from photographs inside '
+                                     'scikit-image', f'python tools/train.py {CONFIG}'))
     print(path)
 
 

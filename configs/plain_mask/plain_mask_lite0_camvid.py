@@ -2,7 +2,7 @@
 
 Metric: mIoU on 101 validation pictures.
 Command: python tools/train.py configs/plain_mask/plain_mask_lite0_camvid.py
-Source: PMT (arXiv 2603.25398), sizes of our own; fifteen minutes of one core. Data: free for research, not redistributed.
+Source: PMT (arXiv 2603.25398), sizes of our own; fifteen minutes of one core. Data free for research.
 """
 _base_ = '_base_/runtime.py'
 

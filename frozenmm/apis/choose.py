@@ -17,7 +17,7 @@ from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.vocabulary import VocabularySource
 from frozenmm.registry import MODELS
 from frozenmm.zoo import checkpoint, default_checkpoint
-from frozenmm.zoo.checkpoints import TASKS, is_checkpoint
+from frozenmm.zoo.checkpoints import CHECKPOINT_TASKS, is_checkpoint
 
 
 def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
@@ -39,7 +39,7 @@ def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySourc
         ValueError: a vocabulary for a model that takes none, or a model without inferencer.
         FileNotFoundError: no such config or checkpoint; the text says how to get it.
     """
-    if isinstance(model, str) and model in TASKS and not is_checkpoint(model):
+    if isinstance(model, str) and model in CHECKPOINT_TASKS and not is_checkpoint(model):
         model = default_checkpoint(model).name
     if is_checkpoint(model) and checkpoint(str(model)).task == 'depth':
         return _without_words(DepthInferencer(_depth_config(str(model)), device=device), vocabulary)

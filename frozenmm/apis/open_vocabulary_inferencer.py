@@ -51,7 +51,8 @@ class OpenVocabularyInferencer(Inferencer):
         FileNotFoundError: no such config or checkpoint.
     """
 
-    def __init__(self, model: MaskSegmentor | Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
+    def __init__(self, model: MaskSegmentor | Config | Mapping | str | Path,
+                 vocabulary: VocabularySource | None = None, *,
                  weights: str | Path | None = None, device: str | torch.device = 'cpu', task: str = 'all',
                  seen: Tensor | None = None, trust_weights: bool = False) -> None:
         if task not in TASKS:

@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 
 from frozenmm.apis.image_sources import NamedImage
-from frozenmm.foundation.joining import join
 from frozenmm.foundation.lookup import lookup
+from frozenmm.registry import join
 
 SURROUNDINGS = 'ade20k_150'
 """Vocabulary that stands beside the words in an open-vocabulary model, so that not every pixel must be one of them."""

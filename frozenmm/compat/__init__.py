@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from frozenmm.compat.dependencies import MissingDependency, require
+from frozenmm.compat.dependencies import missing_package, require
+from frozenmm.deprecation import moved_names
 
 if find_spec('mmengine') is None:
-    raise MissingDependency('mmengine', 'frozenmm')
+    raise missing_package('mmengine', 'frozenmm')
 
 from frozenmm.compat import mmcv_ext, torchvision_ops
 from frozenmm.compat.versions import IncompatibleVersions, Problem, explained, problems
 
-__all__ = ['IncompatibleVersions', 'MissingDependency', 'Problem', 'explained', 'fill_holes', 'problems', 'require']
+__all__ = ['IncompatibleVersions', 'Problem', 'explained', 'fill_holes', 'problems', 'require']
+__getattr__ = moved_names(__name__, removed_in='0.3', MissingDependency='frozenmm.errors.MissingPackage')
 
 
 def fill_holes() -> None:

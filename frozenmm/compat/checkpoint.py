@@ -11,7 +11,6 @@ import argparse
 import json
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from frozenmm.compat.files import whole_file
+from frozenmm.errors import MissingFile, UnreadableFile, UserError, reading
 
 _trusted: set[Path] = set()
+_DAMAGED = 'it is truncated, damaged or no checkpoint: delete it and fetch it again'
 
 
-class UnsafeCheckpoint(ValueError):
+class UnsafeCheckpoint(UserError):
     """The file needs a full pickle, which could run code of its author."""
 
 
@@ -42,43 +43,36 @@ def load_checkpoint_file(path: str | Path, *, trusted: bool = False, map_locatio
         The saved dictionary. For safetensors: `state_dict`, and `meta` with the header's entries (JSON values decoded).
 
     Raises:
-        FileNotFoundError: no such file.
+        MissingFile: no such file.
         UnsafeCheckpoint: it needs a full pickle and `trusted` is False.
-        ValueError: it is truncated, corrupt, or no checkpoint at all.
+        UserError: it is truncated, corrupt, or no checkpoint at all.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         kind = 'is a folder, not a checkpoint file' if path.is_dir() else 'does not exist'
-        raise FileNotFoundError(f'checkpoint file {path.absolute()} {kind}')
+        raise MissingFile(f'checkpoint file {path.absolute()} {kind}')
     with path.open('rb') as file:
         head = file.read(64)
     if not head:
-        raise ValueError(f'{path} is empty; fetch it again')
+        raise UserError(f'{path} is empty; fetch it again')
     _refuse_text(path, head)
-    if path.suffix == '.safetensors':
-        return _load_safetensors(path, map_location)
-    content = _load_torch(path, head, trusted, map_location)
+    with reading(path, 'a checkpoint', _DAMAGED):
+        if path.suffix == '.safetensors':
+            return _load_safetensors(path, map_location)
+        content = _load_torch(path, head, trusted, map_location)
     if isinstance(content, torch.jit.ScriptModule):
         return dict(state_dict=dict(content.state_dict()))
     if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}; expected a state dict (names and tensors)')
+        raise UserError(f'{path} holds a {type(content).__name__}; expected a state dict (names and tensors)')
     return content
 
 
 def _load_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(path, 'pt', device=str(map_location or 'cpu')) as file:
-            header = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
-    except SafetensorError as error:
-        raise _damaged(path, str(error)) from None
+    from safetensors import safe_open
+    with safe_open(path, 'pt', device=str(map_location or 'cpu')) as file:
+        header = file.metadata() or {}
+        state = {key: file.get_tensor(key) for key in file.keys()}
     return dict(state_dict=state, meta={key: _decoded(value) for key, value in header.items()})
-
-
-def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(f'{path} ({path.stat().st_size:,} bytes) is truncated, damaged or no checkpoint ({reason}); '
-                      'delete it and fetch it again')
 
 
 def _decoded(value: str) -> Any:
@@ -90,16 +84,16 @@ def _decoded(value: str) -> Any:
 
 def _refuse_text(path: Path, head: bytes) -> None:
     if head.startswith(b'version https://git-lfs'):
-        raise ValueError(f'{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`')
+        raise UserError(f'{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`')
     if head.lstrip()[:1] in (b'<', b'{') or all(byte in b'\t\n\r' or 32 <= byte < 127 for byte in head):
-        raise ValueError(f'{path} is a text file, not a checkpoint; it begins with '
+        raise UserError(f'{path} is a text file, not a checkpoint; it begins with '
                          f'{head[:40].decode(errors="replace")!r}; perhaps a download stored an error page')
 
 
 def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> Any:
     zipped = head.startswith(b'PK')
     if zipped and not zipfile.is_zipfile(path):
-        raise _damaged(path, 'its end is missing')
+        raise UnreadableFile(f'{path} cannot be read as a checkpoint: its end is missing; {_DAMAGED}')
     try:
         if zipped and _is_scripted(path):
             return torch.jit.load(str(path), map_location=map_location)
@@ -112,10 +106,7 @@ def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> An
                 f'If you made it yourself or trust its author, save its tensors alone: '
                 "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path). "
                 f'({_first_line(error)})') from None
-        raise _damaged(path, _first_line(error)) from None
-    except (EOFError, OSError, RuntimeError, KeyError, IndexError, ValueError, AttributeError,
-            ModuleNotFoundError, zipfile.BadZipFile) as error:
-        raise _damaged(path, _first_line(error)) from None
+        raise
 
 
 def _harmless_objects() -> list[Any]:
@@ -126,9 +117,8 @@ def _harmless_objects() -> list[Any]:
     the functions that rebuild arrays by different modules, and a file of either opens under both.
     """
     array = np.zeros(1)
-    rebuild: Callable = array.__reduce__()[0]
-    scalar: Callable = array[0].__reduce__()[0]
-    named = [(function, f'{module}.{function.__name__}') for function in (rebuild, scalar)
+    functions: list[Any] = [array.__reduce__()[0], array[0].__reduce__()[0]]  # rebuild an array, a scalar
+    named = [(function, f'{module}.{function.__name__}') for function in functions
              for module in ('numpy._core.multiarray', 'numpy.core.multiarray')]
     return [argparse.Namespace, HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in 'fdilqI?'},
             *named, (_method_of_history, 'builtins.getattr')]
@@ -166,12 +156,12 @@ def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[
         meta: header entries, stored as JSON.
 
     Raises:
-        ValueError: another suffix.
+        UserError: another suffix.
     """
     from safetensors.torch import save_file
     path = Path(path).expanduser()
     if path.suffix != '.safetensors':
-        raise ValueError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, '
+        raise UserError(f'weights are written as safetensors, so name the file {path.stem}.safetensors, '
                          f'got {path.name}')
     with whole_file(path) as part:
         # copies, because safetensors refuses tensors that share memory

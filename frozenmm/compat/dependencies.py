@@ -4,6 +4,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from frozenmm.errors import MissingPackage
+
 # package on the index, where its name differs from the module's
 _DISTRIBUTIONS = {
     'cv2': 'opencv-python',
@@ -17,13 +19,10 @@ _DISTRIBUTIONS = {
 }
 
 
-class MissingDependency(ImportError):
-    """A package that this feature needs is not installed; the text holds the command that installs it."""
-
-    def __init__(self, module: str, needed_for: str) -> None:
-        distribution = _DISTRIBUTIONS.get(module, module)
-        super().__init__(f'{needed_for} needs the package {module!r}, which is not installed. '
-                         f'Install it with: pip install {distribution}')
+def missing_package(module: str, needed_for: str) -> MissingPackage:
+    """The error about a package that this feature needs, with the command that installs it."""
+    return MissingPackage(f'{needed_for} needs the package {module!r}, which is not installed. '
+                          f'Install it with: pip install {_DISTRIBUTIONS.get(module, module)}')
 
 
 def require(module: str, needed_for: str) -> ModuleType:
@@ -34,12 +33,12 @@ def require(module: str, needed_for: str) -> ModuleType:
         needed_for: what the user asked for, as the first words of the error.
 
     Raises:
-        MissingDependency: the top-level package is not installed. Errors inside an installed package pass through.
+        MissingPackage: the top-level package is not installed. Errors inside an installed package pass through.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         top = module.partition('.')[0]
         if error.name is not None and error.name.partition('.')[0] == top:
-            raise MissingDependency(top, needed_for) from None
+            raise missing_package(top, needed_for) from None
         raise

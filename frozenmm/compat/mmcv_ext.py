@@ -8,7 +8,7 @@ replaced.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,13 @@ import torch.nn.functional as functional
 from mmengine.logging import print_log
 from torch import Tensor
 
+from frozenmm.errors import MissingPackage
+
 NAME = 'mmcv._ext'
+
+
+class MissingOperator(MissingPackage, NotImplementedError):
+    """An operator that only a compiled mmcv has."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -67,8 +73,8 @@ def _axis_weights(start: Tensor, length: Tensor, bins: int, samples: int, size: 
 
 
 def _roi_groups(rois: Tensor, bins: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool,
-                size: tuple[int, int]):
-    """Yield (indices, vertical weights, horizontal weights) for RoIs that share an image and sampling counts."""
+                size: Sequence[int]) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Image, indices, vertical and horizontal weights of RoIs that share an image and sampling counts."""
     shift = 0.5 if aligned else 0.0
     x1, y1, x2, y2 = (rois[:, 1:] * spatial_scale - shift).unbind(1)
     width, height = x2 - x1, y2 - y1
@@ -97,8 +103,8 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     Args follow mmcv's compiled function: `rois` (N, 5) as image index, x1, y1, x2, y2; `pool_mode` 1 is average.
     """
     if pool_mode != 1:
-        raise NotImplementedError('RoIAlign with pool_mode=\'max\' needs compiled mmcv operators; '
-                                  'use pool_mode=\'avg\'')
+        raise MissingOperator('RoIAlign with pool_mode=\'max\' needs compiled mmcv operators; '
+                              'use pool_mode=\'avg\'')
     bins = (aligned_height, aligned_width)
     for image, index, rows, columns in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned,
                                                    input.shape[-2:]):
@@ -167,8 +173,8 @@ class StandIn(ModuleType):
         if name.startswith('__'):
             raise AttributeError(name)
 
-        def missing(*args, **kwargs):
-            raise NotImplementedError(
+        def missing(*args: object, **kwargs: object) -> None:
+            raise MissingOperator(
                 f'the operator {name!r} exists only in compiled mmcv, and mmcv-lite is installed. '
                 'Models that need it (deformable convolution, rotated NMS, CARAFE, ...) need a build of mmcv 2.1.0 '
                 'with operators; docs/setup.md says how.')

@@ -50,7 +50,7 @@ class _AfterImport(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.inner.exec_module(module)
-        sys.modules['torchvision.extension']._has_ops = lambda: True
+        setattr(sys.modules['torchvision.extension'], '_has_ops', lambda: True)  # noqa: B010  (no name mypy knows)
 
 
 class _Finder(MetaPathFinder):
@@ -71,7 +71,7 @@ def install() -> bool:
     if _library is not None or 'torchvision' in sys.modules or hasattr(torch.ops.torchvision, 'nms'):
         return False
     spec = find_spec('torchvision')
-    if spec is None or _library_loads(Path(spec.submodule_search_locations[0])):
+    if spec is None or not spec.submodule_search_locations or _library_loads(Path(spec.submodule_search_locations[0])):
         return False
     _library = torch.library.Library('torchvision', 'DEF')
     for name in 'nms', 'qnms':

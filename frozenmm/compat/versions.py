@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 
+from frozenmm.errors import MissingPackage
+
 FORKS = {
     'mmengine': 'onedl-mmengine',
     'mmcv': 'onedl-mmcv',
@@ -35,7 +37,7 @@ class Problem:
         return f'{self.what}. Mend it with: {self.command}'
 
 
-class IncompatibleVersions(ImportError):
+class IncompatibleVersions(MissingPackage):
     """An installed package cannot be imported because of another one's version."""
 
 

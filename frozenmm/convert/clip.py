@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from frozenmm.convert.identify import require_layout
-from frozenmm.convert.rename import Rename, Report, rename_keys
+from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
 
 LAYOUTS = ('OpenAI CLIP', 'image tower of OpenAI CLIP')
 RULES = (
@@ -18,14 +18,14 @@ RULES = (
 )
 
 
-def convert_clip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Report]:
+def convert_clip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], ConversionReport]:
     """The image encoder of an official CLIP state dict, in float32.
 
     Args:
         state: tensors by official key, whole model or image encoder alone.
 
     Raises:
-        ValueError: another layout, or unknown keys.
+        UserError: another layout, or unknown keys.
     """
     layout = require_layout(state, LAYOUTS, 'clip')
     rules = RULES if layout == LAYOUTS[0] else (Rename(r'(.+)', r'\1'),)

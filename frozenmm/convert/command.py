@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 
 from torch import Tensor
@@ -16,16 +15,17 @@ from frozenmm.convert.frozen_seg import convert_frozen_seg
 from frozenmm.convert.fusioner import convert_fusioner
 from frozenmm.convert.identify import weights_of
 from frozenmm.convert.pmt import convert_pmt
-from frozenmm.convert.rename import Report
+from frozenmm.convert.rename import ConversionReport
+from frozenmm.foundation.lookup import lookup
 from frozenmm.version import __version__
 
-Converter = Callable[..., tuple[dict[str, Tensor], Report]]
+Converter = Callable[..., tuple[dict[str, Tensor], ConversionReport]]
 CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, fc_clip=convert_fc_clip,
                                         frozen_seg=convert_frozen_seg, fusioner=convert_fusioner,
                                         clip=convert_clip, dinov2=convert_dinov2, pmt=convert_pmt)
 
 
-def convert_file(system: str, source: str | Path, target: str | Path, **options: object) -> Report:
+def convert_file(system: str, source: str | Path, target: str | Path, **options: object) -> ConversionReport:
     """Convert a checkpoint file.
 
     Args:
@@ -35,13 +35,13 @@ def convert_file(system: str, source: str | Path, target: str | Path, **options:
         options: of the converter, e.g. `classes=80` for `frozen_detr`.
 
     Raises:
-        ValueError: unknown system, or a file of another system (which is named).
+        UnknownName: unknown system.
+        UserError: a file of another system (which is named), or what the converter refuses.
     """
-    if system not in CONVERTERS:
-        near = get_close_matches(system, CONVERTERS, 1)
-        raise ValueError(f'no converter {system!r}; there are {list(CONVERTERS)}'
-                         + (f'. Did you mean {near[0]!r}?' if near else ''))
-    state, report = CONVERTERS[system](weights_of(load_checkpoint_file(source)), **options)
-    save_checkpoint_file(target, state, dict(converted_from=Path(source).name, system=system, options=options,
+    convert = CONVERTERS[lookup(system, CONVERTERS, 'converter')]
+    state, report = convert(weights_of(load_checkpoint_file(source)), **options)
+    save_checkpoint_file(target, state, dict(converted_from=Path(source).name, system=system,
+                                             options={key: str(value) if isinstance(value, Path) else value
+                                                      for key, value in options.items()},
                                              frozenmm=__version__, report=str(report)))
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from frozenmm.convert.identify import require_layout
-from frozenmm.convert.rename import Rename, Report, rename_keys
+from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
 
 LAYOUTS = ('DINOv2', 'DINOv2 training checkpoint')
 RULES = (
@@ -14,14 +14,14 @@ RULES = (
 )
 
 
-def convert_dinov2(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Report]:
+def convert_dinov2(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], ConversionReport]:
     """The ViT of a DINOv2 state dict.
 
     Args:
         state: tensors by key, of a published file or of a training checkpoint's teacher.
 
     Raises:
-        ValueError: another layout, or unknown keys.
+        UserError: another layout, or unknown keys.
     """
     layout = require_layout(state, LAYOUTS, 'dinov2')
     result, report = rename_keys(state, RULES)

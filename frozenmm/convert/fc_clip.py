@@ -4,12 +4,20 @@ Source: bytedance/fc-clip@2b0bbe2; the recorded cases of the official code pass 
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from frozenmm.convert.identify import require_layout
-from frozenmm.convert.rename import Rename, Report, rename_keys
+from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
+from frozenmm.errors import UserError
+from frozenmm.foundation.image_towers.open_clip import open_clip_model, published_file
+from frozenmm.foundation.state_file import read_state
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
+from frozenmm.foundation.weights import weights_folder
+from frozenmm.registry import installed
 
 LAYOUT = 'FC-CLIP'
 CLIP_PREFIX = 'backbone.clip_model.'
@@ -82,8 +90,13 @@ DROPPED = (
 RULES = (*PIXEL_DECODER, *DECODER, *DROPPED)
 
 
+TowerWeights = nn.Module | Mapping[str, Tensor] | str | Path
+"""The CLIP model that a converted one will use: a tower's network, its tensors by name, or their file."""
+
+
 def convert_fc_clip(state: dict[str, Tensor], *, train_vocabulary: VocabularySource = 'coco_panoptic_133',
-                    compat: bool = True) -> tuple[dict[str, Tensor], Report]:
+                    compat: bool = True,
+                    tower: TowerWeights | None = None) -> tuple[dict[str, Tensor], ConversionReport]:
     """An official state dict as one of `FCCLIP`.
 
     The result carries the training vocabulary and the official numerics of the ensemble; the classifier adopts both.
@@ -92,50 +105,84 @@ def convert_fc_clip(state: dict[str, Tensor], *, train_vocabulary: VocabularySou
         state: tensors by official key, see `weights_of`.
         train_vocabulary: the classes that the official model was trained on; a packaged name or a vocabulary.
         compat: let the model compute the ensemble as the official code does, NaN included.
+        tower: the CLIP model that the result will be used with, to be compared with the frozen one inside; by default
+            the published ConvNeXt-L, if it is on this machine and inside. A note in the report says what was compared.
 
     Returns:
         Tensors by our key, and the report.
 
     Raises:
-        ValueError: another layout, or unknown keys.
+        UserError: another layout, unknown keys, or a tower with other weights.
     """
     require_layout(state, (LAYOUT,), 'fc_clip')
-    return finish(*rename_keys(state, RULES), LAYOUT, train_vocabulary, compat)
+    result, report = rename_keys(state, RULES)
+    report.require_all_matched(LAYOUT)
+    report.notes.append(compare_tower(state, tower))
+    return with_record(result, train_vocabulary, compat), report
 
 
-def finish(state: dict[str, Tensor], report: Report, layout: str, train_vocabulary: VocabularySource,
-           compat: bool) -> tuple[dict[str, Tensor], Report]:
-    """Check that every key is accounted for, and add the record of words and numerics."""
+def with_record(state: dict[str, Tensor], train_vocabulary: VocabularySource, compat: bool) -> dict[str, Tensor]:
+    """The state with the record of words and numerics that the classifier reads."""
     from frozenmm.segmentation.fc_clip.classifier import RECORD, vocabulary_record
-    report.require_all_matched(layout)
-    record = vocabulary_record(Vocabulary.read(train_vocabulary), compat=compat)
-    return {**state, f'classifier.{RECORD}': record}, report
+    return {**state, f'classifier.{RECORD}': vocabulary_record(Vocabulary.read(train_vocabulary), compat=compat)}
 
 
-def check_tower(state: dict[str, Tensor], network: nn.Module) -> int:
+def compare_tower(state: dict[str, Tensor], tower: TowerWeights | None) -> str:
+    """Compare the frozen CLIP model inside an official checkpoint with the one to be used, if it is at hand.
+
+    Returns:
+        A sentence that says what was compared.
+
+    Raises:
+        UserError: see `check_tower`.
+    """
+    if tower is None:
+        tower = _published_tower(state)
+        if tower is None:
+            return ('the CLIP weights inside were not compared with those of the tower to be used, which are not on '
+                    'this machine; give their file as `tower` (--tower FILE)')
+    name = f'those in {tower}' if isinstance(tower, str | Path) else "the tower's"
+    if isinstance(tower, str | Path):
+        tower = read_state(tower)
+    count = check_tower(state, tower)
+    return f'the CLIP weights inside are {name}: {count} tensors agree'
+
+
+def _published_tower(state: dict[str, Tensor]) -> Path | None:
+    """The file of the CLIP ConvNeXt-L that official models are built on, where it is in the cache folder."""
+    stem = state.get(f'{CLIP_PREFIX}visual.trunk.stem.0.weight')
+    if stem is None or stem.shape != (192, 3, 4, 4) or not installed('open_clip'):
+        return None
+    file = published_file(*open_clip_model('convnext_large_d_320', None))
+    path = None if file is None else weights_folder() / file.file_name
+    return path if path is not None and path.is_file() else None
+
+
+def check_tower(state: dict[str, Tensor], tower: nn.Module | Mapping[str, Tensor]) -> int:
     """Compare the frozen CLIP weights inside an official checkpoint with those of the tower that will be used.
 
     Args:
         state: tensors by official key.
-        network: the tower's network, with open_clip's or CLIP's names (`visual.` may be left out).
+        tower: the tower's network or tensors, with open_clip's or CLIP's names (`visual.` may be left out).
 
     Returns:
         How many tensors agree.
 
     Raises:
-        ValueError: no common tensor, or one that differs.
+        UserError: no common tensor, or one that differs by more than half precision explains.
     """
     official = {key.removeprefix(CLIP_PREFIX): value for key, value in state.items() if key.startswith(CLIP_PREFIX)}
+    weights = tower.state_dict() if isinstance(tower, nn.Module) else tower
     agreeing = 0
-    for key, value in network.state_dict().items():
+    for key, value in weights.items():
         other = official.get(key, official.get(f'visual.{key}'))
         if other is None:
             continue
         if other.shape != value.shape or not torch.allclose(other.float(), value.float().cpu(), rtol=1e-3, atol=1e-5):
-            raise ValueError(f'the checkpoint was trained with other CLIP weights than the tower\'s: {key} differs; '
-                             'build the tower with the weights that its model card names')
+            raise UserError(f'the checkpoint was trained with other CLIP weights than the tower\'s: {key} differs; '
+                            'build the tower with the weights that its model card names')
         agreeing += 1
     if not agreeing:
-        raise ValueError(f'the checkpoint holds {len(official)} CLIP tensors, but none of the tower\'s; it is another '
-                         'architecture')
+        raise UserError(f'the checkpoint holds {len(official)} CLIP tensors, but none of the tower\'s; it is another '
+                        'architecture')
     return agreeing

@@ -10,8 +10,9 @@ import re
 from torch import Tensor
 
 from frozenmm.convert.identify import require_layout
-from frozenmm.convert.rename import Rename, Report, rename_keys
+from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
 from frozenmm.detection.frozen_detr import compat_record
+from frozenmm.errors import UserError
 
 LAYOUTS = ('Frozen-DETR, DINO-coco', 'official DINO')
 COCO_IDS = (*range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83),
@@ -74,7 +75,7 @@ def key_map_of(state: dict[str, Tensor]) -> tuple[Rename, ...]:
     return key_map(max(layers, default=-1) + 1, lateral)
 
 
-def convert_frozen_detr(state: dict[str, Tensor], *, classes: int = 91) -> tuple[dict[str, Tensor], Report]:
+def convert_frozen_detr(state: dict[str, Tensor], *, classes: int = 80) -> tuple[dict[str, Tensor], ConversionReport]:
     """An official state dict as one of `EnhancedDINO`.
 
     The model needs `bias=True` in its ChannelMapper. The result carries the official numerics, which the head of the
@@ -82,16 +83,17 @@ def convert_frozen_detr(state: dict[str, Tensor], *, classes: int = 91) -> tuple
 
     Args:
         state: tensors by official key, see `weights_of`.
-        classes: 91 keeps the official class rows (row = COCO id), 80 keeps those of the 80 categories in order.
+        classes: 80 keeps the rows of COCO's 80 categories in order, which is what mmdet's data sets and our configs
+            number; 91 keeps the official rows (row = COCO id), for models with `num_classes=91`.
 
     Returns:
         Tensors by our key, and the report.
 
     Raises:
-        ValueError: another layout, unknown keys, aliases with different values, or classes that do not fit.
+        UserError: another layout, unknown keys, aliases with different values, or classes that do not fit.
     """
     if classes not in (80, 91):
-        raise ValueError(f'classes must be 80 (COCO categories in order) or 91 (official rows), got {classes}')
+        raise UserError(f'classes must be 80 (COCO categories in order) or 91 (official rows), got {classes}')
     require_layout(state, LAYOUTS, 'frozen_detr')
     result, report = rename_keys(state, key_map_of(state))
     report.require_all_matched(LAYOUTS[0])
@@ -114,7 +116,7 @@ def finish(state: dict[str, Tensor], class_rows: tuple[int, ...] | None = None) 
     if class_rows is not None:
         for key in [key for key in state if key == label or key.startswith('bbox_head.cls_branches.')]:
             if len(state[key]) <= max(class_rows):
-                raise ValueError(f'{key} has {len(state[key])} rows, so it is not made for the 91 ids of COCO; '
+                raise UserError(f'{key} has {len(state[key])} rows, so it is not made for the 91 ids of COCO; '
                                  'convert with classes=91 to keep all rows')
             state[key] = state[key][list(class_rows)]
     state[compat_record.RECORD] = compat_record.encode(compat_record.OFFICIAL)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from frozenmm.convert.rename import Rename, Report, rename_keys
+from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
 
 TOWERS = (Rename(r'(text_model|img_model)\..*', None, 'tower weights come from their own file'), )
 FUSION = (
@@ -38,7 +38,7 @@ def key_map(prefix: str = '') -> tuple[Rename, ...]:
 
 
 def convert_fusioner(state: dict[str, Tensor],
-                     prefix: str = 'decode_head.network.') -> tuple[dict[str, Tensor], Report]:
+                     prefix: str = 'decode_head.network.') -> tuple[dict[str, Tensor], ConversionReport]:
     """The trained part of an official checkpoint under our names; towers are dropped.
 
     Args:
@@ -46,7 +46,7 @@ def convert_fusioner(state: dict[str, Tensor],
         prefix: place of the head in the model, `'decode_head.network.'` in an mmseg segmentor.
 
     Raises:
-        ValueError: keys that do not belong to Fusioner.
+        UserError: keys that do not belong to Fusioner.
     """
     result, report = rename_keys(state, key_map(prefix))
     report.require_all_matched('Fusioner')

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -59,15 +61,15 @@ def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
             `state_dict` or `teacher`.
 
     Raises:
-        ValueError: no tensors in it.
+        UserError: no tensors in it.
     """
     for name in 'model', 'state_dict', 'teacher':
         if isinstance(content.get(name), dict):
             content = content[name]
             break
-    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise ValueError(f'no weights in the checkpoint; it holds {list(content)[:6]}')
+        raise UserError(f'no weights in the checkpoint; it holds {list(content)[:6]}')
     if all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
     return state
@@ -77,10 +79,10 @@ def require_layout(state: dict[str, Tensor], allowed: tuple[str, ...], command: 
     """The layout of a state dict, which must be one of those allowed.
 
     Raises:
-        ValueError: another layout, which is named.
+        UserError: another layout, which is named.
     """
     found = identify(state)
     if found not in allowed:
         known = f'this is a file of {found}' if found else f'its keys ({", ".join(list(state)[:3])}, ...) are not known'
-        raise ValueError(f'`{command}` converts {" and ".join(allowed)}, but {known}')
+        raise UserError(f'`{command}` converts {" and ".join(allowed)}, but {known}')
     return found

@@ -1,7 +1,7 @@
 """Official PMT checkpoints (decoder only) -> `PlainMaskSegmentor`.
 
-Source: tue-mps/pmt@54d73c9 (MIT). The tower comes from its own file (DINOv3: own licence). Compiled, fused and Lightning
-variants are the same network. Checkpoints of EoMT are another one: it trains the encoder's own blocks.
+Source: tue-mps/pmt@54d73c9 (MIT). The tower comes from its own file (DINOv3: own licence). Compiled, fused and
+Lightning variants are the same network. Checkpoints of EoMT are another one: it trains the encoder's own blocks.
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from frozenmm.convert.identify import require_layout
-from frozenmm.convert.rename import Rename, Report, rename_keys
+from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
 from frozenmm.errors import UserError
 
 LAYOUT = 'PMT'
@@ -38,7 +38,7 @@ RULES = (
 )
 
 
-def convert_pmt(state: dict[str, Tensor], *, compat: bool = True) -> tuple[dict[str, Tensor], Report]:
+def convert_pmt(state: dict[str, Tensor], *, compat: bool = True) -> tuple[dict[str, Tensor], ConversionReport]:
     """An official state dict as one of `PlainMaskSegmentor`.
 
     Args:

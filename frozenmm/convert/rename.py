@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 
 @dataclass(frozen=True)
 class Rename:
@@ -29,7 +31,7 @@ class Rename:
 
 
 @dataclass
-class Report:
+class ConversionReport:
     """What became of every key.
 
     Attributes:
@@ -39,6 +41,7 @@ class Report:
         dropped: old key -> reason.
         unmatched: keys that no rule matched and nobody expects.
         missing: expected keys that the state does not give.
+        notes: what else there is to say, one line each.
     """
 
     renamed: dict[str, str] = field(default_factory=dict)
@@ -47,6 +50,7 @@ class Report:
     dropped: dict[str, str] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f'{len(self.renamed)} renamed, {len(self.kept)} kept, {len(self.aliases)} aliases with equal values, '
@@ -58,6 +62,7 @@ class Report:
             lines.append(f'  unmatched: {_examples(self.unmatched)}')
         if self.missing:
             lines.append(f'  missing: {_examples(self.missing)}')
+        lines += [f'  {note}' for note in self.notes]
         return '\n'.join(lines)
 
     def require_all_matched(self, what: str) -> None:
@@ -67,10 +72,10 @@ class Report:
             what: name of the layout, for the error.
 
         Raises:
-            ValueError: some keys are unmatched.
+            UserError: some keys are unmatched.
         """
         if self.unmatched:
-            raise ValueError(f'{len(self.unmatched)} keys do not belong to the layout of {what}: '
+            raise UserError(f'{len(self.unmatched)} keys do not belong to the layout of {what}: '
                              f'{_examples(self.unmatched)}; is the file from another model or a changed version?')
 
 
@@ -80,8 +85,8 @@ def _examples(keys: Sequence[str], shown: int = 4) -> str:
 
 
 def rename_keys(state: dict[str, Tensor], rules: Sequence[Rename], *,
-                expected: Collection[str] | None = None) -> tuple[dict[str, Tensor], Report]:
-    """Rename the keys of a state dict; the first rule that matches a key decides.
+                expected: Collection[str] | None = None) -> tuple[dict[str, Tensor], ConversionReport]:
+    r"""Rename the keys of a state dict; the first rule that matches a key decides.
 
     Args:
         state: tensors by old key; not changed.
@@ -92,17 +97,24 @@ def rename_keys(state: dict[str, Tensor], rules: Sequence[Rename], *,
         Tensors by new key, and the report. Unmatched keys are in the report only.
 
     Raises:
-        ValueError: two keys become the same new key with different values.
+        UserError: two keys become the same new key with different values.
+
+    >>> state, report = rename_keys({'head.w': torch.ones(1), 'ema': torch.ones(1)},
+    ...                             [Rename(r'head\.(.+)', r'decoder.\1'), Rename('ema', None, 'a copy')])
+    >>> list(state), str(report).splitlines()[-1]
+    (['decoder.w'], '  dropped, a copy: ema')
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
-    report, result, origin = Report(), {}, {}
+    report = ConversionReport()
+    result: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
     for key, value in state.items():
         new = _apply(compiled, key, expected, report)
         if new is None:
             continue
         if new in result:
             if value.shape != result[new].shape or not torch.equal(value, result[new]):
-                raise ValueError(f'{origin[new]} and {key} both become {new}, but their values differ')
+                raise UserError(f'{origin[new]} and {key} both become {new}, but their values differ')
             report.aliases[key] = new
             continue
         result[new], origin[new] = value, key
@@ -115,7 +127,7 @@ def rename_keys(state: dict[str, Tensor], rules: Sequence[Rename], *,
 
 
 def _apply(rules: list[tuple[re.Pattern, Rename]], key: str, expected: Collection[str] | None,
-           report: Report) -> str | None:
+           report: ConversionReport) -> str | None:
     """The new key, or None after noting in the report why there is none."""
     for pattern, rule in rules:
         match = pattern.fullmatch(key)

@@ -16,7 +16,7 @@ from frozenmm.apis import inferencer
 from frozenmm.apis.base import Inferencer
 from frozenmm.demo.limits import picture_of, words_of
 from frozenmm.zoo import checkpoint, default_checkpoint
-from frozenmm.zoo.checkpoints import TASKS, is_checkpoint
+from frozenmm.zoo.checkpoints import CHECKPOINT_TASKS, is_checkpoint
 
 TITLES = {'open-vocabulary': 'Words: panoptic', 'semantic': 'Words: semantic', 'detection': 'Boxes', 'depth': 'Depth'}
 KEPT = 20
@@ -88,7 +88,7 @@ def load_inferencers(models: Sequence[str] = (), *, device: str = 'cpu') -> dict
     """
     found = {}
     for name in models or [task for task in TITLES if _there(task)]:
-        task = name if name in TASKS else checkpoint(name).task if is_checkpoint(name) else ''
+        task = name if name in CHECKPOINT_TASKS else checkpoint(name).task if is_checkpoint(name) else ''
         title = TITLES.get(task, Path(name).stem)
         found[title if title not in found else f'{title} ({name})'] = inferencer(name, device=device)
         print_log(f'{title}: {name} is ready', logger='current')

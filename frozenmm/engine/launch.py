@@ -16,7 +16,7 @@ from frozenmm.engine.data_root import requested_data_root, use_data_root
 from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_registry_misses
 from frozenmm.engine.options import merge_options, parse_options
-from frozenmm.foundation.joining import join
+from frozenmm.registry import join
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,

@@ -9,10 +9,8 @@ from frozenmm.evaluation.recall import MaskRecallMetric
 from frozenmm.evaluation.semantic_iou import SemanticIoU
 from frozenmm.registry import installed
 
-__all__ = ['AverageMaskRecall', 'EpisodicIoUMetric', 'MaskRecallMetric', 'PanopticQuality', 'PromptedIoU',
-           'SemanticIoU']
-__all__ = ['AlignedDepthMetric', 'EpisodicIoUMetric', 'MaskRecallMetric', 'PanopticQuality', 'SemanticIoU']
-__all__ = ['EpisodicIoUMetric', 'LVISMaskAP', 'MaskRecallMetric', 'PanopticQuality', 'SemanticIoU']
+__all__ = ['AlignedDepthMetric', 'AverageMaskRecall', 'EpisodicIoUMetric', 'LVISMaskAP', 'MaskRecallMetric',
+           'PanopticQuality', 'PromptedIoU', 'SemanticIoU']
 
 if installed('mmdet'):
     from frozenmm.evaluation.split_coco import SplitCocoMetric

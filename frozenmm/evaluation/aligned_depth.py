@@ -8,6 +8,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.evaluation.depth import ALIGNMENTS, VALID_FROM, align_depth, depth_errors
 from frozenmm.foundation.local_lines import fit_local_lines
 from frozenmm.registry import METRICS
@@ -32,7 +33,7 @@ class AlignedDepthMetric(BaseMetric):
         prefix: see mmengine.
 
     Raises:
-        ValueError: unknown alignment or measure.
+        UserError: unknown alignment or measure.
     """
 
     default_prefix = 'depth'
@@ -46,9 +47,9 @@ class AlignedDepthMetric(BaseMetric):
         for kind, given, known in (('alignment', alignments, METHODS), ('measure', measures or (), self.MEASURES)):
             unknown = [name for name in given if name not in known]
             if unknown:
-                raise ValueError(f'unknown {kind} {unknown}; known are {list(known)}')
+                raise UserError(f'unknown {kind} {unknown}; known are {list(known)}')
         if lwlr_points < 2:
-            raise ValueError(f'lwlr_points must be at least 2, got {lwlr_points}')
+            raise UserError(f'lwlr_points must be at least 2, got {lwlr_points}')
         self.alignments, self.measures = list(alignments), list(measures or self.MEASURES)
         self.min_depth, self.max_depth, self.lwlr_points = min_depth, max_depth, lwlr_points
 
@@ -58,9 +59,9 @@ class AlignedDepthMetric(BaseMetric):
             truth = sample['gt_depth_map']['data'].squeeze(0).double()
             prediction = sample['pred_depth_map']['data'].squeeze(0).to(truth)
             if prediction.shape != truth.shape:
-                raise ValueError(f'the prediction has {tuple(prediction.shape)} pixels, the truth '
-                                 f'{tuple(truth.shape)}; depth is compared at the size of the original image, so load '
-                                 'the truth after the resize of the pipeline')
+                raise UserError(f'the prediction has {tuple(prediction.shape)} pixels, the truth '
+                                f'{tuple(truth.shape)}; depth is compared at the size of the original image, so load '
+                                'the truth after the resize of the pipeline')
             valid = (truth > max(self.min_depth, VALID_FROM)) & (truth < self.max_depth)
             if int(valid.sum()) > self.lwlr_points:
                 self.results.append({name: self._errors(prediction, truth, valid, name) for name in self.alignments})
@@ -80,10 +81,10 @@ class AlignedDepthMetric(BaseMetric):
         """Means over the images, as `alignment/measure`.
 
         Raises:
-            ValueError: no image had enough measured depth.
+            UserError: no image had enough measured depth.
         """
         if not results:
-            raise ValueError(f'no image had more than {self.lwlr_points} pixels of measured depth between '
-                             f'{self.min_depth} and {self.max_depth}; look at depth_rescale_factor and the range')
+            raise UserError(f'no image had more than {self.lwlr_points} pixels of measured depth between '
+                            f'{self.min_depth} and {self.max_depth}; look at depth_rescale_factor and the range')
         return {f'{name}/{measure}': float(np.mean([result[name][measure] for result in results]))
                 for name in self.alignments for measure in self.measures}

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from frozenmm.datasets.panoptic_files import match_categories, read_panoptic_file, read_panoptic_map
+from frozenmm.errors import UserError
 from frozenmm.evaluation.seen_classes import seen_split
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
@@ -28,11 +29,11 @@ def best_overlaps(truth: Tensor, segments: Sequence[int], masks: Tensor) -> Tens
         masks: (N, H, W) bool.
 
     Raises:
-        ValueError: sizes differ.
+        UserError: sizes differ.
     """
     if masks.dim() != 3 or masks.shape[1:] != truth.shape:
-        raise ValueError(f'masks must have shape (N, {truth.shape[0]}, {truth.shape[1]}) as the annotation has '
-                         f'{tuple(truth.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
+        raise UserError(f'masks must have shape (N, {truth.shape[0]}, {truth.shape[1]}) as the annotation has '
+                        f'{tuple(truth.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
     count = len(segments)
     if count == 0 or len(masks) == 0:
         return torch.zeros(count, dtype=torch.float64)
@@ -84,12 +85,12 @@ class AverageMaskRecall(BaseMetric):
         """Measure the segments of each image."""
         for sample in data_samples:
             if 'pred_proposals' not in sample:
-                raise ValueError('AverageMaskRecall found no `pred_proposals` in a prediction; add \'proposals\' to '
-                                 'the tasks of the model\'s post-processing')
+                raise UserError('AverageMaskRecall found no `pred_proposals` in a prediction; add \'proposals\' to '
+                                'the tasks of the model\'s post-processing')
             image = self.images.get(sample['img_id'])
             if image is None:
-                raise ValueError(f'image {sample["img_id"]} has no annotation in {self.ann_file}; is it the file of '
-                                 'another split?')
+                raise UserError(f'image {sample["img_id"]} has no annotation in {self.ann_file}; is it the file of '
+                                'another split?')
             segments = [segment for segment in image.segments
                         if segment.category_id in self.labels and not segment.is_crowd]
             masks = self._limited(sample['pred_proposals'])
@@ -103,8 +104,8 @@ class AverageMaskRecall(BaseMetric):
         if len(masks) <= self.limit:
             return masks
         if 'scores' not in proposals:
-            raise ValueError(f'{len(masks)} masks per image, but at most {self.limit} count; give `pred_proposals` '
-                             '`scores`, or raise `limit`')
+            raise UserError(f'{len(masks)} masks per image, but at most {self.limit} count; give `pred_proposals` '
+                            '`scores`, or raise `limit`')
         return masks[proposals['scores'].argsort(descending=True, stable=True)[:self.limit]]
 
     def compute_metrics(self, results: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
@@ -113,7 +114,7 @@ class AverageMaskRecall(BaseMetric):
         groups = {'': np.ones(len(labels), bool)}
         if self.seen is not None:
             groups |= {'_seen': self.seen[labels], '_unseen': ~self.seen[labels]}
-        metrics = {}
+        metrics: dict[str, float] = {}
         for suffix, chosen in groups.items():
             found = overlaps[chosen][:, None] >= np.array(OVERLAPS) - 1e-9
             rows = found.mean(0) * 100 if len(found) else np.full(len(OVERLAPS), np.nan)

@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 ALIGNMENTS = ('none', 'median_scale', 'lsq_scale', 'lsq_scale_shift')
 VALID_FROM = 1e-8
 
@@ -23,7 +25,7 @@ def align_depth(prediction: Tensor, truth: Tensor, *, method: str = 'median_scal
         ValueError: unknown method, shapes that differ, or no valid pixel.
     """
     if method not in ALIGNMENTS:
-        raise ValueError(f'method must be one of {list(ALIGNMENTS)}, got {method!r}')
+        raise UserError(f'method must be one of {list(ALIGNMENTS)}, got {method!r}')
     valid = _valid(prediction, truth, valid)
     prediction, x, y = prediction.double(), prediction[valid].double(), truth[valid].double()
     if method == 'none':
@@ -73,5 +75,5 @@ def _valid(prediction: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
                          f'{tuple(truth.shape)}; resize the prediction first')
     valid = truth > VALID_FROM if valid is None else valid & (truth > VALID_FROM)
     if not bool(valid.any()):
-        raise ValueError('no pixel has a measured depth; the truth must be positive where it is known')
+        raise UserError('no pixel has a measured depth; the truth must be positive where it is known')
     return valid

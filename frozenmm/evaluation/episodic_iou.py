@@ -8,6 +8,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.registry import METRICS
 
 
@@ -89,7 +90,7 @@ class EpisodicIoUMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         outside = [index for index in unseen if not 0 < index < num_classes]
         if outside:
-            raise ValueError(f'unseen classes must be 1..{num_classes - 1} (0 is background), got {outside}')
+            raise UserError(f'unseen classes must be 1..{num_classes - 1} (0 is background), got {outside}')
         self.num_classes = num_classes
         self.unseen = tuple(unseen)
         self.ignore_index = ignore_index

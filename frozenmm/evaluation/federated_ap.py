@@ -13,6 +13,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from frozenmm.compat import require
+from frozenmm.errors import UserError, reading
 from frozenmm.evaluation.seen_classes import seen_split
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
@@ -166,19 +167,19 @@ class LVISMaskAP(BaseMetric):
         self.seen = seen_split(vocabulary, train_vocabulary, 'LVISMaskAP')
         self.category_ids, self.frequencies, self.images = _read(Path(ann_file))
         if vocabulary is not None and len(Vocabulary.read(vocabulary)) != len(self.category_ids):
-            raise ValueError(f'{ann_file} has {len(self.category_ids)} categories, but the vocabulary has '
-                             f'{len(Vocabulary.read(vocabulary))} classes; prepare the vocabulary out of this file')
+            raise UserError(f'{ann_file} has {len(self.category_ids)} categories, but the vocabulary has '
+                            f'{len(Vocabulary.read(vocabulary))} classes; prepare the vocabulary out of this file')
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Match the detections of each image."""
         coco_mask = require('pycocotools.mask', 'mask AP')
         for sample in data_samples:
             if 'pred_instances' not in sample:
-                raise ValueError('LVISMaskAP found no `pred_instances` in a prediction; add \'instance\' to the tasks '
-                                 'of the model\'s post-processing')
+                raise UserError('LVISMaskAP found no `pred_instances` in a prediction; add \'instance\' to the tasks '
+                                'of the model\'s post-processing')
             image = self.images.get(sample['img_id'])
             if image is None:
-                raise ValueError(f'image {sample["img_id"]} is not in {self.ann_file}; is it that of another split?')
+                raise UserError(f'image {sample["img_id"]} is not in {self.ann_file}; is it that of another split?')
             found = sample['pred_instances']
             scores, labels = found['scores'].cpu().numpy(), found['labels'].cpu().numpy()
             best = np.argsort(-scores, kind='stable')[:self.max_detections]
@@ -205,10 +206,8 @@ def _mean(values: np.ndarray) -> float:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, FederatedImage]]:
     """Category ids (K,), their frequencies (K,), and the images by id."""
-    if not path.is_file():
-        raise FileNotFoundError(f'no annotation file {path.resolve()}')
-    content = json.loads(path.read_text(encoding='utf-8'))
-    try:
+    with reading(path, 'an annotation file of LVIS v1', 'give lvis_v1_*.json (COCO\'s files will not do)'):
+        content = json.loads(path.read_text(encoding='utf-8'))
         categories = sorted(content['categories'], key=lambda entry: entry['id'])
         images = {entry['id']: FederatedImage(
             (entry['height'], entry['width']), absent=frozenset(entry['neg_category_ids']),
@@ -217,6 +216,3 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, FederatedImage]
             images[entry['image_id']].outlines[entry['category_id']].append(entry['segmentation'])
         return (np.array([entry['id'] for entry in categories]), np.array([entry['frequency'] for entry in categories]),
                 images)
-    except KeyError as error:
-        raise ValueError(f'{path} lacks {error}; an annotation file of LVIS v1 was expected (COCO\'s will not do)'
-                         ) from None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from frozenmm.errors import UserError
+
 
 @dataclass
 class PanopticCounts:
@@ -55,34 +57,33 @@ def count_segments(truth: np.ndarray, truth_classes: Mapping[int, int], predicte
         crowds: id -> class of annotated crowd regions, which match nothing and are never missed.
 
     Raises:
-        ValueError: sizes differ.
+        UserError: sizes differ.
     """
     if truth.shape != predicted.shape:
-        raise ValueError(f'the prediction is {predicted.shape[0]}x{predicted.shape[1]} pixels, the annotation '
-                         f'{truth.shape[0]}x{truth.shape[1]}; predict at original size (rescale=True)')
+        raise UserError(f'the prediction is {predicted.shape[0]}x{predicted.shape[1]} pixels, the annotation '
+                        f'{truth.shape[0]}x{truth.shape[1]}; predict at original size (rescale=True)')
     crowds = dict(crowds or {})
     rows, row_of = _numbered(truth, [*truth_classes, *crowds])
     columns, column_of = _numbered(predicted, list(predicted_classes))
     overlap = np.bincount(row_of * (len(columns) + 1) + column_of, minlength=(len(rows) + 1) * (len(columns) + 1))
     overlap = overlap.reshape(len(rows) + 1, len(columns) + 1)  # the last row and column are void
     classes_of_rows = np.array([truth_classes.get(row, -1) for row in rows], np.int64)
+    crowd_classes = np.array([crowds.get(row, -1) if row not in truth_classes else -1 for row in rows], np.int64)
     classes_of_columns = np.array([predicted_classes[column] for column in columns], np.int64)
-    areas = overlap.sum(0)[:-1]
-    void = overlap[-1, :-1]
+    areas, void = overlap.sum(0)[:-1], overlap[-1, :-1]
     union = overlap.sum(1)[:-1, None] + (areas - void)[None] - overlap[:-1, :-1]
     iou = overlap[:-1, :-1] / np.maximum(union, 1)
     same = (classes_of_rows[:, None] == classes_of_columns) & (iou > 0.5)
-    counts = PanopticCounts.zeros(num_classes)
-    for row, column in zip(*same.nonzero()):
-        counts.iou[classes_of_rows[row]] += iou[row, column]
-        counts.matched[classes_of_rows[row]] += 1
-    missed = ~same.any(1) & (classes_of_rows >= 0)
-    counts.missed += np.bincount(classes_of_rows[missed], minlength=num_classes)
-    crowd_classes = np.array([crowds.get(row, -1) if row not in truth_classes else -1 for row in rows], np.int64)
     forgiven = void + (overlap[:-1, :-1] * (crowd_classes[:, None] == classes_of_columns)).sum(0)
+    missed = ~same.any(1) & (classes_of_rows >= 0)
     extra = ~same.any(0) & (areas > 0) & (2 * forgiven <= areas)
-    counts.extra += np.bincount(classes_of_columns[extra], minlength=num_classes)
-    return counts
+    row, column = same.nonzero()
+
+    def per_class(classes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(classes, weights, minlength=num_classes)
+
+    return PanopticCounts(per_class(classes_of_rows[row], iou[row, column]), per_class(classes_of_rows[row]),
+                          per_class(classes_of_columns[extra]), per_class(classes_of_rows[missed]))
 
 
 def _numbered(ids: np.ndarray, known: list[int]) -> tuple[list[int], np.ndarray]:

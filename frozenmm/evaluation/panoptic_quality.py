@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from frozenmm.datasets.panoptic_files import PanopticImage, match_categories, read_panoptic_file, read_panoptic_map
+from frozenmm.errors import UserError
 from frozenmm.evaluation.panoptic_counts import PanopticCounts, count_segments, quality
 from frozenmm.evaluation.seen_classes import seen_split
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
@@ -59,12 +60,12 @@ class PanopticQuality(BaseMetric):
         """The classes that the model predicts.
 
         Raises:
-            ValueError: neither a vocabulary nor a data set that names them.
+            UserError: neither a vocabulary nor a data set that names them.
         """
         if self.vocabulary is not None:
             return self.vocabulary
         if not self.dataset_meta or 'classes' not in self.dataset_meta:
-            raise ValueError('PanopticQuality needs a vocabulary: the data set has no METAINFO with classes')
+            raise UserError('PanopticQuality needs a vocabulary: the data set has no METAINFO with classes')
         return Vocabulary.read({'classes': self.dataset_meta['classes']}, allow_duplicates=True)
 
     @property
@@ -79,12 +80,12 @@ class PanopticQuality(BaseMetric):
         """Match the segments of each image."""
         for sample in data_samples:
             if 'pred_panoptic_seg' not in sample:
-                raise ValueError('PanopticQuality found no `pred_panoptic_seg` in a prediction; add \'panoptic\' to '
-                                 'the tasks of the model\'s post-processing')
+                raise UserError('PanopticQuality found no `pred_panoptic_seg` in a prediction; add \'panoptic\' to '
+                                'the tasks of the model\'s post-processing')
             image = self.images.get(sample['img_id'])
             if image is None:
-                raise ValueError(f'image {sample["img_id"]} has no annotation in {self.ann_file}; is it the file of '
-                                 'another split?')
+                raise UserError(f'image {sample["img_id"]} has no annotation in {self.ann_file}; is it the file of '
+                                'another split?')
             predicted = sample['pred_panoptic_seg']['sem_seg'].squeeze(0).cpu().numpy()
             self.results.append(self._count(image, predicted, sample.get('instance_offset', INSTANCE_OFFSET)))
 
@@ -94,8 +95,8 @@ class PanopticQuality(BaseMetric):
         listed = {segment.id for segment in image.segments}
         strange = set(np.unique(truth).tolist()) - listed - {0}
         if strange:
-            raise ValueError(f'the map {self.seg_prefix / image.map_name} holds the segments {sorted(strange)[:3]}, '
-                             f'which {self.ann_file} does not list; do both belong together?')
+            raise UserError(f'the map {self.seg_prefix / image.map_name} holds the segments {sorted(strange)[:3]}, '
+                            f'which {self.ann_file} does not list; do both belong together?')
         known = [segment for segment in image.segments if segment.category_id in labels]
         # whatever is no class of the model is void, as mmdet writes it
         classes = {value: value % offset for value in np.unique(predicted).tolist() if 0 <= value % offset < len(labels)
@@ -114,7 +115,7 @@ class PanopticQuality(BaseMetric):
         if self.seen is not None:
             groups |= {'_seen': self.seen, '_unseen': ~self.seen}
         logger = MMLogger.get_current_instance()
-        metrics = {}
+        metrics: dict[str, float] = {}
         for suffix, chosen in groups.items():
             values = quality(counts, chosen)
             metrics |= {f'{key}{suffix}': values[key] for key in ('PQ', 'SQ', 'RQ')}

@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
 
@@ -33,11 +34,11 @@ def mask_recall(annotation: Tensor, masks: Tensor, num_classes: int, *, ignore_i
         (K,) bool, classes present; (K, T) bool, classes for which some mask's IoU exceeds each threshold.
 
     Raises:
-        ValueError: sizes differ.
+        UserError: sizes differ.
     """
     if masks.dim() != 3 or masks.shape[1:] != annotation.shape:
-        raise ValueError(f'masks must have shape (N, {annotation.shape[0]}, {annotation.shape[1]}) as the annotation '
-                         f'has {tuple(annotation.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
+        raise UserError(f'masks must have shape (N, {annotation.shape[0]}, {annotation.shape[1]}) as the annotation '
+                        f'has {tuple(annotation.shape)}, got {tuple(masks.shape)}; predict masks at annotation size')
     flat = annotation.flatten().long()
     known = (flat >= 0) & (flat < num_classes) & (flat != ignore_index)
     index = torch.where(known, flat, num_classes)
@@ -84,7 +85,7 @@ class MaskRecallMetric(BaseMetric):
         if self.vocabulary is not None:
             return self.vocabulary
         if not self.dataset_meta or 'classes' not in self.dataset_meta:
-            raise ValueError('MaskRecallMetric needs a vocabulary: the data set has no METAINFO with classes')
+            raise UserError('MaskRecallMetric needs a vocabulary: the data set has no METAINFO with classes')
         return Vocabulary.read(self.dataset_meta)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
@@ -92,8 +93,8 @@ class MaskRecallMetric(BaseMetric):
         count = len(self._classes)
         for sample in data_samples:
             if 'pred_proposals' not in sample:
-                raise ValueError('MaskRecallMetric found no `pred_proposals` in a prediction; add \'proposals\' to the '
-                                 'tasks of the model\'s post-processing')
+                raise UserError('MaskRecallMetric found no `pred_proposals` in a prediction; add \'proposals\' to the '
+                                'tasks of the model\'s post-processing')
             masks = sample['pred_proposals']['masks']
             maps = sample['gt_sem_seg']
             annotation = (maps['sem_seg'] if 'sem_seg' in maps else maps['data']).squeeze(0).to(masks.device)

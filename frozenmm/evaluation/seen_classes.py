@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 
 
@@ -16,12 +17,12 @@ def seen_split(vocabulary: VocabularySource | None, train_vocabulary: Vocabulary
         metric: what the error calls the metric.
 
     Raises:
-        ValueError: a training vocabulary without a vocabulary. The names of a data set will not do: "sky-other-merged"
+        UserError: a training vocabulary without a vocabulary. The names of a data set will not do: "sky-other-merged"
             shares no word with "sky".
     """
     if train_vocabulary is None:
         return None
     if vocabulary is None:
-        raise ValueError(f'{metric} decides by words which classes are seen, so with train_vocabulary it needs the '
-                         'model\'s `vocabulary` too')
+        raise UserError(f'{metric} decides by words which classes are seen, so with train_vocabulary it needs the '
+                        'model\'s `vocabulary` too')
     return Vocabulary.read(vocabulary).seen_mask(Vocabulary.read(train_vocabulary)).numpy()

@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.evaluation.seen_classes import seen_split
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
@@ -26,11 +27,11 @@ def label_counts(predicted: Tensor, truth: Tensor, num_classes: int) -> tuple[Te
         (K,), (K,) and (K,) int64.
 
     Raises:
-        ValueError: sizes differ.
+        UserError: sizes differ.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(f'the prediction has the size {tuple(predicted.shape)}, the annotation {tuple(truth.shape)}; '
-                         'load annotations after resizing, and predict at original size')
+        raise UserError(f'the prediction has the size {tuple(predicted.shape)}, the annotation {tuple(truth.shape)}; '
+                        'load annotations after resizing, and predict at original size')
     truth = truth.long()
     valid = (truth >= 0) & (truth < num_classes)
     truth, predicted = truth[valid], predicted[valid].long()
@@ -68,22 +69,24 @@ class SemanticIoU(BaseMetric):
 
     @property
     def num_classes(self) -> int:
-        """K; ValueError if nothing names the classes, or vocabulary and data set differ in their number."""
+        """K; UserError if nothing names the classes, or vocabulary and data set differ in their number."""
         named = len((self.dataset_meta or {}).get('classes', ()))
-        if not named and self.vocabulary is None:
-            raise ValueError('SemanticIoU needs a vocabulary: the data set has no METAINFO with classes')
-        if named and self.vocabulary is not None and named != len(self.vocabulary):
-            raise ValueError(f'the data set labels {named} classes, but {self.vocabulary.name} has '
-                             f'{len(self.vocabulary)}; give the data set the same vocabulary')
-        return named or len(self.vocabulary)
+        if self.vocabulary is None:
+            if not named:
+                raise UserError('SemanticIoU needs a vocabulary: the data set has no METAINFO with classes')
+            return named
+        if named not in (0, len(self.vocabulary)):
+            raise UserError(f'the data set labels {named} classes, but {self.vocabulary.name} has '
+                            f'{len(self.vocabulary)}; give the data set the same vocabulary')
+        return len(self.vocabulary)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Count the pixels of each image."""
         for sample in data_samples:
             for key in ('pred_sem_seg', 'gt_sem_seg'):
                 if key not in sample:
-                    raise ValueError(f'SemanticIoU found no `{key}` in a data sample; the model\'s tasks need '
-                                     '\'semantic\', and the pipeline annotations with_seg=True')
+                    raise UserError(f'SemanticIoU found no `{key}` in a data sample; the model\'s tasks need '
+                                    '\'semantic\', and the pipeline annotations with_seg=True')
             predicted, truth = (_map(sample[key]) for key in ('pred_sem_seg', 'gt_sem_seg'))
             counts = label_counts(predicted, truth.to(predicted.device), self.num_classes)
             self.results.append(tuple(count.cpu().numpy() for count in counts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 from mmdet.evaluation import CocoMetric
 
-from frozenmm.evaluation.seen_classes import seen_split
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import METRICS
 
@@ -30,11 +30,11 @@ class SplitCocoMetric(CocoMetric):
                  **kwargs: object) -> None:
         super().__init__(classwise=True, **kwargs)
         if self._coco_api is None:
-            raise ValueError('SplitCocoMetric needs ann_file, the instance annotations (instances_*.json)')
+            raise UserError('SplitCocoMetric needs ann_file, the instance annotations (instances_*.json)')
         if len(self.metrics) != 1:
-            raise ValueError(f'SplitCocoMetric takes one metric at a time, got {self.metrics}; list it once for each')
+            raise UserError(f'SplitCocoMetric takes one metric at a time, got {self.metrics}; list it once for each')
         self.vocabulary = Vocabulary.read(vocabulary)
-        self.seen = seen_split(self.vocabulary, train_vocabulary, 'SplitCocoMetric')
+        self.seen = self.vocabulary.seen_mask(Vocabulary.read(train_vocabulary)).numpy()
         self.keep_classes = classwise
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -62,8 +62,8 @@ class SplitCocoMetric(CocoMetric):
         meta = self.dataset_meta
         classes = list(meta['classes'])
         if len(classes) != len(self.vocabulary):
-            raise ValueError(f'the data set labels {len(classes)} classes, but {self.vocabulary.name} has '
-                             f'{len(self.vocabulary)}; give the data set the same vocabulary')
+            raise UserError(f'the data set labels {len(classes)} classes, but {self.vocabulary.name} has '
+                            f'{len(self.vocabulary)}; give the data set the same vocabulary')
         things = set(meta.get('thing_classes', classes))
         labels = [label for label, name in enumerate(classes) if name in things]
         if 'category_ids' in meta:
@@ -73,7 +73,7 @@ class SplitCocoMetric(CocoMetric):
             numbers = {label: by_name.get(classes[label]) for label in labels}
         unknown = [classes[label] for label, number in numbers.items() if number not in self._coco_api.cats]
         if unknown:
-            raise ValueError(f'the instance annotations have no category {unknown[0]!r} ({len(unknown)} classes lack)')
+            raise UserError(f'the instance annotations have no category {unknown[0]!r} ({len(unknown)} classes lack)')
         return numbers
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frozenmm.compat import require
+from frozenmm.deprecation import renamed_arguments
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.frozen_module import FrozenNetwork
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.image_towers.efficientnet_lite_network import EfficientNetLite
@@ -30,7 +32,7 @@ def imagenet_names() -> list[str]:
     """The first name of each of the 1000 ImageNet classes, in label order; two names stand twice.
 
     Raises:
-        MissingDependency: timm is not installed.
+        MissingPackage: timm is not installed.
     """
     info = require('timm.data', 'the ImageNet class names').ImageNetInfo('imagenet-1k')
     return [info.index_to_description(index).split(',')[0].strip() for index in range(info.num_classes())]
@@ -48,7 +50,7 @@ def combine(posteriors: Tensor, class_vectors: Tensor, top_k: int = 10) -> Tenso
         (..., D) of length 1.
 
     Raises:
-        ValueError: K differs, or top_k is not in 1..K.
+        UserError: K differs, or top_k is not in 1..K.
     """
     if posteriors.shape[-1] != len(class_vectors):
         raise ValueError(f'{posteriors.shape[-1]} class posteriors, but vectors of {len(class_vectors)} class names')
@@ -83,7 +85,7 @@ class ConSE(nn.Module):
     """Image vectors in the space of a text tower, for whole images, regions and every cell of a map.
 
     Args:
-        image_tower: an `EfficientNetLiteTower`, one inside a `CachedTower` or `RememberingTower`, or its config; by
+        tower: an `EfficientNetLiteTower`, one inside a `CachedTower` or `RememberingTower`, or its config; by
             default one with `resize_mode='squash'`.
         text_tower: a `TextTower` or its config; the embedded MiniLM by default.
         top_k: how many classes take part in a vector.
@@ -94,20 +96,21 @@ class ConSE(nn.Module):
         feature_channels: width of the features that `visual_prediction` takes.
 
     Raises:
-        TypeError: the image tower is no `EfficientNetLiteTower`, the text tower no `TextTower`.
-        ValueError: top_k is not in 1..1000.
+        WrongKind: the image tower is no `EfficientNetLiteTower`, the text tower no `TextTower`.
+        UserError: top_k is not in 1..1000.
     """
 
     feature_channels = 1280
     _vectors: FrozenNetwork
 
-    def __init__(self, image_tower: EfficientNetLiteTower | Mapping | None = None,
+    @renamed_arguments(removed_in='0.3', image_tower='tower')
+    def __init__(self, tower: EfficientNetLiteTower | Mapping | None = None,
                  text_tower: TextTower | Mapping | None = None, *, top_k: int = 10, store: bool = True) -> None:
         super().__init__()
         if not 1 <= top_k <= NUM_CLASSES:
-            raise ValueError(f'top_k must be in 1..{NUM_CLASSES}, got {top_k}')
+            raise UserError(f'top_k must be in 1..{NUM_CLASSES}, got {top_k}')
         # with scope, so that they are found from within mmdet's and mmseg's too
-        image = image_tower if image_tower is not None else dict(
+        image = tower if tower is not None else dict(
             type='frozenmm.EfficientNetLiteTower', resize_mode='squash')
         text = text_tower if text_tower is not None else dict(type='frozenmm.MiniLMTextTower')
         self.image_tower = MODELS.build(image) if isinstance(image, Mapping) else image
@@ -115,9 +118,9 @@ class ConSE(nn.Module):
             self.image_tower = self.image_tower.inner
         self.text_tower = MODELS.build(text) if isinstance(text, Mapping) else text
         if not isinstance(self.image_tower, EfficientNetLiteTower):
-            raise TypeError(f'image_tower must be an EfficientNetLiteTower, got {type(self.image_tower).__name__}')
+            raise WrongKind(f'tower must be an EfficientNetLiteTower, got {type(self.image_tower).__name__}')
         if not isinstance(self.text_tower, TextTower):
-            raise TypeError(f'text_tower must be a TextTower, got {type(self.text_tower).__name__}')
+            raise WrongKind(f'text_tower must be a TextTower, got {type(self.text_tower).__name__}')
         names = Vocabulary(tuple(VocabularyClass(name) for name in imagenet_names()), 'imagenet_1000', True)
         self.top_k = top_k
         self.channels = self.text_tower.channels

@@ -6,6 +6,8 @@ from typing import cast
 
 from torch import Tensor
 
+from frozenmm.deprecation import renamed_arguments
+from frozenmm.errors import UnknownName, UserError, WrongKind
 from frozenmm.foundation.conse import ConSE
 from frozenmm.foundation.image_tower import ImageTower
 from frozenmm.foundation.image_towers.efficientnet_lite import CHANNELS, STRIDES, EfficientNetLiteTower
@@ -27,15 +29,15 @@ class ConSETower(WrappingTower):
     Args:
         tower: config of an `EfficientNetLiteTower`, or a built one whose `out_maps` include res5; the embedded one by
             default.
-        text: config of a text tower, or a built one; the embedded MiniLM by default.
+        text_tower: config of a text tower, or a built one; the embedded MiniLM by default.
         top_k: ImageNet classes that take part in a vector.
         out_maps: names of the maps to return, `'res1'` .. `'res5'` and `'text'`; all by default.
         store: keep the vectors of the ImageNet names on disk, see `text_embeddings`.
         **options: arguments of the image tower where its config does not name them.
 
     Raises:
-        TypeError: another image tower, or `text` is no text tower.
-        ValueError: a map that there is not; top_k is not in 1..1000.
+        WrongKind: another image tower, or `text_tower` is no text tower.
+        UserError: a map that there is not; top_k is not in 1..1000.
 
     Source: Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014; for cells
     instead of whole images, our use.
@@ -43,13 +45,14 @@ class ConSETower(WrappingTower):
 
     _conse: ConSE
 
-    def __init__(self, tower: Mapping | ImageTower | None = None, text: Mapping | TextTower | None = None, *,
+    @renamed_arguments(removed_in='0.3', text='text_tower')
+    def __init__(self, tower: Mapping | ImageTower | None = None, text_tower: Mapping | TextTower | None = None, *,
                  top_k: int = 10, out_maps: Sequence[str] | None = None, store: bool = True,
                  **options: object) -> None:
         widths = {**CHANNELS, TEXT_MAP: 0}
         unknown = [name for name in out_maps or () if name not in widths]
         if unknown:
-            raise ValueError(f'ConSETower has no maps {unknown}; it gives {list(widths)}')
+            raise UnknownName(f'ConSETower has no maps {unknown}; it gives {list(widths)}')
         wanted = [name for name in widths if out_maps is None or name in out_maps]
         if tower is None:
             tower = dict(type='frozenmm.EfficientNetLiteTower')
@@ -57,11 +60,11 @@ class ConSETower(WrappingTower):
             options['out_maps'] = [name for name in CHANNELS if name in wanted or name == 'res5']
         super().__init__(dict(tower) if isinstance(tower, Mapping) else tower, **options)
         if not isinstance(self.inner, EfficientNetLiteTower):
-            raise TypeError(f'ConSETower needs an EfficientNetLiteTower, got {type(self.inner).__name__}')
+            raise WrongKind(f'ConSETower needs an EfficientNetLiteTower, got {type(self.inner).__name__}')
         missing = [name for name in (*wanted, 'res5') if name != TEXT_MAP and name not in self.inner.channels]
         if missing:
-            raise ValueError(f'the tower given does not return the maps {missing}; add them to its out_maps')
-        conse = ConSE(self.inner, text, top_k=top_k, store=store)
+            raise UserError(f'the tower given does not return the maps {missing}; add them to its out_maps')
+        conse = ConSE(self.inner, text_tower, top_k=top_k, store=store)
         # outside the module tree, as `inner` is: a checkpoint records the image network once
         self.__dict__['_conse'] = conse
         widths[TEXT_MAP] = conse.channels

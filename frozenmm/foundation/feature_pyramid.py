@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.image_grid import grid_size, to_image_grid
 
 
@@ -79,16 +80,16 @@ class SimpleFeaturePyramid(nn.Module):
         channels: width of all levels.
 
     Raises:
-        ValueError: strides that are empty, not positive or not rising; a width below 1.
+        UserError: strides that are empty, not positive or not rising; a width below 1.
     """
 
     def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], *, strides: Sequence[int],
                  channels: int) -> None:
         super().__init__()
         if not strides or min(strides) < 1 or list(strides) != sorted(set(strides)):
-            raise ValueError(f'the strides of a pyramid must be positive and rise, got {list(strides)}')
+            raise UserError(f'the strides of a pyramid must be positive and rise, got {list(strides)}')
         if channels < 1:
-            raise ValueError(f'a pyramid needs a positive number of channels, got {channels}')
+            raise UserError(f'a pyramid needs a positive number of channels, got {channels}')
         self.sources = [_nearest(in_strides, stride) for stride in strides]
         self.levels = nn.ModuleList(
             PyramidLevel(in_channels[source], channels, source_stride=in_strides[source], stride=stride)

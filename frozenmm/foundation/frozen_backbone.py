@@ -49,7 +49,7 @@ class FrozenBackbone(BaseModule):
                  pyramid: dict | None = None, image_stats: str | dict | ImageStats = AUTO, gradient: str | None = None,
                  precision: str | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.tower = build_tower(_with_policy(model, gradient=gradient, precision=precision), part='FrozenBackbone',
+        self.tower = build_tower(_with_policy(model, gradient, precision), part='FrozenBackbone',
                                  resize_mode='none')
         names = list(self.tower.channels)
         self.maps = [names[i] for i in _checked_indices(out_indices, names, self.tower.name)]
@@ -97,8 +97,9 @@ class FrozenBackbone(BaseModule):
         return tuple(x[..., :height, :width] for x, (height, width) in zip(maps, sizes))
 
 
-def _with_policy(model: dict | ImageTower, **policy: str | None) -> dict | ImageTower:
+def _with_policy(model: dict | ImageTower, gradient: str | None, precision: str | None) -> dict | ImageTower:
     """The tower's config with gradient and precision set."""
+    policy = dict(gradient=gradient, precision=precision)
     given = {key: value for key, value in policy.items() if value is not None}
     if not isinstance(model, dict):
         if given:

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from frozenmm.errors import UserError, reading
+from frozenmm.foundation.lookup import choice
+
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 GRADIENTS = ('detached', 'through')
 _RECORD = 'frozen_record'
@@ -46,8 +49,7 @@ class FrozenNetwork:
 
     def __init__(self, network: nn.Module, *, name: str, precision: str = 'fp32',
                  optimise: Callable[[nn.Module], nn.Module] | None = None) -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f'precision must be one of {list(PRECISIONS)}, got {precision!r}')
+        choice('precision', precision, PRECISIONS)
         self.name = name
         self.dtype = PRECISIONS[precision]
         unchanged = precision == 'fp32' and optimise is None
@@ -117,8 +119,7 @@ class FrozenModule(nn.Module):
     def __init__(self, network: nn.Module | FrozenNetwork, *, name: str = '', precision: str = 'fp32',
                  gradient: str = 'detached', compile: bool = False) -> None:
         super().__init__()
-        if gradient not in GRADIENTS:
-            raise ValueError(f'gradient must be one of {list(GRADIENTS)}, got {gradient!r}')
+        choice('gradient', gradient, GRADIENTS)
         if not isinstance(network, FrozenNetwork):
             network = FrozenNetwork(network, name=name or type(network).__name__, precision=precision)
         # a plain attribute, so that nn.Module does not adopt the network as a child
@@ -191,12 +192,14 @@ class FrozenModule(nn.Module):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         record = state_dict.pop(prefix + _RECORD, None)
         if record is not None:
-            self._check_record(json.loads(bytes(record.cpu().tolist()).decode()), prefix)
+            with reading(f'the entry {prefix + _RECORD!r} of the checkpoint', 'the record of a frozen network'):
+                content = json.loads(bytes(record.cpu().tolist()).decode())
+                self._check_record({key: str(content[key]) for key in ('name', 'fingerprint')}, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _check_record(self, record: dict[str, str], prefix: str) -> None:
         if record['fingerprint'] != self.fingerprint:
-            raise ValueError(
+            raise UserError(
                 f'the checkpoint was made with the frozen network {record["name"]} (fingerprint '
                 f'{record["fingerprint"]}) at {prefix.rstrip(".")!r}, but this model holds {self.name} (fingerprint '
                 f'{self.fingerprint}); build the model with the same network and weights file')

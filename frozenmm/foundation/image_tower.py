@@ -95,8 +95,8 @@ class ImageTower(FrozenModule):
 
     @renamed_arguments(removed_in='0.3', legacy_border='compat')
     def __init__(self, network: nn.Module | FrozenNetwork, *, input: TowerInput, channels: dict[str, int],
-                 strides: dict[str, int], token_channels: int | None = None, blocks: tuple[int, int] | None = None, name: str = '',
-                 precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
+                 strides: dict[str, int], token_channels: int | None = None, blocks: tuple[int, int] | None = None,
+                 name: str = '', precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         require_known(options, TowerOptions.__annotations__, f'option of {type(self).__name__}')
         gradient = options.get('gradient', 'detached')
         super().__init__(network, name=name, precision=precision, gradient=gradient,
@@ -178,7 +178,7 @@ class ImageTower(FrozenModule):
             The maps asked for, tokens when `num_tokens > 0`, and where the maps lie in the image.
 
         Raises:
-            ValueError: wrong shape, sizes outside the batch, an image smaller than a patch, NaN or infinite pixels.
+            UserError: wrong shape, sizes outside the batch, an image smaller than a patch, NaN or infinite pixels.
         """
         if num_tokens not in TOKEN_COUNTS:
             raise ValueError(f'num_tokens must be one of {list(TOKEN_COUNTS)}, got {num_tokens}')
@@ -194,7 +194,8 @@ class ImageTower(FrozenModule):
         if class_token is None and tokens is not None and raw['tokens'] is not None:
             class_token = tokens[:, 0]
         return TowerFeatures(maps=maps, valid=valid, region=region, tokens=tokens if num_tokens else None,
-                             class_token=class_token, taps={block: raw['maps'][f'tap{block}'] for block in self.taps or ()})
+                             class_token=class_token,
+                             taps={block: raw['maps'][f'tap{block}'] for block in self.taps or ()})
 
     def prepare(self, images: Tensor, sizes: list[tuple[int, int]],
                 stats: ImageStats) -> tuple[Tensor, Tensor, Tensor]:
@@ -263,7 +264,7 @@ class ImageTower(FrozenModule):
         finite = torch.isfinite(images).all()
         if images.device.type == 'cpu':
             if not finite:
-                raise ValueError(message)
+                raise UserError(message)
         elif images.device.type == 'cuda':
             torch._assert_async(finite, message)  # no host synchronisation
         return sizes
@@ -284,7 +285,7 @@ class ImageTower(FrozenModule):
             if h > height or w > width:
                 raise ValueError(f'image {index} has the valid size {h}x{w}, larger than the batch of {height}x{width}')
             if min(h, w) < self.input.patch:
-                raise ValueError(f'image {index} is {h}x{w} pixels, smaller than one patch of {self.name} '
+                raise UserError(f'image {index} is {h}x{w} pixels, smaller than one patch of {self.name} '
                                  f'({self.input.patch} pixels); drop it or enlarge it in the pipeline')
         return sizes
 

@@ -9,47 +9,19 @@ patched. Models that frozenmm builds (its registry, commands and inferencers) ar
 from __future__ import annotations
 
 import threading
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from typing import cast
 
 from mmengine.registry import build_model_from_cfg
 from torch import Tensor, nn
 
 from frozenmm.errors import UnknownName, UserError, WrongKind
-from frozenmm.registry import MODELS
+from frozenmm.registry import MODELS, join
 from frozenmm.structures import ImageStats
 
 AUTO = 'auto'
 HOW_TO_JOIN = ("build the model with frozenmm's commands, write type='frozenmm.Joined', of='MaskRCNN' in its config "
-               "in the place of type='MaskRCNN', or call frozenmm.foundation.joining.join(model)")
+               "in the place of type='MaskRCNN', or call frozenmm.registry.join(model)")
 _STATS_KEYS = ('mean', 'std', 'channel_order')
-M = TypeVar('M')
-
-
-@runtime_checkable
-class Joining(Protocol):
-    """A module that wants to see the model that it is a part of."""
-
-    def join(self, model: nn.Module) -> None:
-        """Called with the innermost owner that has a data preprocessor; again does no harm."""
-
-
-def join(model: M) -> M:
-    """Tell the frozen parts of a built model about it; returns the model.
-
-    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. Of models inside models
-    (semi-supervised ones), a part belongs to the innermost.
-
-    Raises:
-        UserError: what `agreed_stats` and `share_image` refuse.
-    """
-    owners: dict[nn.Module, nn.Module] = {}
-    for owner in model.modules() if isinstance(model, nn.Module) else ():
-        if isinstance(getattr(owner, 'data_preprocessor', None), nn.Module):
-            # an owner comes before what it owns, so the innermost one stays
-            owners.update((part, owner) for part in owner.modules() if isinstance(part, Joining))
-    for part, owner in owners.items():
-        cast(Joining, part).join(owner)
-    return model
 
 
 @MODELS.register_module(name='Joined')

@@ -63,9 +63,8 @@ def fit_local_lines(depth: Tensor, pixels: Tensor, targets: Tensor, *, bandwidth
         raise ValueError(f'bandwidth must be positive, got {bandwidth}')
     depth, y = depth.double(), targets.double()
     x = depth[pixels[:, 0], pixels[:, 1]]
-    design = torch.stack((torch.ones_like(x), x), 1)
-    line = torch.linalg.lstsq(design, y[:, None], driver='gelsd' if x.device.type == 'cpu' else None).solution[:, 0]
-    depth, x = line[0] + line[1] * depth, line[0] + line[1] * x
+    intercept, slope = _best_line(x, y)
+    depth, x = intercept + slope * depth, intercept + slope * x
     # centred and in units of their spread, so that the ridge means the same for metres and millimetres
     centre, spread = x.mean(), x.std().clamp(min=1e-12)
     height, width = depth.shape
@@ -75,11 +74,22 @@ def fit_local_lines(depth: Tensor, pixels: Tensor, targets: Tensor, *, bandwidth
     weights = [(-(place[:, None] - pixels[:, axis].double()).square() / (2 * (bandwidth * side)**2)).exp()
                for axis, place in enumerate(places)]
     u, v = (x - centre) / spread, (y - x) / spread
+    coefficients = _weighted_lines(u, v, weights, ridge)
+    spreads = [interpolation_matrix(place, length) for place, length in zip(places, (height, width))]
+    intercept, slope = spreads[0] @ coefficients @ spreads[1].T
+    return depth + spread * (intercept + slope * (depth - centre) / spread)
+
+
+def _best_line(x: Tensor, y: Tensor) -> Tensor:
+    """Intercept and slope (2, ) of the line through samples (N, ) with the least squared error."""
+    design = torch.stack((torch.ones_like(x), x), 1)
+    return torch.linalg.lstsq(design, y[:, None], driver='gelsd' if x.device.type == 'cpu' else None).solution[:, 0]
+
+
+def _weighted_lines(u: Tensor, v: Tensor, weights: list[Tensor], ridge: float) -> Tensor:
+    """Intercept and slope (2, R, C) of one line per node through samples (N, ) weighted by (R, N) and (C, N)."""
     moments = torch.stack((torch.ones_like(u), u, u * u, v, u * v))
     s0, s1, s2, r0, r1 = torch.einsum('kn,rn,cn->krc', moments, *weights).unbind()
     s0, s2 = s0 + ridge, s2 + ridge
     determinant = s0 * s2 - s1 * s1  # at least ridge^2, as s0 s2 >= s1^2 without it
-    coefficients = torch.stack(((s2 * r0 - s1 * r1) / determinant, (s0 * r1 - s1 * r0) / determinant))
-    spreads = [interpolation_matrix(place, length) for place, length in zip(places, (height, width))]
-    intercept, slope = spreads[0] @ coefficients @ spreads[1].T
-    return depth + spread * (intercept + slope * (depth - centre) / spread)
+    return torch.stack(((s2 * r0 - s1 * r1) / determinant, (s0 * r1 - s1 * r0) / determinant))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenmm.compat import require
+from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_module import FrozenModule, shared_network
 from frozenmm.foundation.image_tower import ImageTower
 from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
@@ -37,7 +38,7 @@ class MaskPrompter(nn.Module):
     def __init__(self, tower: ImageTower) -> None:
         super().__init__()
         if tower.resize_mode != 'pad':
-            raise ValueError('prompts are placed on an image that is resized and padded: resize_mode=\'pad\', got '
+            raise UserError('prompts are placed on an image that is resized and padded: resize_mode=\'pad\', got '
                              f'{tower.resize_mode!r}')
         self.tower = tower
 
@@ -71,7 +72,7 @@ class MaskPrompter(nn.Module):
             predicted IoU.
 
         Raises:
-            ValueError: features of several images; shapes that do not fit.
+            UserError: features of several images; shapes that do not fit.
         """
         if len(features.valid) != 1:
             raise ValueError(f'prompts are for one image, got features of {len(features.valid)}; take one of them')
@@ -179,7 +180,7 @@ class SAMPrompter(MaskPrompter):
     """SAM or MobileSAM with its mask decoder.
 
     Args:
-        model: `'vit_b'`, `'vit_l'`, `'vit_h'`, `'vit_t'` (MobileSAM), or a dict of arguments of `ImageEncoderViT`.
+        model: `'vit_b'`, `'vit_l'`, `'vit_h'`, `'vit_t'` (MobileSAM), or a dict of `SAMSizes`.
         weights: path of an official file; None for the published one; `'random'`.
         decoder: changes of `SAM_DECODER`, for other sizes.
         precision: see `FrozenModule`.

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from frozenmm.compat.checkpoint import load_checkpoint_file
+from frozenmm.errors import UserError
 
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict', 'module', 'teacher', 'model_ema')
 _PREFIXES = ('module.', '_orig_mod.')
@@ -20,14 +21,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     unpickles nothing).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a text file, a truncated or damaged file, a pickle that needs more than tensors, or a file without
+        MissingFile: no such file.
+        UserError: a text file, a truncated or damaged file, a pickle that needs more than tensors, or a file without
             tensors.
     """
     path = Path(path).expanduser()
     state = _strip(_unwrap(load_checkpoint_file(path)))
     if not state:
-        raise ValueError(f'{path} holds no tensors; expected a state dict (names and tensors)')
+        raise UserError(f'{path} holds no tensors; expected a state dict (names and tensors)')
     return state
 
 

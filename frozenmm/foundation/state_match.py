@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
+
 _COUNTER = 'num_batches_tracked'
 _SHOWN = 5
 
@@ -22,7 +24,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], *, name: str, so
         whole: the file's own content, by which it is recognised; `state` by default.
 
     Raises:
-        ValueError: missing, unused or misshapen keys, with the first ones of each, and what the file seems to be.
+        UserError: missing, unused or misshapen keys, with the first ones of each, and what the file seems to be.
     """
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     wanted = network.state_dict()
@@ -36,7 +38,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], *, name: str, so
     if missing or unused or misshapen:
         parts = [_some('wrong shape: ', misshapen), _some('missing: ', missing), _some('not used: ', unused)]
         guess = recognise(state if whole is None else whole)
-        raise ValueError(f'{source} does not fit {name}: ' + '; '.join(part for part in parts if part)
+        raise UserError(f'{source} does not fit {name}: ' + '; '.join(part for part in parts if part)
                          + (f'. The file looks like {guess}' if guess else ''))
     network.load_state_dict(state, strict=True, assign=True)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.lookup import lookup
 
 VILD14 = (
@@ -68,19 +69,25 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
         templates: a key of `TEMPLATES`, or sentences with `{}` once each, where the class name goes.
 
     Raises:
-        ValueError: unknown set, no template, or a template without exactly one `{}`; the text names it.
+        UserError: unknown set, no template, or a template without exactly one `{}`; the text names it.
+
+    >>> fill('cat', resolve_templates(['a {}', 'the {}']))
+    ['a cat', 'the cat']
     """
     if isinstance(templates, str):
         if '{}' in templates:
-            raise ValueError(f'templates must be a named set of {list(TEMPLATES)} or a list of sentences, got the '
+            raise UserError(f'templates must be a named set of {list(TEMPLATES)} or a list of sentences, got the '
                              f'sentence {templates!r}; put it in a list')
         return TEMPLATES[lookup(templates, TEMPLATES, 'template set')]
+    if not isinstance(templates, Sequence):
+        raise WrongKind(f'templates must be a named set of {list(TEMPLATES)} or a list of sentences, got '
+                        f'{type(templates).__name__}')
     sentences = tuple(templates)
     if not sentences:
-        raise ValueError('no templates given; use templates=\'none\' for class names alone')
+        raise UserError('no templates given; use templates=\'none\' for class names alone')
     for place, sentence in enumerate(sentences):
         if not isinstance(sentence, str) or sentence.count('{}') != 1:
-            raise ValueError(f'template {place} must be a sentence with {{}} exactly once, got {sentence!r}')
+            raise UserError(f'template {place} must be a sentence with {{}} exactly once, got {sentence!r}')
     return sentences
 
 

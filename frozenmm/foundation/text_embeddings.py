@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import UserError, reading
 from frozenmm.foundation.templates import fill, resolve_templates
 from frozenmm.foundation.text_tower import TextTower
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
@@ -163,14 +164,15 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
         return None
     safetensors = require('safetensors', 'a file of stored text embeddings')
     try:
-        with safetensors.safe_open(path, 'pt') as file:
-            means, metadata = file.get_tensor('means'), file.metadata() or {}
-        if means.dtype != torch.float32 or tuple(means.shape) != shape:
-            raise ValueError(f'{means.dtype} {tuple(means.shape)} instead of float32 {shape}')
-        if metadata.get('sha256') != _digest(means):
-            raise ValueError('its content does not match its checksum')
-    except (safetensors.SafetensorError, ValueError) as error:
-        _warn(f'the stored text embeddings {path} are damaged ({error}); they are computed anew')
+        with reading(path, 'stored text embeddings', 'they are computed anew'):
+            with safetensors.safe_open(path, 'pt') as file:
+                means, metadata = file.get_tensor('means'), file.metadata() or {}
+            if means.dtype != torch.float32 or tuple(means.shape) != shape:
+                raise ValueError(f'{means.dtype} {tuple(means.shape)} instead of float32 {shape}')
+            if metadata.get('sha256') != _digest(means):
+                raise ValueError('its content does not match its checksum')
+    except UserError as error:
+        _warn(str(error))
         return None
     return means
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.frozen_module import FrozenModule, FrozenNetwork
 
 
@@ -51,10 +52,10 @@ class TextTower(FrozenModule):
                  precision: str = 'fp32', compile: bool = False) -> None:
         super().__init__(network, name=name, precision=precision, compile=compile)
         if context <= tokenizer.marks:
-            raise ValueError(f'context must be more than the {tokenizer.marks} begin and end marks of {self.name}, '
+            raise UserError(f'context must be more than the {tokenizer.marks} begin and end marks of {self.name}, '
                              f'got {context}')
         if batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+            raise UserError(f'batch_size must be at least 1, got {batch_size}')
         self.tokenizer = tokenizer
         self.channels = channels
         self.context = context
@@ -99,8 +100,8 @@ class TextTower(FrozenModule):
             (N, C) float32, on the tower's device.
 
         Raises:
-            TypeError: not a list of texts.
-            ValueError: no text, an empty one, or one longer than the context without `truncate=True`.
+            WrongKind: not a list of texts.
+            UserError: no text, an empty one, or one longer than the context without `truncate=True`.
         """
         unique = list(dict.fromkeys(self._check(texts)))
         rows = self._fit(unique, self.tokenizer.rows(unique))
@@ -118,15 +119,15 @@ class TextTower(FrozenModule):
 
     def _check(self, texts: Sequence[str]) -> Sequence[str]:
         if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise TypeError(f'{self.name} encodes a list of texts, got {type(texts).__name__}; put a single text in a '
+            raise WrongKind(f'{self.name} encodes a list of texts, got {type(texts).__name__}; put a single text in a '
                             'list')
         if not texts:
-            raise ValueError(f'{self.name} got an empty list; give at least one text')
+            raise UserError(f'{self.name} got an empty list; give at least one text')
         for index, text in enumerate(texts):
             if not isinstance(text, str):
-                raise TypeError(f'{self.name} encodes texts, but entry {index} is {type(text).__name__} {text!r}')
+                raise WrongKind(f'{self.name} encodes texts, but entry {index} is {type(text).__name__} {text!r}')
             if not text.strip():
-                raise ValueError(f'{self.name} got an empty text at entry {index}: {text!r}')
+                raise UserError(f'{self.name} got an empty text at entry {index}: {text!r}')
         return texts
 
     def _fit(self, texts: Sequence[str], rows: list[list[int]]) -> list[list[int]]:
@@ -134,11 +135,11 @@ class TextTower(FrozenModule):
         fitting = []
         for text, row in zip(texts, rows):
             if len(row) <= self.tokenizer.marks:
-                raise ValueError(f'nothing of the text {text!r} is left after the tokenizer of {self.name} cleaned it')
+                raise UserError(f'nothing of the text {text!r} is left after the tokenizer of {self.name} cleaned it')
             if len(row) > self.context:
                 if not self.truncate:
                     shown = text if len(text) <= 80 else f'{text[:77]}...'
-                    raise ValueError(f'the text {shown!r} has {len(row)} tokens, but {self.name} takes at most '
+                    raise UserError(f'the text {shown!r} has {len(row)} tokens, but {self.name} takes at most '
                                      f'{self.context}; shorten it, or build the tower with truncate=True')
                 row = row[:self.context - 1] + row[-1:]
             fitting.append(row)

@@ -12,6 +12,7 @@ from typing import Union
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UnknownName, UserError, WrongKind
 from frozenmm.foundation.lookup import lookup, nearest
 
 MAX_WORD_LENGTH = 200
@@ -60,7 +61,7 @@ class Vocabulary:
         places: where each class stands in its source (`'line 3'`), for errors.
 
     Raises:
-        ValueError: no class, an empty or too long word, two classes with the same words, an id used twice.
+        UserError: no class, an empty or too long word, two classes with the same words, an id used twice.
     """
 
     classes: tuple[VocabularyClass, ...]
@@ -70,7 +71,7 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if not self.classes:
-            raise ValueError(f'{self.name} has no classes; a vocabulary needs at least one')
+            raise UserError(f'{self.name} has no classes; a vocabulary needs at least one')
         places = self.places or tuple(f'class {index}' for index in range(len(self.classes)))
         ids = tuple(index if entry.id is None else entry.id for index, entry in enumerate(self.classes))
         by_words: dict[tuple[str, ...], int] = {}
@@ -79,11 +80,11 @@ class Vocabulary:
             self._check_words(entry, places[index])
             first = by_words.setdefault(entry.words, index)
             if first != index and not self.allow_duplicates:
-                raise ValueError(f'{self.name}: {places[index]} {entry.name!r} has the same words as {places[first]}; '
+                raise UserError(f'{self.name}: {places[index]} {entry.name!r} has the same words as {places[first]}; '
                                  'remove one, or pass allow_duplicates=True')
             first = by_id.setdefault(ids[index], index)
             if first != index:
-                raise ValueError(f'{self.name}: {places[index]} {entry.name!r} has the id {ids[index]}, which '
+                raise UserError(f'{self.name}: {places[index]} {entry.name!r} has the id {ids[index]}, which '
                                  f'{places[first]} {self.classes[first].name!r} has already; ids must differ')
         object.__setattr__(self, 'classes', tuple(
             replace(entry, id=number) for entry, number in zip(self.classes, ids)))
@@ -92,12 +93,12 @@ class Vocabulary:
         for position, word in enumerate(entry.words):
             what = 'name' if position == 0 else f'synonym {position}'
             if not isinstance(word, str):
-                raise TypeError(f'{self.name}: {place} has the {what} {word!r}; words must be text')
+                raise WrongKind(f'{self.name}: {place} has the {what} {word!r}; words must be text')
             if not word.strip():
-                raise ValueError(f'{self.name}: {place} ({", ".join(map(repr, entry.words))}) has an empty {what}; '
+                raise UserError(f'{self.name}: {place} ({", ".join(map(repr, entry.words))}) has an empty {what}; '
                                  'write the word or remove the comma')
             if len(word) > MAX_WORD_LENGTH:
-                raise ValueError(f'{self.name}: {place} has a {what} of {len(word)} characters ({word[:40]!r}...), at '
+                raise UserError(f'{self.name}: {place} has a {what} of {len(word)} characters ({word[:40]!r}...), at '
                                  f'most {MAX_WORD_LENGTH} are allowed; is it a whole file in one line?')
 
     def __len__(self) -> int:
@@ -146,11 +147,11 @@ class Vocabulary:
         """(K,) bool, which classes are things.
 
         Raises:
-            ValueError: a class does not say; the text names it.
+            UserError: a class does not say; the text names it.
         """
         for index, entry in enumerate(self.classes):
             if entry.isthing is None:
-                raise ValueError(f'{self.name} does not say whether class {index} {entry.name!r} is a thing or stuff; '
+                raise UserError(f'{self.name} does not say whether class {index} {entry.name!r} is a thing or stuff; '
                                  'give every class "isthing", or name the thing classes: `with_things([...])`')
         return torch.tensor([bool(entry.isthing) for entry in self.classes])
 
@@ -164,10 +165,10 @@ class Vocabulary:
         """The index of the first class with this name.
 
         Raises:
-            ValueError: no such class; the nearest names are given.
+            UserError: no such class; the nearest names are given.
         """
         if name not in self.names:
-            raise ValueError(f'{self.name} has no class {name!r}; did you mean one of {nearest(name, self.names)}?')
+            raise UnknownName(f'{self.name} has no class {name!r}; did you mean one of {nearest(name, self.names)}?')
         return self.names.index(name)
 
     def seen_mask(self, train_vocabulary: Vocabulary) -> Tensor:
@@ -188,10 +189,6 @@ class Vocabulary:
         dropped = {self.index(name) for name in names}
         return self.subset([index for index in range(len(self)) if index not in dropped])
 
-    def names_only(self) -> Vocabulary:
-        """The same classes without synonyms."""
-        return Vocabulary(tuple(replace(entry, synonyms=()) for entry in self.classes), f'names of {self.name}', True)
-
     def with_things(self, things: Sequence[str]) -> Vocabulary:
         """The same classes, those named being things and all others stuff."""
         indices = {self.index(name) for name in things}
@@ -203,7 +200,7 @@ class Vocabulary:
         """A vocabulary that comes with the package, e.g. `'coco_panoptic_133'`; see `named_vocabularies`.
 
         Raises:
-            ValueError: unknown name; the nearest ones are given.
+            UserError: unknown name; the nearest ones are given.
         """
         return cls.read(_FOLDER / f'{lookup(name, named_vocabularies(), "vocabulary")}.json')
 
@@ -218,9 +215,13 @@ class Vocabulary:
             allow_duplicates: accept two classes with the same words.
 
         Raises:
-            TypeError: none of these.
-            ValueError: unusable content; the text names the entry and its place.
-            FileNotFoundError: no such file.
+            WrongKind: none of these.
+            UserError: unusable content; the text names the entry and its place.
+            MissingFile: no such file.
+
+        >>> vocabulary = Vocabulary.read(['cat, kitten', 'dog'])
+        >>> vocabulary.names, vocabulary.words
+        (['cat', 'dog'], ('cat', 'kitten', 'dog'))
         """
         from frozenmm.foundation.vocabulary_readers import read
         return read(source, allow_duplicates)

@@ -5,8 +5,10 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import UnknownName, UserError, WrongKind, reading
 from frozenmm.foundation.lookup import nearest
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource, named_vocabularies
 
@@ -17,13 +19,18 @@ def read(source: VocabularySource, allow_duplicates: bool) -> Vocabulary:
     """See `Vocabulary.read`."""
     if isinstance(source, Vocabulary):
         return source
+    with reading(source if isinstance(source, str | Path) else 'this', 'a vocabulary', 'see docs/vocabulary.md'):
+        if isinstance(source, str | Path):
+            return _read_name_or_file(source, allow_duplicates)
+        return _read_content(source, 'vocabulary', allow_duplicates)
+
+
+def _read_content(source: object, name: str, allow_duplicates: bool) -> Vocabulary:
     if isinstance(source, Mapping):
-        return _read_mapping(source, 'vocabulary', allow_duplicates)
-    if isinstance(source, (str, Path)):
-        return _read_name_or_file(source, allow_duplicates)
-    if isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
-        return _read_list(source, 'vocabulary', allow_duplicates)
-    raise TypeError('a vocabulary is a list of names, the name of a packaged vocabulary, a .json or .txt file, or a '
+        return _read_mapping(source, name, allow_duplicates)
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray):
+        return _read_list(source, name, allow_duplicates)
+    raise WrongKind('a vocabulary is a list of names, the name of a packaged vocabulary, a .json or .txt file, or a '
                     f'METAINFO dict; got {type(source).__name__}')
 
 
@@ -32,26 +39,15 @@ def _read_name_or_file(source: str | Path, allow_duplicates: bool) -> Vocabulary
     if path.suffix not in ('.json', '.txt'):
         if isinstance(source, str) and os.sep not in source:
             return Vocabulary.named(source)
-        raise ValueError(f'{source} is neither a .json nor a .txt file, nor a packaged vocabulary '
+        raise UserError(f'{source} is neither a .json nor a .txt file, nor a packaged vocabulary '
                          f'({named_vocabularies()}); a list of class names must be a list')
-    if not path.is_file():
-        raise FileNotFoundError(f'no vocabulary file {path.resolve()}')
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8') from None
+    text = path.read_text(encoding='utf-8-sig')
     if path.suffix == '.txt':
         return _read_lines(text, path.name, allow_duplicates)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; is it '
-                         'truncated?') from None
-    if isinstance(content, Mapping):
-        return _read_mapping(content, path.name, allow_duplicates)
-    if isinstance(content, list):
-        return _read_list(content, path.name, allow_duplicates)
-    raise ValueError(f'{path} must hold a list of classes or an object with "classes", got {type(content).__name__}')
+    content = json.loads(text)
+    if not isinstance(content, Mapping | list):
+        raise UserError(f'{path} must hold a list of classes or an object with "classes", got {type(content).__name__}')
+    return _read_content(content, path.name, allow_duplicates)
 
 
 def _read_lines(text: str, name: str, allow_duplicates: bool) -> Vocabulary:
@@ -72,10 +68,10 @@ def _read_mapping(content: Mapping, name: str, allow_duplicates: bool) -> Vocabu
     if 'of' in content:
         return _read_part(content, allow_duplicates)
     if 'classes' not in content:
-        raise ValueError(f'{name} has no "classes"; it has {sorted(map(str, content))}')
+        raise UserError(f'{name} has no "classes"; it has {sorted(map(str, content))}')
     entries = content['classes']
     if isinstance(entries, str) or not isinstance(entries, Sequence):
-        raise ValueError(f'{name}: "classes" must be a list, got {type(entries).__name__} {entries!r}')
+        raise UserError(f'{name}: "classes" must be a list, got {type(entries).__name__} {entries!r}')
     vocabulary = _read_list(entries, str(content.get('name', name)), allow_duplicates)
     colors = _palette(content.get('palette'), vocabulary)
     things = _things(content, vocabulary)
@@ -90,11 +86,11 @@ def _read_part(content: Mapping, allow_duplicates: bool) -> Vocabulary:
     """`dict(of=vocabulary, only=names)` or `dict(of=vocabulary, without=names)`."""
     chosen = [key for key in ('only', 'without') if key in content]
     if len(chosen) != 1 or set(content) - {'of', 'only', 'without', 'name'}:
-        raise ValueError('part of a vocabulary is dict(of=vocabulary, only=[names]) or dict(of=vocabulary, '
+        raise UserError('part of a vocabulary is dict(of=vocabulary, only=[names]) or dict(of=vocabulary, '
                          f'without=[names]), with a name if you like; got the keys {sorted(map(str, content))}')
     names = content[chosen[0]]
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise ValueError(f'{chosen[0]!r} must be a list of class names, got {names!r}')
+        raise UserError(f'{chosen[0]!r} must be a list of class names, got {names!r}')
     whole = read(content['of'], allow_duplicates)
     named = {whole.index(name) for name in names}
     indices = [index for index in range(len(whole)) if (index in named) == (chosen[0] == 'only')]
@@ -105,7 +101,7 @@ def _palette(palette: object, vocabulary: Vocabulary) -> dict[int, tuple[int, in
     if palette is None:
         return {}
     if isinstance(palette, str) or not isinstance(palette, Sequence) or len(palette) < len(vocabulary):
-        raise ValueError(f'{vocabulary.name}: the palette must be a list of at least {len(vocabulary)} RGB colours, '
+        raise UserError(f'{vocabulary.name}: the palette must be a list of at least {len(vocabulary)} RGB colours, '
                          f'one per class; got {palette!r}')
     return {index: _color(color, vocabulary.name, f'palette entry {index}')
             for index, color in enumerate(palette[:len(vocabulary)])}
@@ -119,14 +115,14 @@ def _things(content: Mapping, vocabulary: Vocabulary) -> dict[tuple[str, ...], b
         for position, name in enumerate(content.get(key) or ()):
             words = _entry(name, vocabulary.name, f'{key} entry {position}', None).words
             if words not in known:
-                raise ValueError(f'{vocabulary.name}: {key} names {name!r}, which is not among the classes; did you '
+                raise UnknownName(f'{vocabulary.name}: {key} names {name!r}, which is not among the classes; did you '
                                  f'mean one of {nearest(name, vocabulary.names)}?')
             if stated.setdefault(words, isthing) != isthing:
-                raise ValueError(f'{vocabulary.name}: {name!r} is among the thing_classes and the stuff_classes')
+                raise UserError(f'{vocabulary.name}: {name!r} is among the thing_classes and the stuff_classes')
     given = [key for key in ('thing_classes', 'stuff_classes') if content.get(key) is not None]
     missing = [entry for entry in vocabulary if entry.words not in stated]
     if len(given) == 2 and missing:
-        raise ValueError(f'{vocabulary.name}: {[entry.name for entry in missing]} are neither among the thing_classes '
+        raise UserError(f'{vocabulary.name}: {[entry.name for entry in missing]} are neither among the thing_classes '
                          'nor the stuff_classes')
     if len(given) == 1:
         stated.update((entry.words, given[0] == 'stuff_classes') for entry in missing)
@@ -145,26 +141,26 @@ def _entry(entry: object, name: str, place: str, index: int | None) -> Vocabular
     if isinstance(entry, Sequence) and not isinstance(entry, (bytes, bytearray)) and entry:
         first, *rest = (_word(word, name, place) for word in entry)
         return VocabularyClass(first, tuple(rest))
-    raise ValueError(f'{name}: {place} must be a name, a list of words, or an object with "name"; got {entry!r}')
+    raise UserError(f'{name}: {place} must be a name, a list of words, or an object with "name"; got {entry!r}')
 
 
 def _entry_of_mapping(entry: Mapping, name: str, place: str, index: int | None) -> VocabularyClass:
     for key in entry:
         if key not in _ENTRY_KEYS:
-            raise ValueError(f'{name}: {place} has the unknown key {key!r}; did you mean one of '
+            raise UnknownName(f'{name}: {place} has the unknown key {key!r}; did you mean one of '
                              f'{nearest(str(key), _ENTRY_KEYS, 3)}?')
     if 'name' not in entry:
-        raise ValueError(f'{name}: {place} has no "name": {dict(entry)}')
+        raise UserError(f'{name}: {place} has no "name": {dict(entry)}')
     synonyms = entry.get('synonyms', ())
     if isinstance(synonyms, str) or not isinstance(synonyms, Sequence):
-        raise ValueError(f'{name}: the synonyms of {place} {entry["name"]!r} must be a list, got {synonyms!r}')
+        raise UserError(f'{name}: the synonyms of {place} {entry["name"]!r} must be a list, got {synonyms!r}')
     number, isthing, color = entry.get('id'), entry.get('isthing'), entry.get('color')
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-        raise ValueError(f'{name}: the id of {place} {entry["name"]!r} must be a whole number, got {number!r}')
+        raise UserError(f'{name}: the id of {place} {entry["name"]!r} must be a whole number, got {number!r}')
     if isthing is not None and isthing not in (True, False):
-        raise ValueError(f'{name}: "isthing" of {place} {entry["name"]!r} must be true or false, got {isthing!r}')
+        raise UserError(f'{name}: "isthing" of {place} {entry["name"]!r} must be true or false, got {isthing!r}')
     if index is not None and entry.get('index', index) != index:
-        raise ValueError(f'{name}: {place} {entry["name"]!r} says index {entry["index"]!r}; classes must be listed in '
+        raise UserError(f'{name}: {place} {entry["name"]!r} says index {entry["index"]!r}; classes must be listed in '
                          'the order of their index')
     words = [_word(word, name, place) for word in (entry['name'], *synonyms)]
     return VocabularyClass(words[0], tuple(words[1:]), number, None if isthing is None else bool(isthing),
@@ -173,14 +169,15 @@ def _entry_of_mapping(entry: Mapping, name: str, place: str, index: int | None) 
 
 def _word(word: object, name: str, place: str) -> str:
     if not isinstance(word, str):
-        raise ValueError(f'{name}: {place} holds {word!r} where a word should be')
+        raise UserError(f'{name}: {place} holds {word!r} where a word should be')
     return ' '.join(word.split())
 
 
 def _color(color: object, name: str, place: str) -> tuple[int, int, int]:
-    channels = tuple(color) if isinstance(color, Sequence) and not isinstance(color, str) else ()
-    if len(channels) != 3 or any(not 0 <= int(value) <= 255 for value in channels):
-        raise ValueError(f'{name}: {place} must be three numbers in 0..255 (RGB), got {color!r}')
+    channels = [value for value in color if isinstance(value, int | float) and 0 <= value <= 255] if isinstance(
+        color, Sequence) else []
+    if len(channels) != 3 or len(channels) != len(cast(Sequence, color)):
+        raise UserError(f'{name}: {place} must be three numbers in 0..255 (RGB), got {color!r}')
     red, green, blue = (int(value) for value in channels)
     return red, green, blue
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenmm.compat.fetch import fetch, file_digest, offline
+from frozenmm.errors import MissingFile, UserError
 from frozenmm.foundation.state_file import read_state
 from frozenmm.foundation.state_match import load_strictly
 
@@ -70,18 +71,18 @@ def locate(weights: str | Path | None, file: WeightFile | None, *, name: str) ->
         name: what errors call the model.
 
     Raises:
-        FileNotFoundError: nothing there and no network; the text says where the file comes from, how large it is, and
+        MissingFile: nothing there and no network; the text says where the file comes from, how large it is, and
             where to put it.
-        ValueError: no path given and no weights published, or the hash of the fetched file is wrong.
+        UserError: no path given and no weights published, or the hash of the fetched file is wrong.
     """
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f'weights of {name}: {path.absolute()} is no file; give the path of a checkpoint, '
+            raise MissingFile(f'weights of {name}: {path.absolute()} is no file; give the path of a checkpoint, '
                                     "None for the published weights, or 'random'")
         return path
     if file is None:
-        raise ValueError(f"{name} has no published weights; give weights='path/to/file' or weights='random'")
+        raise UserError(f"{name} has no published weights; give weights='path/to/file' or weights='random'")
     path = weights_folder() / file.file_name
     return path if path.is_file() else download(file, path, name=name)
 
@@ -99,8 +100,8 @@ def build_network(build: Callable[[], M], weights: str | Path | None, file: Weig
         on_meta: call `build` on the meta device when the weights come from a file, so that nothing is drawn in vain.
 
     Raises:
-        FileNotFoundError: see `locate`.
-        ValueError: unreadable file, or the file of another architecture.
+        MissingFile: see `locate`.
+        UserError: unreadable file, or the file of another architecture.
     """
     seed = random_seed(weights)
     if seed is not None:
@@ -133,14 +134,14 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
     """Fetch a published file; an interrupted download goes on where it stopped, and only one process fetches.
 
     Raises:
-        FileNotFoundError: the address cannot be reached.
-        ValueError: the file's hash is not the published one.
+        MissingFile: the address cannot be reached.
+        UserError: the file's hash is not the published one.
     """
     help_text = (f'weights of {name} are not on this machine: {file.file_name} (about {file.megabytes} MB, licence: '
                  f'{file.license}) comes from {file.url}; download it and put it at {path}, or give its path as '
                  '`weights`')
     if offline():
-        raise FileNotFoundError(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
+        raise MissingFile(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     with part.with_suffix('.lock').open('w') as lock:
@@ -151,7 +152,7 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
         found = file_digest(part)
         if not found.startswith(file.sha256):
             part.unlink()
-            raise ValueError(f'{source} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
+            raise UserError(f'{source} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
                              'published; it was deleted, try again')
         part.replace(path)
     return path
@@ -168,4 +169,4 @@ def _fetch_from_first(file: WeightFile, part: Path, help_text: str) -> str:
             return url
         except OSError as error:
             failures.append(f'{error}' if url == file.url else f'{url}: {error}')
-    raise FileNotFoundError(f'{help_text} (fetching it failed: {"; ".join(failures)})')
+    raise MissingFile(f'{help_text} (fetching it failed: {"; ".join(failures)})')

@@ -42,7 +42,7 @@ class Viewer:
         port: number; the next free one where it is taken.
 
     Raises:
-        MissingDependency: viser is not installed.
+        MissingPackage: viser is not installed.
         FileNotFoundError: a file of the results is missing.
         ValueError: a file of the results cannot be read.
     """

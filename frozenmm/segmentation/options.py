@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from torch import nn
+
 from frozenmm.errors import WrongKind
 from frozenmm.foundation.lookup import nearest
 
@@ -34,3 +36,9 @@ def built(kind: Callable[..., Part], options: Mapping[str, object] | None, *argu
             raise
         raise WrongKind(f'{getattr(kind, "__name__", kind)} has no option {unknown[0]!r}; did you mean one of '
                         f'{nearest(unknown[0], known)}?') from None
+
+
+def part(kind: Callable[..., nn.Module], given: nn.Module | Mapping[str, object] | None,
+         *arguments: object) -> nn.Module:
+    """A module that was given built, or one of `kind` from its options; see `built`."""
+    return given if isinstance(given, nn.Module) else built(kind, given, *arguments)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
+
 
 @dataclass(frozen=True)
 class ImageStats:
@@ -23,11 +25,11 @@ class ImageStats:
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.std) != 3:
-            raise ValueError(f'mean and std need three numbers each, got {self.mean} and {self.std}')
+            raise UserError(f'mean and std need three numbers each, got {self.mean} and {self.std}')
         if min(self.std) <= 0:
-            raise ValueError(f'std must be positive, got {self.std}')
+            raise UserError(f'std must be positive, got {self.std}')
         if self.channel_order not in ('rgb', 'bgr'):
-            raise ValueError(f'channel_order must be \'rgb\' or \'bgr\', got {self.channel_order!r}')
+            raise UserError(f'channel_order must be \'rgb\' or \'bgr\', got {self.channel_order!r}')
 
     @classmethod
     def from_preprocessor(cls, preprocessor: nn.Module) -> ImageStats:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UnknownName
+
 
 @dataclass
 class TowerFeatures:
@@ -53,12 +55,12 @@ class TowerFeatures:
         """One map by name; the last (coarsest) one without a name.
 
         Raises:
-            KeyError: unknown name; the text lists those that exist.
+            UnknownName: unknown name; the text lists those that exist.
         """
         if name is None:
             return next(reversed(self.maps.values()))
         if name not in self.maps:
-            raise KeyError(f'no feature map {name!r}; this tower gives {list(self.maps)}')
+            raise UnknownName(f'no feature map {name!r}; this tower gives {list(self.maps)}')
         return self.maps[name]
 
 

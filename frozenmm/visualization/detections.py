@@ -103,7 +103,8 @@ def spread_palette(count: int) -> list[tuple[int, int, int]]:
     """Evenly spread hues, for data sets without a palette of their own."""
     angles = np.arange(count) * 2.399963  # the golden angle: neighbours in the list differ most
     phases = (0.0, 2 * np.pi / 3, 4 * np.pi / 3)
-    return [tuple(int(127 + 110 * np.cos(angle + phase)) for phase in phases) for angle in angles]
+    waves = (127 + 110 * np.cos(angles[:, None] + np.array(phases))).astype(int).tolist()
+    return [(red, green, blue) for red, green, blue in waves]
 
 
 def _legend(labels: list[int], classes: Sequence[str], total: int, font: Any) -> tuple[dict[int, tuple[int, int]], int]:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import MissingFile, reading
 
 _STYLE = ('body{font-family:system-ui,sans-serif;margin:2em}figure{display:inline-block;margin:.5em;vertical-align:top;'
           'width:480px}img{max-width:100%}figcaption{font-size:.85em;overflow-wrap:anywhere}')
@@ -27,14 +28,14 @@ def write_gallery(folder: str | Path, *, title: str = 'Predictions') -> Path:
         The page.
 
     Raises:
-        FileNotFoundError: no such folder, or no picture in it.
-        ValueError: a JSON file beside a picture that cannot be read.
+        MissingFile: no such folder, or no picture in it.
+        UnreadableFile: a JSON file beside a picture that cannot be read.
     """
     folder = Path(folder)
     pictures = sorted(folder.glob(f'*{_ENDING}')) or sorted(folder.glob('*.png'))
     if not pictures:
-        raise FileNotFoundError(f'{folder.resolve()} holds no pictures (*.png); give the folder that tools/infer.py '
-                                '--out or tools/test.py --show-dir wrote')
+        raise MissingFile(f'{folder.resolve()} holds no pictures (*.png); give the folder that tools/infer.py '
+                          '--out or tools/test.py --show-dir wrote')
     figures = [f'<figure><img loading="lazy" src="{quote(path.name)}" alt="{html.escape(path.stem)}"><figcaption>'
                f'<b>{html.escape(path.name.removesuffix(_ENDING).removesuffix(".png"))}</b> '
                f'{html.escape(_caption(path))}</figcaption></figure>' for path in pictures]
@@ -49,11 +50,9 @@ def _caption(picture: Path) -> str:
     stated = picture.with_name(picture.name.removesuffix(_ENDING) + '.json')
     if not picture.name.endswith(_ENDING) or not stated.is_file():
         return ''
-    try:
+    with reading(stated, 'the JSON file of a result', 'write the folder again'):
         content: Any = json.loads(stated.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{stated} is no JSON file: {error}') from None
-    entries = content if isinstance(content, list) else content.get('segments_info', [])
-    best = sorted(entries, key=lambda entry: -(entry.get('score') or 0))[:12]
-    return ', '.join(entry.get('category', '?') + ('' if entry.get('score') is None else f' {entry["score"]:.2f}')
-                     for entry in best)
+        entries = content if isinstance(content, list) else content.get('segments_info', [])
+        best = sorted(entries, key=lambda entry: -(entry.get('score') or 0))[:12]
+        return ', '.join(entry.get('category', '?') + ('' if entry.get('score') is None else f' {entry["score"]:.2f}')
+                         for entry in best)

@@ -31,18 +31,19 @@ from pathlib import Path
 from typing import Any
 
 from frozenmm.compat.fetch import file_digest
+from frozenmm.errors import MissingFile, UnknownName, UserError, reading
 from frozenmm.foundation.lookup import lookup
 from frozenmm.foundation.weights import weights_folder
 from frozenmm.zoo.folders import data_folder
 
 INDEX = Path(__file__).with_name('index.json')
 FOLDER = Path(__file__).with_name('weights')
-TASKS = ('open-vocabulary', 'semantic', 'detection', 'depth', 'proposals')
+CHECKPOINT_TASKS = ('open-vocabulary', 'semantic', 'detection', 'depth', 'proposals')
 HEADER = ('config', 'data', 'revision', 'metrics', 'base_models')
 """What the header of a checkpoint of ours must say."""
 LARGEST = 10_000_000
 LARGEST_SUM = 40_000_000
-_KEYS = ('aliases', 'task', 'config', 'file', 'sha256', 'what', 'license', 'data_terms', 'make')
+ENTRY_KEYS = ('aliases', 'task', 'config', 'file', 'sha256', 'what', 'license', 'data_terms', 'make')
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ class Checkpoint:
         """The file on this machine.
 
         Raises:
-            FileNotFoundError: it is not there; the text says how to get it.
-            ValueError: it is a Git LFS pointer, truncated or otherwise not the published file.
+            MissingFile: it is not there; the text says how to get it.
+            UserError: it is a Git LFS pointer, truncated or otherwise not the published file.
         """
         if not self.path.is_file():
-            raise FileNotFoundError(self._missing())
+            raise MissingFile(self._missing())
         if self.file is not None:
             self.check_hash()
         return self.path
@@ -87,11 +88,11 @@ class Checkpoint:
         """Compare the file with the index.
 
         Raises:
-            ValueError: it is another file.
+            UserError: it is another file.
         """
         found = file_digest(self.path)
         if found != self.sha256:
-            raise ValueError(f'{self.path} has the SHA-256 {found[:16]}..., but the index of the zoo says '
+            raise UserError(f'{self.path} has the SHA-256 {found[:16]}..., but the index of the zoo says '
                              f'{str(self.sha256)[:16]}...; the file is damaged or was changed: check it out or install '
                              'frozenmm again')
 
@@ -112,48 +113,50 @@ def read_index(path: Path = INDEX) -> dict[str, Checkpoint]:
     """All checkpoints by name.
 
     Raises:
-        ValueError: the index is no such file, an entry lacks a key or has an unknown one, or two entries share a name.
+        UserError: the index is no such file, an entry lacks a key or has an unknown one, or two entries share a name.
     """
-    try:
-        entries = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is no JSON file: {error}') from None
+    with reading(path, 'the index of the zoo', 'check it out or install frozenmm again'):
+        return _checkpoints(json.loads(path.read_text(encoding='utf-8')), path)
+
+
+def _checkpoints(entries: object, path: Path) -> dict[str, Checkpoint]:
     if not isinstance(entries, Mapping):
-        raise ValueError(f'{path} must hold one object with an entry per checkpoint, got a {type(entries).__name__}')
+        raise UserError(f'{path} must hold one object with an entry per checkpoint, got a {type(entries).__name__}')
     found: dict[str, Checkpoint] = {}
     taken: dict[str, str] = {}
     for name, entry in entries.items():
         found[name] = _checked(name, entry, path)
         for alias in (name, *found[name].aliases):
             if alias in taken:
-                raise ValueError(f'{path}: {alias!r} names both {taken[alias]} and {name}')
+                raise UserError(f'{path}: {alias!r} names both {taken[alias]} and {name}')
             taken[alias] = name
     return found
 
 
 def _checked(name: str, entry: Any, path: Path) -> Checkpoint:
-    if not isinstance(entry, Mapping) or set(entry) != set(_KEYS):
+    if not isinstance(entry, Mapping) or set(entry) != set(ENTRY_KEYS):
         keys = sorted(entry) if isinstance(entry, Mapping) else type(entry).__name__
-        raise ValueError(f'{path}: the entry {name!r} must have the keys {list(_KEYS)}, got {keys}')
-    if entry['task'] not in TASKS:
-        raise ValueError(f'{path}: the task of {name!r} must be one of {list(TASKS)}, got {entry["task"]!r}')
+        raise UserError(f'{path}: the entry {name!r} must have the keys {list(ENTRY_KEYS)}, got {keys}')
+    if entry['task'] not in CHECKPOINT_TASKS:
+        raise UnknownName(f'{path}: the task of {name!r} must be one of {list(CHECKPOINT_TASKS)}, '
+                          f'got {entry["task"]!r}')
     if (entry['file'] is None) != (entry['sha256'] is None):
-        raise ValueError(f'{path}: {name!r} must give both `file` and `sha256`, or null for both')
+        raise UserError(f'{path}: {name!r} must give both `file` and `sha256`, or null for both')
     if entry['file'] is not None:
         if entry['file'] != Path(entry['file']).name:
-            raise ValueError(f'{path}: the file of {name!r} must be a name inside {FOLDER.name}/, got '
+            raise UserError(f'{path}: the file of {name!r} must be a name inside {FOLDER.name}/, got '
                              f'{entry["file"]!r}')
         if not entry['file'].endswith(f'-{entry["sha256"][:8]}.safetensors'):
-            raise ValueError(f'{path}: the file of {name!r} must end in -{entry["sha256"][:8]}.safetensors, got '
+            raise UserError(f'{path}: the file of {name!r} must end in -{entry["sha256"][:8]}.safetensors, got '
                              f'{entry["file"]!r}')
-    return Checkpoint(name, tuple(entry['aliases']), **{key: entry[key] for key in _KEYS[1:]})
+    return Checkpoint(name, tuple(entry['aliases']), **{key: entry[key] for key in ENTRY_KEYS[1:]})
 
 
 def checkpoint(name: str) -> Checkpoint:
     """The entry with this name or alias.
 
     Raises:
-        ValueError: there is none; the text lists the nearest names.
+        UserError: there is none; the text lists the nearest names.
     """
     index = read_index()
     names = {alias: entry for entry in index.values() for alias in (entry.name, *entry.aliases)}
@@ -169,14 +172,14 @@ def default_checkpoint(task: str) -> Checkpoint:
     """The first entry of a task whose file is on this machine.
 
     Raises:
-        FileNotFoundError: none is; the text says how to get one.
+        MissingFile: none is; the text says how to get one.
     """
     entries = [entry for entry in read_index().values() if entry.task == task]
     for entry in entries:
         if entry.path.is_file():
             return entry
     if not entries:
-        raise FileNotFoundError(f'the zoo has no checkpoint for {task!r}; give a config and weights of your own')
+        raise MissingFile(f'the zoo has no checkpoint for {task!r}; give a config and weights of your own')
     entries[0].resolve()  # not there: says what to do
     return entries[0]
 
@@ -187,7 +190,7 @@ def problems(entry: Checkpoint) -> list[str]:
         return []
     try:
         header = entry.header()
-    except (ValueError, FileNotFoundError) as error:
+    except UserError as error:
         return [str(error)]
     wrong = []
     size = entry.path.stat().st_size

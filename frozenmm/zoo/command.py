@@ -5,6 +5,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from frozenmm.errors import UserError
 from frozenmm.zoo.checkpoints import FOLDER, LARGEST_SUM, checkpoint, problems, read_index
 from frozenmm.zoo.models import Model, model, read_models
 from frozenmm.zoo.towers import fetch, tower_files
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_description(model(args.name)))
         else:
             return _verify(args.names)
-    except (ValueError, FileNotFoundError) as error:
+    except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
@@ -54,10 +55,10 @@ def _listing(part: str) -> str:
             lines += [f'  {names} [{entry.task}; {entry.license}] {state}', f'      {entry.what}']
     if part in ('all', 'models'):
         lines += ['models (configs)']
-        for name, entry in read_models().items():
+        for name, known in read_models().items():
             results = '; '.join(f'{row.dataset} ' + ', '.join(f'{key} {value:g}' for key, value in row.metrics.items())
-                                + (' (published)' if row.published else ' (measured)') for row in entry.results)
-            lines += [f'  {name} [{entry.collection}]' + (f' {results}' if results else '')]
+                                + (' (published)' if row.published else ' (measured)') for row in known.results)
+            lines += [f'  {name} [{known.collection}]' + (f' {results}' if results else '')]
     if part in ('all', 'towers'):
         lines += ['official weights of frozen networks (python -m frozenmm.zoo fetch NAME)']
         lines += [f'  {name:<34} {file.megabytes:>6} MB  {file.license}' for name, file in tower_files().items()]

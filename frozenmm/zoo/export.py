@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from frozenmm.compat.checkpoint import save_checkpoint_file
 from frozenmm.compat.fetch import file_digest
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import MissingFile, UnknownName, UserError
 from frozenmm.foundation.frozen_module import frozen_modules
-from frozenmm.zoo.checkpoints import FOLDER, INDEX, LARGEST, read_index
+from frozenmm.zoo.checkpoints import ENTRY_KEYS, FOLDER, INDEX, LARGEST, read_index
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,21 +31,35 @@ def revision(folder: Path = _ROOT) -> str:
     """The git revision of the code, with `-dirty` where tracked files differ from it.
 
     Raises:
-        FileNotFoundError: the folder is no git checkout.
+        MissingFile: the folder is no git checkout.
     """
     def git(*arguments: str) -> str:
         found = subprocess.run(['git', '-C', str(folder), *arguments], capture_output=True, text=True, check=False)
         if found.returncode:
-            raise FileNotFoundError(f'{folder} is no git checkout ({found.stderr.strip()}); a checkpoint of the zoo '
+            raise MissingFile(f'{folder} is no git checkout ({found.stderr.strip()}); a checkpoint of the zoo '
                                     'names the revision that trained it, so give it')
         return found.stdout.strip()
 
     return git('rev-parse', 'HEAD') + ('-dirty' if git('status', '--porcelain', '--untracked-files=no') else '')
 
 
-def export_checkpoint(name: str, model: nn.Module, cfg: Config, *, data: str, metrics: Mapping[str, Any],
-                      trained_at: str | None = None, folder: Path = FOLDER, part: str = '',
-                      dtype: torch.dtype | None = None) -> Path:
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint comes from.
+
+    Attributes:
+        data: what it was trained on, in words.
+        metrics: what was measured, by name.
+        trained_at: git revision of the code that trained it; None for the present one.
+    """
+
+    data: str
+    metrics: Mapping[str, Any]
+    trained_at: str | None = None
+
+
+def export_checkpoint(name: str, model: nn.Module, cfg: Config, origin: Origin, *, folder: Path = FOLDER,
+                      part: str = '', dtype: torch.dtype | None = None) -> Path:
     """Write the trained part of a model into the zoo's folder.
 
     Frozen networks leave their names and fingerprints, nothing of their weights. Of a whole model their records stay,
@@ -53,9 +69,7 @@ def export_checkpoint(name: str, model: nn.Module, cfg: Config, *, data: str, me
         name: of the checkpoint; the file gets the first eight digits of its SHA-256 behind it.
         model: with its trained weights.
         cfg: its config; the header keeps the model's part.
-        data: what it was trained on, in words.
-        metrics: what was measured, by name.
-        trained_at: git revision of the code that trained it; by default the present one.
+        origin: for the header.
         folder: where to write.
         part: name of a submodule to write alone, under names relative to it; by default the whole model.
         dtype: of floating tensors in the file; by default their own.
@@ -64,11 +78,12 @@ def export_checkpoint(name: str, model: nn.Module, cfg: Config, *, data: str, me
         The file.
 
     Raises:
-        ValueError: the model has no such part, or it is larger than a checkpoint of the zoo may be.
-        FileNotFoundError: no revision is given, and the code is no git checkout.
+        UserError: the model has no such part, or it is larger than a checkpoint of the zoo may be.
+        MissingFile: no revision is given, and the code is no git checkout.
     """
-    header = dict(config=cfg.model.to_dict() if hasattr(cfg.model, 'to_dict') else dict(cfg.model), data=data,
-                  revision=trained_at or revision(), metrics=dict(metrics), base_models=base_models(model), part=part)
+    header = dict(config=cfg.model.to_dict() if hasattr(cfg.model, 'to_dict') else dict(cfg.model), data=origin.data,
+                  revision=origin.trained_at or revision(), metrics=dict(origin.metrics),
+                  base_models=base_models(model), part=part)
     state = {key: value.to(dtype) if dtype and value.is_floating_point() else value
              for key, value in _part(model.state_dict(), part).items()}
     draft = folder / f'.{name}.part.safetensors'
@@ -76,13 +91,11 @@ def export_checkpoint(name: str, model: nn.Module, cfg: Config, *, data: str, me
         save_checkpoint_file(draft, state, header)
         size = draft.stat().st_size
         if size > LARGEST:
-            raise ValueError(f'the trained part of {name} takes {size:,} bytes, more than the {LARGEST:,} that a '
-                             'checkpoint of the zoo may have; make the decoder smaller')
-        path = folder / f'{name}-{file_digest(draft)[:8]}.safetensors'
-        draft.replace(path)
+            raise UserError(f'the trained part of {name} takes {size:,} bytes, more than the {LARGEST:,} that a '
+                            'checkpoint of the zoo may have; make the decoder smaller')
+        return draft.replace(folder / f'{name}-{file_digest(draft)[:8]}.safetensors')
     finally:
         draft.unlink(missing_ok=True)
-    return path
 
 
 def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -92,38 +105,54 @@ def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     found = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
     if not found:
         parts = sorted({key.split('.')[0] for key in state})
-        raise ValueError(f'the model has no part {part!r}; its parts are {parts}')
+        raise UnknownName(f'the model has no part {part!r}; its parts are {parts}')
     return found
 
 
-def enter(name: str, path: Path, *, task: str, config: str, what: str, license: str, data_terms: str, make: str,
-          aliases: tuple[str, ...] = (), index: Path = INDEX) -> None:
-    """Add a checkpoint to the index of the zoo, or replace its entry; the file of a replaced entry is removed.
+@dataclass(frozen=True)
+class Description:
+    """What the index says of a checkpoint beside its file.
 
-    Args:
-        name: of the checkpoint.
-        path: its file, as `export_checkpoint` gives it.
-        task: what it does, one of `frozenmm.zoo.checkpoints.TASKS`.
+    Attributes:
+        task: what it does, one of `frozenmm.zoo.checkpoints.CHECKPOINT_TASKS`.
         config: its config file, relative to the repository.
         what: one sentence: the model, its data, what it can and cannot do.
         license: of the weights.
         data_terms: of what they were trained on.
         make: the command that trains it.
         aliases: other names.
+    """
+
+    task: str
+    config: str
+    what: str
+    license: str
+    data_terms: str
+    make: str
+    aliases: Sequence[str] = ()
+
+
+def enter(name: str, path: Path, description: Description, *, index: Path = INDEX) -> None:
+    """Add a checkpoint to the index of the zoo, or replace its entry; the file of a replaced entry is removed.
+
+    Args:
+        name: of the checkpoint.
+        path: its file, as `export_checkpoint` gives it.
+        description: what else its entry says.
         index: the index file.
 
     Raises:
-        ValueError: the entry is not as it should be; the index stays as it was.
+        UserError: the entry is not as it should be; the index stays as it was.
     """
     content = index.read_text(encoding='utf-8')
     entries = json.loads(content)
     before = entries.get(name, {}).get('file')
-    entries[name] = dict(aliases=list(aliases), task=task, config=config, file=path.name, sha256=file_digest(path),
-                         what=what, license=license, data_terms=data_terms, make=make)
+    entry = {**asdict(description), 'file': path.name, 'sha256': file_digest(path)}
+    entries[name] = {key: entry[key] for key in ENTRY_KEYS}
     write_whole(index, json.dumps(entries, indent=1, ensure_ascii=False) + '\n')
     try:
         read_index(index)
-    except ValueError:
+    except UserError:
         write_whole(index, content)
         raise
     if before and before != path.name:

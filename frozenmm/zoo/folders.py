@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from frozenmm.errors import MissingFile
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -10,13 +12,13 @@ def data_folder() -> Path:
     """The folder that holds `configs/` and `model-index.yml`: the repository's root, else `frozenmm/.mim` of a wheel.
 
     Raises:
-        FileNotFoundError: neither has them.
+        MissingFile: neither has them.
     """
     places = (_PACKAGE.parent, _PACKAGE / '.mim')
     for folder in places:
         if (folder / 'model-index.yml').is_file() and (folder / 'configs').is_dir():
             return folder
-    raise FileNotFoundError(f'neither {places[0]} nor {places[1]} holds configs/ and model-index.yml; install frozenmm '
+    raise MissingFile(f'neither {places[0]} nor {places[1]} holds configs/ and model-index.yml; install frozenmm '
                             'again (pip install -e . in the repository)')
 
 

@@ -7,12 +7,14 @@ A collection says beside OpenMMLab's keys: `Official Weights` (`Where`, `License
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from frozenmm.errors import UserError, reading
 from frozenmm.foundation.lookup import lookup
 from frozenmm.zoo.folders import data_folder
 
@@ -65,20 +67,21 @@ def read_models(folder: Path | None = None) -> dict[str, Model]:
     """All models that `model-index.yml` leads to, by name.
 
     Raises:
-        FileNotFoundError: a file that the index names is missing.
-        ValueError: an entry lacks something; the text names the file and the entry.
+        MissingFile: a file that the index names is missing.
+        UserError: an entry lacks something; the text names the file and the entry.
     """
     folder = folder or data_folder()
-    index = _read(folder / 'model-index.yml')
+    with _reading(folder / 'model-index.yml'):
+        paths = [folder / name for name in _read(folder / 'model-index.yml').get('Import', ())]
     models: dict[str, Model] = {}
-    for name in index.get('Import', ()):
-        path = folder / name
-        content = _read(path)
-        collections = {entry['Name']: entry for entry in content.get('Collections', ())}
-        for entry in content.get('Models', ()):
-            model = _model(entry, collections, path)
+    for path in paths:
+        with _reading(path):
+            content = _read(path)
+            collections = {entry['Name']: entry for entry in content.get('Collections', ())}
+            found = [_model(entry, collections, path) for entry in content.get('Models', ())]
+        for model in found:
             if model.name in models:
-                raise ValueError(f'{path}: there is a second model {model.name!r}')
+                raise UserError(f'{path}: there is a second model {model.name!r}')
             models[model.name] = model
     return models
 
@@ -87,31 +90,30 @@ def model(name: str) -> Model:
     """The model of this name.
 
     Raises:
-        ValueError: there is none; the text lists the nearest names.
+        UserError: there is none; the text lists the nearest names.
     """
     models = read_models()
     return models[lookup(name.removesuffix('.py'), models, 'model of the zoo')]
 
 
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, 'a description of models', 'it should have come with frozenmm')
+
+
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no {path}; it should have come with frozenmm')
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is no YAML file: {error}') from None
+    content = yaml.safe_load(path.read_text(encoding='utf-8'))
     if not isinstance(content, dict):
-        raise ValueError(f'{path} must hold a mapping, got {type(content).__name__}')
+        raise UserError(f'{path} must hold a mapping, got {type(content).__name__}')
     return content
 
 
 def _model(entry: Mapping[str, Any], collections: Mapping[str, Mapping[str, Any]], path: Path) -> Model:
     missing = [key for key in ('Name', 'In Collection', 'Config') if key not in entry]
     if missing:
-        raise ValueError(f'{path}: the entry {entry.get("Name", entry)!r} lacks {missing}')
+        raise UserError(f'{path}: the entry {entry.get("Name", entry)!r} lacks {missing}')
     collection = collections.get(entry['In Collection'])
     if collection is None:
-        raise ValueError(f'{path}: {entry["Name"]!r} is in the collection {entry["In Collection"]!r}, which the file '
+        raise UserError(f'{path}: {entry["Name"]!r} is in the collection {entry["In Collection"]!r}, which the file '
                          f'does not describe; it has {sorted(collections)}')
     weights = collection.get('Official Weights')
     official = None if weights is None else OfficialWeights(
@@ -124,10 +126,10 @@ def _model(entry: Mapping[str, Any], collections: Mapping[str, Mapping[str, Any]
 def _result(row: Mapping[str, Any], name: str, path: Path) -> Result:
     source = row.get('Source')
     if source not in SOURCES:
-        raise ValueError(f'{path}: a result of {name!r} must say Source: published or measured, got {source!r}')
+        raise UserError(f'{path}: a result of {name!r} must say Source: published or measured, got {source!r}')
     origin = row.get('From' if source == 'published' else 'Evidence')
     if not origin:
-        raise ValueError(f'{path}: a {source} result of {name!r} must say '
+        raise UserError(f'{path}: a {source} result of {name!r} must say '
                          f'{"From" if source == "published" else "Evidence"}')
     return Result(row['Task'], row['Dataset'], {key: float(value) for key, value in row['Metrics'].items()},
                   source == 'published', str(origin))

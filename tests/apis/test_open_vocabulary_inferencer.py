@@ -194,7 +194,7 @@ def test_a_config_of_another_kind_is_refused():
 
 
 def test_a_config_is_built_in_its_scope_and_gives_the_test_size():
-    model = dict(type='frozenmm.FCCLIP', image_tower=CONVNEXT | dict(type='frozenmm.OpenCLIPTower'),
+    model = dict(type='frozenmm.FCCLIP', tower=CONVNEXT | dict(type='frozenmm.OpenCLIPTower'),
                  mask_generator=generator_options(),
                  classifier=classifier_options(text_tower=dict(
                      type='frozenmm.CLIPTextTower', weights='random',

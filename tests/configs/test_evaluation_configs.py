@@ -56,7 +56,7 @@ def on_small_pictures(cfg, root, work_dir):
     inner.classifier.vocabulary = str(root / words[len('data/'):]) if str(words).startswith('data/') else words
     inner.classifier.train_vocabulary = 'coco_panoptic_133'
     if 'sam_branch' in inner.mask_generator:
-        inner.mask_generator.sam_branch.level_mode = 'single'
+        inner.mask_generator.sam_branch.compat = False
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.merge_from_dict(moved(dict(test_dataloader=cfg.test_dataloader, test_evaluator=cfg.test_evaluator), root))
     for step in cfg.test_dataloader.dataset.pipeline:

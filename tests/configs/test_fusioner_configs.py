@@ -133,9 +133,10 @@ def shrunk(name: str, tmp_path: Path) -> Config:
         tower.pop('weights')
         tower.update(text=TEXT, store=False, tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
         head.in_channels = [320, 12]
-        head.fusion_drop = 0.0  # two steps, the first with rate 0, must reach the fusion
-    head.pop('text')
-    head.update(text=TEXT, channels=16, num_layers=1, num_heads=2, templates='simple', store_text=False)
+        head.masks.fusion_drop = 0.0  # two steps, the first with rate 0, must reach the fusion
+    head.pop('text_tower')
+    head.update(text_tower=TEXT, channels=16, fusion=dict(num_layers=1, num_heads=2), templates='simple',
+                store_text=False)
     side = model.data_preprocessor.size[0]
     for loader in config.train_dataloader, config.val_dataloader, config.test_dataloader:
         resize(loader.dataset.pipeline, side)

@@ -113,7 +113,7 @@ def test_frozen_seg_of_scenes_trains_and_is_evaluated(repo_root, tiny_scenes, tm
     runner = train(shown(cfg, root=root, settings=settings))
     check(runner)
     generator = runner.model.mask_generator
-    assert generator.sam_branch.level_mode == 'single' and len(generator.decoder.feature_injectors) == 2
+    assert not generator.sam_branch.compat and len(generator.decoder.feature_injectors) == 2
 
 
 def test_frozen_seg_of_coco_mini_trains_and_is_evaluated(repo_root, shared_dir, tmp_path):

@@ -34,8 +34,8 @@ def shrunk(path: Path) -> Config:
 def shrink(config: Config) -> Config:
     """Networks that need no file, a narrow decoder and a short vocabulary, in place."""
     model = config.model.get('model', config.model)
-    is_resnet = model.image_tower.type == 'frozenmm.CLIPTower'
-    model.image_tower.update(model=RESNET if is_resnet else CONVNEXT, weights='random')
+    is_resnet = model.tower.type == 'frozenmm.CLIPTower'
+    model.tower.update(model=RESNET if is_resnet else CONVNEXT, weights='random')
     model.classifier.update(embed_channels=16, channels=32, train_vocabulary=['cat', 'dog', 'sky'],
                             vocabulary=['cat', 'zebra'], templates='none',
                             text_tower=dict(type='frozenmm.CLIPTextTower', weights='random', _delete_=True,

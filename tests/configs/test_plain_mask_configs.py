@@ -47,8 +47,8 @@ def shrunk(path):
 def test_config_trains_two_steps_and_predicts(path):
     config = shrunk(path)
     if config.default_scope == 'mmseg':
-        from mmseg.utils import register_all_modules
         from mmseg.structures import SegDataSample
+        from mmseg.utils import register_all_modules
     else:
         from mmdet.utils import register_all_modules
     register_all_modules(init_default_scope=False)

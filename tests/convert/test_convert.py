@@ -66,7 +66,7 @@ def test_plain_official_dino_converts_and_the_additions_are_reported(official):
     plain = {key: value for key, value in official.items()
              if not key.startswith(('patch_token_proj', 'foundation_model', 'dinov2')) and 'image_query' not in key}
     assert identify(plain) == 'official DINO'
-    state, report = convert_frozen_detr(plain)
+    state, report = convert_frozen_detr(plain, classes=91)
     assert not report.dropped and 'level_embed' in state and not any('image_queries' in key for key in state)
 
 
@@ -76,7 +76,7 @@ def test_80_classes_are_the_rows_of_the_coco_ids(official):
         if 'class_embed' in key:
             official[key] = rows[:91] if key.endswith('weight') else rows[:91, 0]
     official['label_enc.weight'] = rows
-    state, _ = convert_frozen_detr(official, classes=80)
+    state, _ = convert_frozen_detr(official)  # the default, of the command too
     assert len(COCO_IDS) == 80 and state['bbox_head.cls_branches.0.bias'].tolist() == list(COCO_IDS)
     assert state['dn_query_generator.label_embedding.weight'][:, 0].tolist() == list(COCO_IDS)
     kept, _ = convert_frozen_detr(official, classes=91)
@@ -87,12 +87,12 @@ def test_bad_class_numbers_are_refused(official):
     with pytest.raises(ValueError, match='classes must be 80'):
         convert_frozen_detr(official, classes=90)
     with pytest.raises(ValueError, match='has 7 rows, so it is not made for the 91 ids of COCO'):
-        convert_frozen_detr(official, classes=80)
+        convert_frozen_detr(official)
 
 
 def test_unequal_aliases_and_unknown_keys_are_refused(official):
     with pytest.raises(ValueError, match='both become bbox_head.cls_branches.0.bias'):
-        convert_frozen_detr(official | {'transformer.decoder.class_embed.0.bias': torch.zeros(7)})
+        convert_frozen_detr(official | {'transformer.decoder.class_embed.0.bias': torch.zeros(7)}, classes=91)
     with pytest.raises(ValueError, match='1 keys do not belong .* transformer.surprise'):
         convert_frozen_detr(official | {'transformer.surprise': torch.zeros(1)})
 
@@ -167,7 +167,7 @@ def test_only_safetensors_are_written(tmp_path):
 
 
 def test_misspelt_converters_are_answered_with_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match="Did you mean 'frozen_detr'"):
+    with pytest.raises(ValueError, match="did you mean one of \\['frozen_detr'"):
         convert_file('frozen_dter', tmp_path / 'a', tmp_path / 'b.safetensors')
 
 
@@ -183,5 +183,12 @@ def test_the_command_reports_and_refuses(tmp_path, official, capsys):
     assert load_file(tmp_path / 'out.safetensors')['level_embed'].shape == (5, 32)
     assert tool.main(['clip', *command[1:3]]) == 1
     assert 'this is a file of Frozen-DETR, DINO-coco' in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        tool.main(['clip', *command[1:]])
+    for wrong in (['clip', *command[1:]], [*command[:3], '--tower', 'x.pt']):
+        with pytest.raises(SystemExit):
+            tool.main(wrong)
+
+
+def test_the_report_has_a_name_of_its_own_and_the_old_one_works_for_one_release():
+    import frozenmm.convert as room
+    with pytest.warns(FutureWarning, match='ConversionReport'):
+        assert room.Report is room.ConversionReport

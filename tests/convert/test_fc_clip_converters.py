@@ -5,12 +5,16 @@ import pytest
 import torch
 from parity.cases import find_cases
 from parity.fc_clip import decoder_options, pixel_decoder_of
+from safetensors.torch import save_file
 from torch import nn
 
 import frozenmm  # noqa: F401  (fills the holes of the installation first)
 from frozenmm.convert.command import convert_file
 from frozenmm.convert.fc_clip import check_tower, convert_fc_clip
 from frozenmm.convert.frozen_seg import convert_frozen_seg
+from frozenmm.errors import UserError
+from frozenmm.foundation.image_towers.open_clip import open_clip_model, published_file
+from frozenmm.foundation.weights import weights_folder
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.frozen_seg.generator import InjectedMaskGenerator
 from frozenmm.segmentation.mask2former.generator import MaskGenerator
@@ -57,7 +61,7 @@ def test_every_key_of_frozen_seg_finds_its_place(golden_dir):
     sizes = pixels.params
     from frozenmm.segmentation.frozen_seg.injectors import InjectedDecoder
     from frozenmm.segmentation.frozen_seg.sam_branch import SAMBranch
-    branch = SAMBranch(sizes['conv_dim'], channels=sizes['conv_dim'], level_mode='official_flat',
+    branch = SAMBranch(sizes['conv_dim'], channels=sizes['conv_dim'], compat=True,
                        num_layers=sizes['num_layers'], num_heads=sizes['num_heads'],
                        feedforward_channels=sizes['dim_feedforward'])
     model = nn.ModuleDict(dict(
@@ -96,9 +100,66 @@ def test_the_frozen_weights_inside_are_compared_with_the_tower(fc_clip_state):
     state = fc_clip_state[0]
     visual = nn.Module()
     visual.head = nn.Sequential(nn.Linear(12, 10, bias=False))
-    with pytest.raises(ValueError, match=r'trained with other CLIP weights than the tower\'s: head.0.weight differs'):
-        check_tower(state, visual)
+    with pytest.raises(UserError, match=r'trained with other CLIP weights than the tower\'s: head.0.weight differs'):
+        convert_fc_clip(state, tower=visual)
     visual.head[0].weight.data = state['backbone.clip_model.visual.head.0.weight'].clone()
     assert check_tower(state, visual) == 1
-    with pytest.raises(ValueError, match="none of the tower's; it is another architecture"):
-        check_tower(state, nn.Linear(2, 2))
+    _, report = convert_fc_clip(state, tower=visual)
+    assert "the CLIP weights inside are the tower's: 1 tensors agree" in str(report)
+    with pytest.raises(UserError, match="none of the tower's; it is another architecture"):
+        convert_fc_clip(state, tower=nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize('system', ['fc_clip', 'frozen_seg'])
+def test_files_are_compared_with_the_file_of_the_tower(system, golden_dir, tmp_path):
+    decoder = 'pixel_decoder__two_layers' if system == 'fc_clip' else 'sam_pixel_decoder__two_images'
+    state = official(golden_dir, system, decoder)[0]
+    clip = {key.removeprefix('backbone.clip_model.'): value for key, value in state.items()
+            if key.startswith('backbone.clip_model.')}
+    clip = clip or {'visual.head.0.weight': torch.ones(2)}
+    state |= {f'backbone.clip_model.{key}': value for key, value in clip.items()}
+    save_file(state, tmp_path / 'in.safetensors')
+    save_file(clip, tmp_path / 'clip.safetensors')
+    report = convert_file(system, tmp_path / 'in.safetensors', tmp_path / 'out.safetensors',
+                          tower=tmp_path / 'clip.safetensors')
+    assert f'those in {tmp_path / "clip.safetensors"}: {len(clip)} tensors agree' in report.notes[0]
+    save_file({key: value + 1 for key, value in clip.items()}, tmp_path / 'clip.safetensors')
+    with pytest.raises(UserError, match='other CLIP weights'):
+        convert_file(system, tmp_path / 'in.safetensors', tmp_path / 'out.safetensors',
+                     tower=tmp_path / 'clip.safetensors')
+
+
+def test_without_a_tower_the_published_one_is_compared_where_it_is_on_the_machine(
+        fc_clip_state, tmp_path, monkeypatch):
+    state = dict(fc_clip_state[0])
+    assert 'were not compared' in convert_fc_clip(state)[1].notes[0]
+    stem = torch.rand(192, 3, 4, 4)
+    state['backbone.clip_model.visual.trunk.stem.0.weight'] = stem
+    monkeypatch.setenv('FROZENMM_HOME', str(tmp_path))
+    assert 'were not compared' in convert_fc_clip(state)[1].notes[0]
+    file = weights_folder() / published_file(*open_clip_model('convnext_large_d_320', None)).file_name
+    file.parent.mkdir()
+    save_file({'visual.trunk.stem.0.weight': stem}, file)
+    assert f'those in {file}: 1 tensors agree' in convert_fc_clip(state)[1].notes[0]
+    save_file({'visual.trunk.stem.0.weight': stem * 2}, file)
+    with pytest.raises(UserError, match='other CLIP weights'):
+        convert_fc_clip(state)
+
+
+def test_frozen_seg_with_queries_of_another_width_than_its_maps(golden_dir):
+    """The official decoder then has a projection of SAM maps per level, of which only the first is read."""
+    from frozenmm.segmentation.frozen_seg.injectors import InjectedDecoder
+    state, params, _ = official(golden_dir, 'frozen_seg', 'sam_pixel_decoder__two_images')
+    hidden = params['hidden_dim']
+    width, prefix = 2 * hidden, 'sem_seg_head.predictor.'
+    state |= {f'{prefix}{name}.{level}.{part}': torch.rand(shape)
+              for name in ('input_proj', 'input_proj_sam') for level in range(3)
+              for part, shape in (('weight', (hidden, width, 1, 1)), ('bias', (hidden, )))}
+    converted, report = convert_frozen_seg(state)
+    assert sum('nothing reads' in why for why in report.dropped.values()) == 4
+    decoder = InjectedDecoder(width, **decoder_options(params))
+    place = 'mask_generator.decoder.'
+    own = {key.removeprefix(place): value for key, value in converted.items() if key.startswith(place)}
+    own = {key: value for key, value in own.items() if key in decoder.state_dict()}
+    decoder.load_state_dict(own)
+    torch.testing.assert_close(decoder.sam_input_proj.weight.data, state[f'{prefix}input_proj_sam.0.weight'])

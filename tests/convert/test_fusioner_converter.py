@@ -33,8 +33,8 @@ def test_the_trained_part_fits_the_segmentor_and_the_towers_are_dropped(official
     layers = 1 + max(int(key.split('.')[2]) for key in state if key.startswith('fusion.blocks.'))
     head = MODELS.build(dict(
         type='frozenmm.FusionerHead', in_channels=visual, channels=state['fusion.proj_patch'].shape[0],
-        num_layers=layers, num_heads=2, store_text=False,
-        num_class_rows=len(state['fusion.cls_emb']), text=dict(
+        fusion=dict(num_layers=layers, num_heads=2, num_class_rows=len(state['fusion.cls_emb'])), store_text=False,
+        text_tower=dict(
             type='frozenmm.CLIPTextTower', weights='random', model=dict(width=16, layers=1, heads=2, output_dim=text))))
     missing, unexpected = torch.nn.ModuleDict(dict(decode_head=head)).load_state_dict(ours, strict=False)
     assert [key for key in missing if not key.endswith('frozen_record')] == [] and unexpected == []

@@ -8,7 +8,7 @@ import tiny_dino as tiny
 import torch
 from torch import nn
 
-from frozenmm.detection.frozen_detr import numerics
+from frozenmm.detection.frozen_detr import compat_record
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
 from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_query_boxes
 from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
@@ -95,7 +95,7 @@ def test_an_official_checkpoint_names_the_converter():
 
 def test_official_weights_without_a_place_for_the_neck_bias_are_refused():
     model = tiny.build(tiny.enhanced())
-    state = model.state_dict() | {numerics.RECORD: numerics.encode(numerics.OFFICIAL)}
+    state = model.state_dict() | {compat_record.RECORD: compat_record.encode(compat_record.OFFICIAL)}
     model.load_state_dict(state)
     with pytest.raises(ValueError, match=r'neck.convs.0.conv.bias, .* need neck=dict\(bias=True\)'):
         model.load_state_dict(state | {'neck.convs.0.conv.bias': torch.zeros(32)})
@@ -113,3 +113,13 @@ def test_patch_levels_keep_pytorchs_initialisation():
     level = PatchLevel(12, 32)
     assert isinstance(level.norm, nn.GroupNorm) and level.norm.num_groups == 32
     assert level.projection.weight.abs().max() <= (1 / 12)**0.5
+
+
+def test_numbers_of_the_head_under_their_old_names():
+    old = changed('bbox_head.reference_eps', 1e-3)
+    old['bbox_head']['clip_boxes'] = False
+    with pytest.warns(FutureWarning, match='clip_boxes=False is now called compat=True'):
+        heads = [tiny.build(old).bbox_head, tiny.build(changed('bbox_head.compat', True)).bbox_head]
+    assert {(head.reference_eps, head.clip_boxes) for head in heads} == {(1e-3, False)}
+    plain = tiny.build(tiny.enhanced()).bbox_head
+    assert (plain.reference_eps, plain.clip_boxes) == (1e-5, True)

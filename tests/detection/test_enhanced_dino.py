@@ -56,8 +56,7 @@ def test_changing_a_frozen_map_changes_the_encoder_output():
     assert not torch.allclose(before, after, atol=1e-5)
 
 
-def full_rows(decoder, *, query, value, key_padding_mask, self_attn_mask, reference_points, spatial_shapes,
-              level_start_index, valid_ratios, reg_branches, image_queries, image_references):
+def full_rows(decoder, query, memory, levels, *, self_attn_mask, reference_points, reg_branches, image_queries):
     """The official way: image queries run through the whole stock layer and are cut off behind it."""
     count = query.shape[1]
     if self_attn_mask is not None:
@@ -66,11 +65,11 @@ def full_rows(decoder, *, query, value, key_padding_mask, self_attn_mask, refere
         self_attn_mask = square
     states, references = [], [reference_points]
     for index, layer in enumerate(decoder.layers):
-        rows = torch.cat([references[-1].detach(), image_references], 1)
-        query = layer(torch.cat([query, image_queries[index]], 1), value=value, key_padding_mask=key_padding_mask,
-                      query_pos=decoder.query_positions(rows, valid_ratios), self_attn_mask=self_attn_mask,
-                      spatial_shapes=spatial_shapes, level_start_index=level_start_index,
-                      reference_points=rows[:, :, None] * valid_ratios[:, None].repeat(1, 1, 1, 2))[:, :count]
+        rows = torch.cat([references[-1].detach(), image_queries.references], 1)
+        query = layer(torch.cat([query, image_queries.queries[index]], 1), value=memory, key_padding_mask=levels.mask,
+                      query_pos=decoder.query_positions(rows, levels.valid_ratios), self_attn_mask=self_attn_mask,
+                      spatial_shapes=levels.spatial_shapes, level_start_index=levels.start_index,
+                      reference_points=rows[:, :, None] * levels.valid_ratios[:, None].repeat(1, 1, 1, 2))[:, :count]
         references.append((reg_branches[index](query) + torch.logit(references[-1].detach(), eps=1e-3)).sigmoid())
         states.append(decoder.norm(query))
     return torch.stack(states), torch.stack(references)
@@ -82,11 +81,11 @@ def test_decoder_equals_full_rows_of_image_queries(run):
     for name, value in model.decoder.named_parameters():
         if 'sampling_offsets.weight' in name or 'attention_weights.weight' in name:
             nn.init.normal_(value, std=0.2)
-    model.decoder.register_forward_hook(lambda module, args, inputs, result: calls.append((inputs, result)),
+    model.decoder.register_forward_hook(lambda module, args, inputs, result: calls.append((args, inputs, result)),
                                         with_kwargs=True)
     run(model, tiny.batch())
-    inputs, result = calls[0]
-    for got, expected in zip(result, full_rows(model.decoder, **inputs), strict=True):
+    arguments, inputs, result = calls[0]
+    for got, expected in zip(result, full_rows(model.decoder, *arguments, **inputs), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 

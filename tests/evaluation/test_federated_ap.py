@@ -157,7 +157,7 @@ def test_seen_and_unseen_categories_are_averaged_apart(tmp_path):
 
 def test_bad_input_is_explained(tmp_path):
     path = tmp_path / 'lvis.json'
-    with pytest.raises(FileNotFoundError, match='no annotation file .*lvis.json'):
+    with pytest.raises(FileNotFoundError, match='there is no .*lvis.json, which should be an annotation file'):
         evaluate(path, [])
     content = dataset(path)
     with pytest.raises(ValueError, match='has 3 categories, but the vocabulary has 1 classes; prepare the vocabulary'):
@@ -168,5 +168,5 @@ def test_bad_input_is_explained(tmp_path):
     with pytest.raises(ValueError, match="no `pred_instances`.*add 'instance' to the tasks"):
         metric.process({}, [DetDataSample(metainfo=dict(img_id=1)).to_dict()])
     path.write_text(json.dumps(dict(content, images=[dict(id=1, height=4, width=4)])))
-    with pytest.raises(ValueError, match="lacks 'neg_category_ids'; an annotation file of LVIS v1 was expected"):
+    with pytest.raises(ValueError, match="read as an annotation file of LVIS v1: the key 'neg_category_ids' is"):
         evaluate(path, [])

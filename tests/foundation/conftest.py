@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from frozenmm.compat import MissingDependency
+from frozenmm.errors import MissingPackage
 
 
 @dataclass
@@ -64,5 +64,5 @@ def minilm():
     from frozenmm.foundation.text_towers.hf import MiniLMTextTower
     try:
         return MiniLMTextTower()
-    except MissingDependency as error:
+    except MissingPackage as error:
         pytest.skip(str(error))

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from frozenmm.compat import MissingDependency
+from frozenmm.errors import MissingPackage
 from frozenmm.foundation.conse import ConSE, combine, imagenet_names
 from frozenmm.registry import MODELS
 
@@ -37,7 +37,7 @@ def conse(minilm, home):
     patch.setenv('FROZENMM_HOME', str(home))
     try:
         return ConSE(text_tower=minilm)
-    except MissingDependency as error:
+    except MissingPackage as error:
         pytest.skip(str(error))
     finally:
         patch.undo()
@@ -69,7 +69,7 @@ def test_unusable_arguments_are_named(conse, minilm):
         combine(torch.ones(3), torch.eye(3), 4)
     with pytest.raises(ValueError, match=r'top_k must be in 1\.\.1000, got 0'):
         ConSE(text_tower=minilm, top_k=0)
-    with pytest.raises(TypeError, match='image_tower must be an EfficientNetLiteTower, got MiniLMTextTower'):
+    with pytest.raises(TypeError, match='tower must be an EfficientNetLiteTower, got MiniLMTextTower'):
         ConSE(minilm, minilm)
     with pytest.raises(TypeError, match='text_tower must be a TextTower, got Identity'):
         ConSE(text_tower=torch.nn.Identity())
@@ -138,3 +138,8 @@ def test_it_is_built_by_name_with_the_stored_vectors_of_the_names(conse, home, m
     assert second.top_k == 5 and path.stat().st_mtime_ns == written
     assert second.image_tower.network is conse.image_tower.network
     assert_close(second.class_vectors, conse.class_vectors, atol=0, rtol=0)
+
+
+def test_the_old_name_of_the_tower_works_for_one_release():
+    with pytest.warns(FutureWarning, match='is now called tower='), pytest.raises(TypeError, match='tower must be an'):
+        ConSE(image_tower=torch.nn.Linear(1, 1), store=False)

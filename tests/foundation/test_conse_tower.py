@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from frozenmm.compat import MissingDependency
+from frozenmm.errors import MissingPackage
 from frozenmm.foundation.conse import ConSE
 from frozenmm.foundation.conse_tower import ConSETower
 from frozenmm.foundation.feature_cache import CachedTower, recipe_of
@@ -22,9 +22,9 @@ def made(minilm, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv('FROZENMM_HOME', str(tmp_path_factory.mktemp('home')))
     try:
-        tower = ConSETower(text=minilm, out_maps=['res4', 'res5', 'text'], resize_mode='none')
+        tower = ConSETower(text_tower=minilm, out_maps=['res4', 'res5', 'text'], resize_mode='none')
         yield tower, ConSE(EfficientNetLiteTower(resize_mode='none'), minilm)
-    except MissingDependency as error:
+    except MissingPackage as error:
         pytest.skip(str(error))
     finally:
         patch.undo()
@@ -70,9 +70,9 @@ def test_a_cache_keeps_the_text_map_and_knows_the_text_network(made, images, tmp
 
 
 def test_only_the_maps_asked_for_come_back(made, images):
-    tower = ConSETower(text=made[0]._conse.text_tower, out_maps=['text'], resize_mode='none')
+    tower = ConSETower(text_tower=made[0]._conse.text_tower, out_maps=['text'], resize_mode='none')
     assert list(tower(images).maps) == ['text'] and list(tower.channels) == ['text']
-    plain = ConSETower(text=made[0]._conse.text_tower, out_maps=['res4'], resize_mode='none')
+    plain = ConSETower(text_tower=made[0]._conse.text_tower, out_maps=['res4'], resize_mode='none')
     assert list(plain(images).maps) == ['res4']
 
 
@@ -85,11 +85,11 @@ def test_it_is_a_backbone_like_any_tower(made, images):
 def test_unfit_arguments_are_named(made):
     text = made[0]._conse.text_tower
     with pytest.raises(ValueError, match=r"has no maps \['res6'\]; it gives .*'text'"):
-        ConSETower(text=text, out_maps=['res6'])
+        ConSETower(text_tower=text, out_maps=['res6'])
     with pytest.raises(TypeError, match='needs an EfficientNetLiteTower, got CLIPTower'):
         ConSETower(dict(type='frozenmm.CLIPTower', weights='random', model=dict(
             input_resolution=32, patch_size=8, width=16, layers=1, heads=2, output_dim=12), out_maps=['patch']), text)
     with pytest.raises(ValueError, match=r"does not return the maps \['res5'\]; add them to its out_maps"):
         ConSETower(EfficientNetLiteTower(out_maps=['res4']), text, out_maps=['text'])
     with pytest.raises(ValueError, match='top_k must be in'):
-        ConSETower(text=text, top_k=0)
+        ConSETower(text_tower=text, top_k=0)

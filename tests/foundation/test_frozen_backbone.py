@@ -9,8 +9,7 @@ from torch import nn
 import frozenmm
 from frozenmm.foundation.feature_pyramid import SimpleFeaturePyramid
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
-from frozenmm.foundation.joining import join
-from frozenmm.registry import MODELS
+from frozenmm.registry import MODELS, join
 
 TOWER = dict(type='frozenmm.RandomTower')
 PREPROCESSOR = dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],

@@ -11,7 +11,7 @@ from torch import nn
 from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
-from frozenmm.foundation.joining import join
+from frozenmm.registry import join
 
 TOWER = dict(type='frozenmm.RandomTower')
 PREPROCESSOR = dict(type='ImgDataPreprocessor', mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True)

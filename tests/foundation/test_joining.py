@@ -10,8 +10,8 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from frozenmm.foundation import joining
-from frozenmm.foundation.joining import BatchInView, agreed_stats, join, parse_stats, share_image
-from frozenmm.registry import MODELS
+from frozenmm.foundation.joining import BatchInView, agreed_stats, parse_stats, share_image
+from frozenmm.registry import MODELS, join
 from frozenmm.structures import ImageStats
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

@@ -271,17 +271,22 @@ def tower_of(case: Case, patch: int) -> RecordedTower:
     return RecordedTower(load_visual(ConvNeXtVisual(dense.shape[1], embed_dim), weights), dense, patch)
 
 
+def compat_of(params: dict) -> str:
+    return 'valid_masks' if params.get('ensemble_on_valid_mask') else 'all_masks'
+
+
 def ensemble_logits(case: Case) -> dict[str, Tensor]:
     params, inputs = case.params, case.inputs
     text = inputs['text_classifier']  # without void here
     sizes = dict(clip_embed_dim=text.shape[1], hidden_dim=text.shape[1])
-    classifier = classifier_of(sizes, text, inputs['num_templates'], inputs['seen'], alpha=params['alpha'],
-                               beta=params['beta'], ensemble_on_valid_mask=params['ensemble_on_valid_mask'],
-                               compat=True, frozen_log_scale=float(case.weights['logit_scale']))
+    classifier = classifier_of(sizes, text, inputs['num_templates'], inputs['seen'],
+                               ensemble=dict(alpha=params['alpha'], beta=params['beta'],
+                                             log_scale=float(case.weights['logit_scale'])),
+                               compat=compat_of(params))
     classifier.void_embedding.weight.data = inputs['void_embedding']
     model = FCCLIP(tower_of(case, 1), classifier, mask_generator=nn.Identity()).eval()
     features = model.extract_feat(torch.zeros(len(inputs['pred_logits']), 3, 4, 4))
-    frozen, valid = model.frozen_embeddings(features, inputs['mask_logits'])
+    frozen, valid = model.trunk.frozen_embeddings(features, inputs['mask_logits'])
     return dict(log_probs=classifier.log_probs(inputs['pred_logits'], frozen, valid))
 
 
@@ -342,10 +347,9 @@ def end_to_end_parts(case: Case) -> tuple[dict, DetDataSample, Tensor]:
 def end_to_end_classifier(case: Case) -> MaskClassifier:
     params, inputs = case.params, case.inputs
     return classifier_of(params, inputs['text_embeddings'], inputs['num_templates'], inputs['category_overlap'],
-                         tuple(params['thing_classes']), alpha=params['geometric_ensemble_alpha'],
-                         beta=params['geometric_ensemble_beta'], compat=True,
-                         ensemble_on_valid_mask=params.get('ensemble_on_valid_mask', False),
-                         frozen_log_scale=float(case.weights['backbone.clip_model.logit_scale']))
+                         tuple(params['thing_classes']), compat=compat_of(params), ensemble=dict(
+                             alpha=params['geometric_ensemble_alpha'], beta=params['geometric_ensemble_beta'],
+                             log_scale=float(case.weights['backbone.clip_model.logit_scale'])))
 
 
 def end_to_end_outputs(case: Case, results: MaskResults) -> dict[str, Tensor]:

@@ -11,13 +11,13 @@ from frozenmm.convert.frozen_seg import RULES
 from frozenmm.convert.rename import rename_keys
 from frozenmm.evaluation.recall import mask_recall
 from frozenmm.foundation import ImageTower, RawFeatures, TowerInput
-from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT
+from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT, SAMSizes
 from frozenmm.foundation.image_towers.tiny_vit_network import TinyViT
 from frozenmm.ops.mask_ensemble import MaskGeometry
 from frozenmm.segmentation.frozen_seg.flat_attention import FlatDeformableAttention
 from frozenmm.segmentation.frozen_seg.generator import InjectedMaskGenerator
 from frozenmm.segmentation.frozen_seg.injectors import FeatureInjector, InjectedDecoder
-from frozenmm.segmentation.frozen_seg.proposal_ensemble import kept_masks, proposal_ensemble
+from frozenmm.segmentation.frozen_seg.proposal_ensemble import SAMVotes, kept_masks, proposal_ensemble
 from frozenmm.segmentation.frozen_seg.sam_branch import SAMBranch
 from frozenmm.segmentation.frozen_seg.sam_input import normalise_and_pad, stretch
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks
@@ -45,7 +45,8 @@ from parity.fc_clip import (
 # ---------------------------------------------------------------------------------------------------- SAM
 def sam_image_features(case: Case) -> dict[str, Tensor]:
     params = dict(case.params)
-    network = dict(TinyViT=TinyViT, ImageEncoderViT=ImageEncoderViT)[params.pop('type')]
+    network = dict(TinyViT=TinyViT, ImageEncoderViT=lambda **sizes: ImageEncoderViT(SAMSizes(**sizes)))[
+        params.pop('type')]
     model = network(**{key: tuple(value) if isinstance(value, list) else value for key, value in params.items()})
     state = dict(case.weights)
     state |= {key: value for key, value in model.state_dict().items() if key.endswith('num_batches_tracked')}
@@ -81,7 +82,7 @@ def sam_deform_attn_flat(case: Case) -> dict[str, Tensor]:
 
 def sam_pixel_decoder(case: Case) -> dict[str, Tensor]:
     params = case.params
-    branch = SAMBranch(case.inputs['sam_embedding'].shape[1], channels=params['conv_dim'], level_mode='official_flat',
+    branch = SAMBranch(case.inputs['sam_embedding'].shape[1], channels=params['conv_dim'], compat=True,
                        num_layers=params['num_layers'], num_heads=params['num_heads'], num_points=params['num_points'],
                        feedforward_channels=params['dim_feedforward'])
     both = nn.ModuleDict(dict(pixel_decoder=pixel_decoder_of(params), sam_branch=branch)).eval()
@@ -141,8 +142,9 @@ def mask_proposal_ensemble(case: Case) -> dict[str, Tensor]:
     sam = inputs['sam_mask_cls'][0].softmax(-1)[:, :-1] if 'sam_mask_cls' in inputs else None
     result = proposal_ensemble(inputs['mask_cls'].softmax(-1)[:, :-1], logits,
                                MaskGeometry.resize_to(tuple(logits.shape[-2:])), seen=seen,
-                               sam_logits=inputs.get('sam_mask_pred'), sam_probabilities=sam,
-                               epsilon=params['epsilon'], threshold=params['score_threshold'], return_scores=True)
+                               votes=None if sam is None else SAMVotes(
+                                   inputs['sam_mask_pred'], sam, params['epsilon'], params['score_threshold']),
+                               return_scores=True)
     outputs = dict(sem_seg=result.class_scores)
     return outputs if sam is None else outputs | dict(kept=kept_masks(sam, seen, params['score_threshold']))
 
@@ -194,7 +196,7 @@ def eval_end_to_end(case: Case) -> dict[str, Tensor]:
         decoder=InjectedDecoder(params['hidden_dim'], **decoder_options(params)))
     model = FrozenSeg(tower_of(case, params['size_divisibility']), RecordedSAM(inputs['sam_embedding']),
                       end_to_end_classifier(case), mask_generator=generator, postprocess=options,
-                      proposals=dict(epsilon=params['mask_ensemble_epsilon'])).eval()
+                      sam_masks=dict(epsilon=params['mask_ensemble_epsilon'])).eval()
     state, report = rename_keys(case.weights, RULES)
     report.require_all_matched('FrozenSeg')
     model.load_state_dict({**model.state_dict(), **state})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_results import write_room
 
-from frozenmm.compat import MissingDependency
+from frozenmm.errors import MissingPackage
 from frozenmm.reconstruction.results_folder import open_results
 from frozenmm.reconstruction.viewer import PICTURE_WIDTH, Viewer
 
@@ -128,5 +128,5 @@ def test_folders_that_are_no_results_are_explained(out, tmp_path):
 
 def test_without_viser_the_error_says_what_to_install(out, monkeypatch):
     monkeypatch.setitem(sys.modules, 'viser', None)
-    with pytest.raises(MissingDependency, match="the viewer of reconstructions needs .* pip install viser"):
+    with pytest.raises(MissingPackage, match="the viewer of reconstructions needs .* pip install viser"):
         Viewer(open_results(out))

@@ -56,7 +56,7 @@ def classifier_options(**changes: object) -> dict:
 
 def fc_clip(seed: int = 0, **changes: object) -> torch.nn.Module:
     torch.manual_seed(seed)
-    options = dict(type='frozenmm.FCCLIP', image_tower=CONVNEXT, classifier=classifier_options(),
+    options = dict(type='frozenmm.FCCLIP', tower=CONVNEXT, classifier=classifier_options(),
                    mask_generator=generator_options(), criterion=dict(num_points=64),
                    data_preprocessor=dict(type='mmdet.DetDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3,
                                           bgr_to_rgb=True, pad_size_divisor=32))

@@ -103,7 +103,7 @@ def test_a_gallery_shows_pictures_with_what_is_said_of_them(tmp_path):
     with pytest.raises(FileNotFoundError, match='holds no pictures'):
         write_gallery(tmp_path / 'empty')
     (tmp_path / 'a b.json').write_text('{')
-    with pytest.raises(ValueError, match='no JSON file'):
+    with pytest.raises(ValueError, match='cannot be read as the JSON file of a result'):
         write_gallery(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_scalars_of_several_runs_are_drawn_and_unknown_ones_answered(tmp_path):
     with pytest.raises(FileNotFoundError, match='no vis_data/scalars.json'):
         read_scalars(tmp_path / 'c')
     (tmp_path / 'a/20260101/vis_data/scalars.json').write_text('no json')
-    with pytest.raises(ValueError, match='line 1 is no JSON object'):
+    with pytest.raises(ValueError, match='line 1 cannot be read as a JSON object'):
         read_scalars(tmp_path / 'a')
 
 

@@ -122,7 +122,7 @@ def test_a_wrong_entry_is_refused_by_name(shelf, change, text):
 
 
 @pytest.mark.parametrize(('content', 'text'), [
-    ('[]', 'one object'), ('{', 'no JSON file'), ('{"a": 1}', 'must have the keys')])
+    ('[]', 'one object'), ('{', 'cannot be read as the index of the zoo'), ('{"a": 1}', 'must have the keys')])
 def test_a_file_that_is_no_index_is_refused(shelf, content, text):
     (shelf.parent / 'index.json').write_text(content)
     with pytest.raises(ValueError, match=text):

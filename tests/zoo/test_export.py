@@ -36,8 +36,8 @@ def index(tmp_path: Path) -> Path:
 
 
 def write(tmp_path: Path, model: nn.Module, **changes: object) -> Path:
-    return export.export_checkpoint('toy', model, CFG, **dict(dict(data='toys', metrics={'PQ': 1.5}, trained_at='abc',
-                                                                   folder=tmp_path), **changes))
+    origin = export.Origin('toys', {'PQ': 1.5}, trained_at='abc')
+    return export.export_checkpoint('toy', model, CFG, origin, folder=tmp_path, **changes)
 
 
 def test_the_file_holds_the_trained_part_and_says_where_it_comes_from(tmp_path):
@@ -78,11 +78,11 @@ def test_another_frozen_network_is_refused(tmp_path):
 
 def test_an_entry_leads_to_the_file_and_a_new_one_replaces_it(tmp_path, index):
     first = write(tmp_path, Toy())
-    export.enter('toy', first, **ABOUT, aliases=('short', ), index=index)
+    export.enter('toy', first, export.Description(**ABOUT, aliases=('short', )), index=index)
     entry = checkpoints.read_index(index)['toy']
     assert entry.file == first.name and entry.sha256 == file_digest(first) and entry.aliases == ('short', )
     second = write(tmp_path, Toy())
-    export.enter('toy', second, **ABOUT, index=index)
+    export.enter('toy', second, export.Description(**ABOUT), index=index)
     assert checkpoints.read_index(index)['toy'].file == second.name
     assert second.is_file() and not first.exists()
 
@@ -90,7 +90,7 @@ def test_an_entry_leads_to_the_file_and_a_new_one_replaces_it(tmp_path, index):
 def test_a_wrong_entry_leaves_the_index_as_it_was(tmp_path, index):
     before = index.read_text()
     with pytest.raises(ValueError, match="the task of 'toy' must be one of"):
-        export.enter('toy', write(tmp_path, Toy()), **dict(ABOUT, task='drawing'), index=index)
+        export.enter('toy', write(tmp_path, Toy()), export.Description(**dict(ABOUT, task='drawing')), index=index)
     assert index.read_text() == before
 
 

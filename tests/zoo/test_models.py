@@ -53,7 +53,7 @@ def test_names_are_found_and_unknown_ones_answered():
     ('Import: [gone.yml]', FileNotFoundError, 'there is no .*gone.yml'),
     ('Import: [a.yml]', ValueError, 'in the collection .*which the file does not describe'),
     ('Import: [b.yml]', ValueError, 'must say Source: published or measured'),
-    ('Import: [c.yml]', ValueError, 'no YAML file'),
+    ('Import: [c.yml]', ValueError, 'c.yml cannot be read as a description of models'),
     ('Import: [d.yml]', ValueError, "lacks .'Config'"),
     ('- a', ValueError, 'must hold a mapping'),
 ])

@@ -16,7 +16,7 @@ model = dict(
             quota_gb=4.0,
             tower=dict(
                 type='frozenmm.ConSETower',
-                text=dict(type='frozenmm.MiniLMTextTower'),
+                text_tower=dict(type='frozenmm.MiniLMTextTower'),
                 out_maps=['res5', 'text']))),
     decode_head=dict(
         in_channels=[320, 384],

@@ -1,4 +1,4 @@
-"""The published recipe on COCO: 12 epochs of batches of 16 (88 716 iterations), masked attention that fades. No data."""
+"""The published recipe on COCO: 12 epochs of batches of 16 (88 716 iterations), fading masked attention. No data."""
 max_iters = 88716
 
 # everything that is trained decays

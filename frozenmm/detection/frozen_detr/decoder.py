@@ -36,6 +36,8 @@ class LayerImageQueries:
 class ImageQueryDecoder(DinoTransformerDecoder):
     """mmdet's DINO decoder plus image queries; sine features follow `embed_dims` instead of a fixed 128."""
 
+    ref_point_head: Any
+
     def _init_layers(self) -> None:
         super()._init_layers()
         # OneDL's fork of mmdet doubles the width of the sine features; official and upstream weights have half of it

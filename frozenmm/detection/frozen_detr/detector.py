@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from mmdet.models.detectors import DINO, DeformableDETR
@@ -27,7 +27,7 @@ from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
 from frozenmm.detection.frozen_detr.upstream import widen_levels
 from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
-from frozenmm.registry import MODELS
+from frozenmm.registry import MODELS, join
 from frozenmm.structures import ImageStats, TowerFeatures
 
 FeatureSource = Callable[[SampleList], 'list[TowerFeatures] | None']
@@ -59,6 +59,10 @@ class EnhancedDINO(DINO):
     """
 
     feature_source: FeatureSource | None = None
+    # mmdet keeps a config under the name that the module gets
+    positional_encoding: Any
+    encoder: Any
+    decoder: Any
 
     def __init__(self, *args: object, enhancers: Sequence[dict | FrozenEnhancer] = (), patch_norm: str = 'GN',
                  patch_groups: int = 32, dn_cfg: dict | None = None, num_feature_levels: int = 4, encoder: dict,
@@ -79,13 +83,14 @@ class EnhancedDINO(DINO):
         self.image_stats = ImageStats.from_preprocessor(self.data_preprocessor)
         self._add_enhancers(built, patch_norm, patch_groups)
         self.dn_query_generator = self._denoising(dn_cfg)
+        join(self)
 
     def _init_layers(self) -> None:
         """The transformer: mmdet's names and shapes, with one more level per frozen map in the encoder."""
         # mmdet keeps the configs under the names that the modules get
-        self.positional_encoding: nn.Module = SinePositionalEncoding(**self.positional_encoding)  # type: ignore[has-type]
-        self.encoder: nn.Module = FusionEncoder(**self.encoder)  # type: ignore[has-type]
-        self.decoder: nn.Module = ImageQueryDecoder(**self.decoder)  # type: ignore[has-type]
+        self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
+        self.encoder = FusionEncoder(**self.encoder)
+        self.decoder = ImageQueryDecoder(**self.decoder)
         self.embed_dims = self.encoder.embed_dims
         if self.positional_encoding.num_feats * 2 != self.embed_dims:
             raise UserError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
@@ -103,7 +108,7 @@ class EnhancedDINO(DINO):
         self.enhancers = nn.ModuleList(enhancers)
         self.patch_levels = nn.ModuleList(PatchLevel(channels, self.embed_dims, norm=norm, groups=groups)
                                           for item in enhancers for channels in item.map_channels)
-        self.image_queries = None
+        self.image_queries: ImageQueries | None = None
         for item in enhancers:
             if item.image_queries:
                 self.image_queries = ImageQueries(item.tower.token_channels, self.embed_dims, self.decoder.num_layers,
@@ -195,7 +200,7 @@ class EnhancedDINO(DINO):
         if len(feature_maps) != self.num_feature_levels:
             raise UserError(f'the neck gives {len(feature_maps)} levels, but num_feature_levels is '
                             f'{self.num_feature_levels}; make the two equal (frozen maps are not counted)')
-        frozen = [pair for enhancer, given in zip(self.enhancers, features) for pair in enhancer.maps(given)]
+        frozen = [pair for enhancer, given in zip(self._enhancers, features) for pair in enhancer.maps(given)]
         projected = [level(feature_map) for level, (feature_map, _) in zip(self.patch_levels, frozen)]
         return join_levels([*feature_maps, *projected], [*masks, *(mask for _, mask in frozen)],
                            self.positional_encoding, self.level_embed)
@@ -212,8 +217,12 @@ class EnhancedDINO(DINO):
         return LayerImageQueries(self.image_queries(tokens), references.to(tokens.device, non_blocking=True))
 
     @property
+    def _enhancers(self) -> list[FrozenEnhancer]:
+        return [cast(FrozenEnhancer, enhancer) for enhancer in self.enhancers]
+
+    @property
     def _towers(self) -> list[ImageTower]:
-        return [cast(ImageTower, enhancer.tower) for enhancer in self.enhancers]
+        return [enhancer.tower for enhancer in self._enhancers]
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

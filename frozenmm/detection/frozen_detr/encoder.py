@@ -1,8 +1,10 @@
 """The deformable encoder over detector levels and frozen maps."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmdet.models.layers.transformer import DeformableDetrTransformerEncoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from frozenmm.detection.frozen_detr.levels import Levels
 
@@ -40,7 +42,7 @@ class FusionEncoder(DeformableDetrTransformerEncoder):
         return x[:, :keep]
 
 
-def _leading_rows(layer: nn.Module, x: Tensor, rows: int, **attention: Tensor) -> Tensor:
+def _leading_rows(layer: Any, x: Tensor, rows: int, **attention: Tensor | None) -> Tensor:
     """One post-norm encoder layer for the leading rows, with all rows as values; forwards to the attention module."""
     kept = layer.norms[0](layer.self_attn(query=x[:, :rows], value=x, **attention))
     return layer.norms[1](layer.ffn(kept))

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from torch import Tensor, nn
 
 from frozenmm.detection.frozen_detr.patch_levels import patch_mask
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation import ImageTower
 from frozenmm.foundation.image_tower import TOKEN_COUNTS
 from frozenmm.registry import MODELS
@@ -26,17 +27,17 @@ class FrozenEnhancer(nn.Module):
         super().__init__()
         tower = tower if isinstance(tower, ImageTower) else MODELS.build(tower)
         if not isinstance(tower, ImageTower):
-            raise TypeError(f'an enhancer needs an image tower, got {type(tower).__name__}')
+            raise WrongKind(f'an enhancer needs an image tower, got {type(tower).__name__}')
         if image_queries not in TOKEN_COUNTS:
-            raise ValueError(f'image_queries must be one of {list(TOKEN_COUNTS)}, got {image_queries}')
+            raise UserError(f'image_queries must be one of {list(TOKEN_COUNTS)}, got {image_queries}')
         if isinstance(patch_maps, str):
-            raise TypeError(f'patch_maps must be a list of names, got the string {patch_maps!r}; '
+            raise WrongKind(f'patch_maps must be a list of names, got the string {patch_maps!r}; '
                             f'write patch_maps=[{patch_maps!r}]')
         for name in patch_maps:
             if name not in tower.channels:
                 near = get_close_matches(name, tower.channels, 1)
-                raise ValueError(f'{tower.name} has no map {name!r}; it gives {list(tower.channels)}'
-                                 + (f'. Did you mean {near[0]!r}?' if near else ''))
+                raise UserError(f'{tower.name} has no map {name!r}; it gives {list(tower.channels)}'
+                                + (f'. Did you mean {near[0]!r}?' if near else ''))
         self.tower = tower
         self.image_queries = image_queries
         self.patch_maps = list(patch_maps)

@@ -32,7 +32,8 @@ class EnhancedDINOHead(DINOHead):
 
     def __init__(self, *args: object, compat: bool = False, tie_branches: bool = False, **kwargs: Any) -> None:
         chosen = compat_record.OFFICIAL if compat else compat_record.MMDET
-        numbers = {name: _of_old(name, kwargs.pop(name, None), chosen[name]) for name in ('reference_eps', 'clip_boxes')}
+        numbers = {name: _of_old(name, kwargs.pop(name, None), chosen[name])
+                   for name in ('reference_eps', 'clip_boxes')}
         if not 0 < numbers['reference_eps'] < 0.5:
             raise UserError(f'reference_eps must lie between 0 and 0.5, got {numbers["reference_eps"]}')
         self._tie_branches = tie_branches

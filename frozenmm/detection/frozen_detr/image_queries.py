@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import TOKEN_COUNTS
 
 
@@ -42,7 +44,7 @@ def image_query_references(sizes: Sequence[tuple[int, int]], count: int) -> Tens
 def _steps(count: int) -> int:
     if not TOKEN_COUNTS.get(count):
         counts = [key for key in TOKEN_COUNTS if key]
-        raise ValueError(f'the number of image queries must be one of {counts} (1 + 4 + 9 + ... cells), got {count}')
+        raise UserError(f'the number of image queries must be one of {counts} (1 + 4 + 9 + ... cells), got {count}')
     return TOKEN_COUNTS[count]
 
 
@@ -67,7 +69,7 @@ class ImageQueries(nn.Module):
     def init_weights(self) -> None:
         """Xavier-uniform weights; biases keep PyTorch's default. Source: the official initialisation."""
         for projection in self.projections:
-            nn.init.xavier_uniform_(projection.weight)
+            nn.init.xavier_uniform_(cast(nn.Linear, projection).weight)
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
         """The queries of every layer, always from the raw tokens.

@@ -90,20 +90,20 @@ def join_levels(feature_maps: Sequence[Tensor], masks: Sequence[Tensor | None], 
         level_embed: (L, C), one row per level.
     """
     count = len(feature_maps[0])
-    padded = any(mask is not None for mask in masks)
     positions = [position.flatten(2).transpose(1, 2) + level_embed[index]
                  for index, position in enumerate(level_positions(feature_maps, masks, encoding))]
-    if padded:
+    joined = None
+    ratios = feature_maps[0].new_ones((count, len(feature_maps), 2))
+    if any(mask is not None for mask in masks):
         positions = [position.expand(count, -1, -1) for position in positions]
-        masks = [level.new_zeros((count, *level.shape[-2:]), dtype=torch.bool) if mask is None else mask
-                 for level, mask in zip(feature_maps, masks)]
-        ratios = torch.stack([_valid_ratio(mask) for mask in masks], 1)
-    else:
-        ratios = feature_maps[0].new_ones((count, len(feature_maps), 2))
+        padding = [level.new_zeros((count, *level.shape[-2:]), dtype=torch.bool) if mask is None else mask
+                   for level, mask in zip(feature_maps, masks)]
+        ratios = torch.stack([_valid_ratio(mask) for mask in padding], 1)
+        joined = torch.cat([mask.flatten(1) for mask in padding], 1)
     return Levels(features=torch.cat([level.flatten(2).transpose(1, 2) for level in feature_maps], 1),
                   positions=torch.cat(positions, 1),
-                  mask=torch.cat([mask.flatten(1) for mask in masks], 1) if padded else None,
-                  valid_ratios=ratios, shapes=[tuple(level.shape[-2:]) for level in feature_maps])
+                  mask=joined, valid_ratios=ratios,
+                  shapes=[(level.shape[-2], level.shape[-1]) for level in feature_maps])
 
 
 def _valid_ratio(mask: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
 from frozenmm.structures import TowerFeatures
 
@@ -23,10 +24,10 @@ class PatchLevel(nn.Module):
     def __init__(self, channels: int, embed_dims: int, *, norm: str = 'GN', groups: int = 32) -> None:
         super().__init__()
         if norm not in NORMS:
-            raise ValueError(f'the norm of a patch level must be one of {list(NORMS)}, got {norm!r}')
+            raise UserError(f'the norm of a patch level must be one of {list(NORMS)}, got {norm!r}')
         if norm == 'GN' and embed_dims % groups:
-            raise ValueError(f'{groups} groups do not divide the {embed_dims} channels of the encoder; '
-                             'set patch_groups to a divisor')
+            raise UserError(f'{groups} groups do not divide the {embed_dims} channels of the encoder; '
+                            'set patch_groups to a divisor')
         # PyTorch's default initialisation, as in the official code, whose reset functions run before these exist
         self.projection = nn.Conv2d(channels, embed_dims, 1) if norm == 'GN' else nn.Linear(channels, embed_dims)
         self.norm = nn.GroupNorm(groups, embed_dims) if norm == 'GN' else nn.LayerNorm(embed_dims)

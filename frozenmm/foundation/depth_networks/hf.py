@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenmm.compat import require
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.depth_networks.base import DEPTH_KINDS, DepthNetwork, DepthPrediction, check_images
 from frozenmm.foundation.frozen_module import shared_network
+from frozenmm.foundation.lookup import choice
 from frozenmm.registry import MODELS
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -24,11 +26,11 @@ def prediction_kind(config: dict) -> str:
     """Kind of the prediction of a model with this config.json.
 
     Raises:
-        ValueError: an unknown model type.
+        UserError: an unknown model type.
     """
     model_type = config.get('model_type')
     if model_type not in _KINDS:
-        raise ValueError(f'config.json describes a model of type {model_type!r}; known depth models: {sorted(_KINDS)}. '
+        raise UserError(f'config.json describes a model of type {model_type!r}; known depth models: {sorted(_KINDS)}. '
                          'Give `kind` to use another one')
     if model_type == 'depth_anything' and config.get('depth_estimation_type') == 'metric':
         return 'metric'
@@ -80,8 +82,8 @@ class HFDepth(DepthNetwork):
         precision: see `FrozenModule`.
 
     Raises:
-        FileNotFoundError: no such folder, or no config.json in it.
-        ValueError: an unknown model type or kind.
+        MissingFile: no such folder, or no config.json in it.
+        UserError: an unknown model type or kind.
     """
 
     def __init__(self, folder: str | Path, *, kind: str | None = None, side: int | None = None,
@@ -89,21 +91,23 @@ class HFDepth(DepthNetwork):
         folder = Path(folder).expanduser()
         file = folder / 'config.json'
         if not file.is_file():
-            raise FileNotFoundError(f'depth model folder {folder.absolute()} holds no config.json; give a folder in '
+            raise MissingFile(f'depth model folder {folder.absolute()} holds no config.json; give a folder in '
                                     'the layout of transformers')
-        config = json.loads(file.read_text(encoding='utf-8'))
+        with reading(file, 'the config of a depth model', 'fetch it again'):
+            config = dict(json.loads(file.read_text(encoding='utf-8')))
         kind = kind or prediction_kind(config)
-        if kind not in DEPTH_KINDS:
-            raise ValueError(f'kind must be one of {list(DEPTH_KINDS)}, got {kind!r}')
+        choice('kind', kind, DEPTH_KINDS)
         name = f'{config.get("model_type")} {folder.name}'
         super().__init__(shared_network(('hf-depth', str(folder.resolve())), lambda: self._build(folder), name=name,
                                         precision=precision))
-        self.kind, self.preprocessing = kind, _Preprocessing.read(folder, config, side)
+        with reading(folder / 'preprocessor_config.json', 'the preprocessing of a depth model', 'fetch it again'):
+            self.kind, self.preprocessing = kind, _Preprocessing.read(folder, config, side)
 
     @staticmethod
     def _build(folder: Path) -> nn.Module:
         transformers = require('transformers', 'HFDepth')
-        return transformers.AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True)
+        with reading(folder, 'a depth model', 'fetch the folder again'):
+            return transformers.AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True)
 
     def predict(self, images: Tensor) -> DepthPrediction:
         """Depth or disparity (B, H, W), at least 1e-6."""

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenmm.compat.checkpoint import load_checkpoint_file
+from frozenmm.errors import MissingFile
 from frozenmm.foundation.depth_networks.base import DepthNetwork, DepthPrediction, check_images
 from frozenmm.foundation.depth_networks.leres_network import STAGES, LeReSNetwork
 from frozenmm.foundation.frozen_module import shared_network
+from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.state_match import load_strictly
 from frozenmm.foundation.weights import build_network, random_seed, weights_folder, weights_key
 from frozenmm.registry import MODELS
@@ -45,16 +47,15 @@ class LeReS(DepthNetwork):
         precision: see `FrozenModule`.
 
     Raises:
-        ValueError: unknown encoder, or a file that does not fit it.
-        FileNotFoundError: no such file.
+        UserError: unknown encoder, or a file that does not fit it.
+        MissingFile: no such file.
     """
 
     kind = 'affine_depth'
 
     def __init__(self, encoder: str = 'resnext101', *, weights: str | Path | None = None,
                  precision: str = 'fp32') -> None:
-        if encoder not in STAGES:
-            raise ValueError(f'encoder must be one of {sorted(STAGES)}, got {encoder!r}')
+        choice('encoder', encoder, STAGES)
         network = shared_network(('leres', encoder, weights_key(weights)), lambda: self._build(encoder, weights),
                                  name=f'LeReS {encoder}', precision=precision)
         super().__init__(network)
@@ -66,7 +67,7 @@ class LeReS(DepthNetwork):
             return build_network(lambda: LeReSNetwork(encoder), weights, None, name=name)
         path = Path(weights).expanduser() if weights is not None else weights_folder() / FILES[encoder]
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFile(
                 f'{name} needs the official file {FILES[encoder]}, and {path.absolute()} does not exist. Fetch it as '
                 'github.com/aim-uofa/AdelaiDepth (LeReS) describes, then put it there or give its path as `weights`')
         network = LeReSNetwork(encoder)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.foundation.lookup import choice
+
 STAGES = {'resnet50': ((3, 4, 6, 3), 1, 64), 'resnext101': ((3, 4, 23, 3), 32, 8)}
 """Blocks per stage, groups and width of a group, by the encoder's name."""
 
@@ -156,8 +158,7 @@ class LeReSNetwork(nn.Module):
 
     def __init__(self, encoder: str = 'resnext101') -> None:
         super().__init__()
-        if encoder not in STAGES:
-            raise ValueError(f'encoder must be one of {sorted(STAGES)}, got {encoder!r}')
+        choice('encoder', encoder, STAGES)
         # official keys nest the encoder once more
         self.encoder_modules = nn.ModuleDict({'encoder': ResNetEncoder(*STAGES[encoder])})
         self.decoder_modules = LeReSDecoder()

@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import UserError, reading
 from frozenmm.foundation.feature_cache.recipe import claim_folder
 from frozenmm.foundation.feature_cache.shards import Shard, num_bytes, shard_content
 
@@ -31,7 +33,7 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class CacheFull(OSError):
+class CacheFull(UserError, OSError):
     """The disk or the quota of a feature cache has no room for another shard; what is stored stays."""
 
 
@@ -48,14 +50,13 @@ class FeatureCache:
         damaged: shards that cannot be used, by name, with the reason; their entries count as missing.
 
     Raises:
-        ValueError: the folder belongs to another recipe; sizes that are not positive.
-        NotADirectoryError: a file stands at this path.
+        UserError: the folder belongs to another recipe; sizes that are not positive.
     """
 
     def __init__(self, folder: str | Path, recipe: Mapping[str, object], *, quota: int = 50 * 2**30,
                  shard_bytes: int = 64 * 2**20) -> None:
         if quota <= 0 or shard_bytes <= 0:
-            raise ValueError(f'quota and shard size must be positive, got {quota} and {shard_bytes} bytes')
+            raise UserError(f'quota and shard size must be positive, got {quota} and {shard_bytes} bytes')
         self.folder = Path(folder).expanduser()
         self.recipe = dict(recipe)
         self.quota = quota
@@ -120,7 +121,7 @@ class FeatureCache:
             return None
         try:
             return self._opened(shard).tensors(key)
-        except (ValueError, FileNotFoundError) as error:
+        except UserError as error:
             self._drop(shard, str(error))
             return None
 
@@ -157,7 +158,7 @@ class FeatureCache:
             self._append(line)
         except OSError as error:
             if error.errno in _NO_ROOM:
-                raise CacheFull(error.errno, self._no_room(len(content), os.strerror(error.errno))) from None
+                raise CacheFull(self._no_room(len(content), os.strerror(error.errno or errno.ENOSPC))) from None
             raise
         self._written += 1
         self._sizes[name] = len(content)
@@ -177,13 +178,13 @@ class FeatureCache:
         self._looked = time.monotonic()
         for path in sorted((self.folder / 'index').glob('*.jsonl')):
             for record in self._new_records(path):
-                self._take(record['shard'], record['bytes'], record['keys'])
+                self._take(*record)
 
     def entries(self, shard: str) -> Iterator[tuple[str, dict[str, Tensor], int]]:
         """Key, tensors and recorded checksum of everything in a shard.
 
         Raises:
-            ValueError: the shard is truncated or damaged.
+            UserError: the shard is truncated or damaged.
         """
         opened = self._opened(shard)
         for key, expected in opened.checksums.items():
@@ -195,8 +196,11 @@ class FeatureCache:
         self._sizes.pop(shard, None)
         self._places = {key: place for key, place in self._places.items() if place != shard}
 
-    def _new_records(self, path: Path) -> Iterator[dict]:
-        """Lines of an index that have not been read; a line without its end is being written, or its writer died."""
+    def _new_records(self, path: Path) -> Iterator[tuple[str, int, list[str]]]:
+        """Shard, bytes and keys of every new line of an index.
+
+        A line without its end is being written, or its writer died.
+        """
         start = self._read_up_to.get(path.name, 0)
         with path.open('rb') as file:
             file.seek(start)
@@ -205,10 +209,13 @@ class FeatureCache:
         self._read_up_to[path.name] = start + len(complete)
         for line in complete.splitlines():
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                self._warn(f'a line of {path.name} in the feature cache {self.folder} is damaged; what it listed is '
-                           'read from the shards themselves at the next start')
+                with reading(f'a line of {path.name} in the feature cache {self.folder}', 'an entry of its index',
+                             'what it listed is read from the shards themselves at the next start'):
+                    found = _record(json.loads(line))
+            except UserError as error:
+                self._warn(str(error))
+            else:
+                yield found
 
     def _take(self, name: str, size: int, keys: list[str]) -> None:
         if name in self._sizes or name in self.damaged:
@@ -229,7 +236,7 @@ class FeatureCache:
             if path.name not in self._sizes and path.name not in self.damaged:
                 try:
                     keys = list(self._opened(path.name).checksums)
-                except ValueError as error:
+                except UserError as error:
                     self._drop(path.name, str(error))
                 else:
                     self._take(path.name, path.stat().st_size, keys)
@@ -253,7 +260,7 @@ class FeatureCache:
     def _require_room(self, size: int) -> None:
         self.refresh()
         if self.size + size > self.quota:
-            raise CacheFull(errno.EDQUOT, self._no_room(size, f'its quota is {self.quota / 2**20:,.1f} MB, of which '
+            raise CacheFull(self._no_room(size, f'its quota is {self.quota / 2**20:,.1f} MB, of which '
                                                               f'{self.size / 2**20:,.1f} MB are used'))
 
     def _no_room(self, size: int, reason: str) -> str:
@@ -278,3 +285,10 @@ class FeatureCache:
     @staticmethod
     def _warn(message: str) -> None:
         print_log(message, logger='current', level=logging.WARNING)
+
+
+def _record(content: dict) -> tuple[str, int, list[str]]:
+    """Shard, bytes and keys of one line of an index."""
+    if not re.fullmatch(r'[\w-][\w.-]*\.safetensors', content['shard']):
+        raise ValueError(f'{content["shard"]!r} is no name of a shard')
+    return content['shard'], int(content['bytes']), [str(key) for key in content['keys']]

@@ -133,7 +133,7 @@ class CachedTower(WrappingTower):
                 if self.full_is_error:
                     raise
                 self.mode = 'full'
-                print_log(f'{error.strerror}; training goes on, features that are not stored are computed every time',
+                print_log(f'{error}; training goes on, features that are not stored are computed every time',
                           logger='current', level=logging.WARNING)
         return features if self.store == 'fp32' else from_tensors(tensors, self.channels)
 
@@ -151,7 +151,7 @@ def _close(reference: weakref.ref) -> None:
         try:
             cache.close()
         except CacheFull as error:
-            print_log(str(error.strerror), logger='current', level=logging.WARNING)
+            print_log(str(error), logger='current', level=logging.WARNING)
 
 
 def _to(features: TowerFeatures, device: torch.device) -> TowerFeatures:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.feature_cache.cache import FeatureCache
 from frozenmm.foundation.feature_cache.shards import checksum
 
@@ -37,7 +38,7 @@ def verify_cache(cache: FeatureCache, progress: Callable[[int, int], None] | Non
     for done, name in enumerate(names, start=1):
         try:
             wrong = [key for key, tensors, expected in cache.entries(name) if checksum(tensors) != expected]
-        except (ValueError, FileNotFoundError) as error:
+        except UserError as error:
             problems[name] = str(error)
         else:
             if wrong:
@@ -57,14 +58,14 @@ def prune_cache(cache: FeatureCache, needed: Collection[str] | None = None) -> P
         needed: keys to keep, all by default.
 
     Raises:
-        ValueError: another process is writing to the folder.
+        UserError: another process is writing to the folder.
     """
     cache.close()
     with (cache.folder / 'lock').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'another process is writing to the feature cache {cache.folder.absolute()}; prune when '
+            raise UserError(f'another process is writing to the feature cache {cache.folder.absolute()}; prune when '
                              'it has finished') from None
         problems = verify_cache(cache)
     # from here on the rewritten shards take the lock as any writer does
@@ -74,16 +75,7 @@ def prune_cache(cache: FeatureCache, needed: Collection[str] | None = None) -> P
     for name in cache.shards:
         if name in problems:
             cache.forget(name)
-            continue
-        entries = list(cache.entries(name))
-        keep = {key: tensors for key, tensors, _ in entries
-                if cache.shard_of(key) == name and (needed is None or key in needed)}
-        result.kept += len(keep)
-        result.dropped += len(entries) - len(keep)
-        if len(keep) < len(entries):
-            cache.forget(name)
-            for key, tensors in keep.items():
-                cache.put(key, tensors)
+        elif _rewritten(cache, name, needed, result):
             stale.append(cache.path(name))
     cache.close()
     cache.quota = quota
@@ -93,6 +85,21 @@ def prune_cache(cache: FeatureCache, needed: Collection[str] | None = None) -> P
     cache.damaged.clear()
     result.after = _bytes(cache.folder)
     return result
+
+
+def _rewritten(cache: FeatureCache, name: str, needed: Collection[str] | None, result: Pruned) -> bool:
+    """Store what a shard's needed entries are once more, if it has others too; whether it has."""
+    entries = list(cache.entries(name))
+    keep = {key: tensors for key, tensors, _ in entries
+            if cache.shard_of(key) == name and (needed is None or key in needed)}
+    result.kept += len(keep)
+    result.dropped += len(entries) - len(keep)
+    if len(keep) == len(entries):
+        return False
+    cache.forget(name)
+    for key, tensors in keep.items():
+        cache.put(key, tensors)
+    return True
 
 
 def _bytes(folder: Path) -> int:

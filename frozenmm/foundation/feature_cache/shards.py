@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from frozenmm.compat import require
+from frozenmm.errors import reading
 from frozenmm.structures import TowerFeatures
 
 STORED_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -27,8 +29,9 @@ def to_tensors(features: TowerFeatures, store: str) -> dict[str, Tensor]:
 def from_tensors(tensors: Mapping[str, Tensor], maps: Iterable[str]) -> TowerFeatures:
     """The features of named tensors, with the maps in the order given."""
     ordered = [*(f'maps.{name}' for name in maps), *(name for name in tensors if not name.startswith('maps.'))]
-    return TowerFeatures.of({name: tensors[name].float() if tensors[name].is_floating_point() else tensors[name]
-                             for name in ordered})
+    with reading('an entry of the feature cache', 'features', 'delete it: tools/cache_features.py CONFIG --prune'):
+        return TowerFeatures.of({name: tensors[name].float() if tensors[name].is_floating_point() else tensors[name]
+                                 for name in ordered})
 
 
 def num_bytes(tensors: Mapping[str, Tensor]) -> int:
@@ -57,21 +60,24 @@ class Shard:
     """An open shard, mapped into memory.
 
     Raises:
-        ValueError: a truncated or damaged file.
+        UnreadableFile: a truncated or damaged file.
     """
 
     def __init__(self, path: Path) -> None:
         safetensors = require('safetensors', 'the feature cache')
-        try:
+        self.name = path.name
+        with self._reading():
             self._file: Any = safetensors.safe_open(path, 'pt')
-            self.checksums: dict[str, int] = json.loads((self._file.metadata() or {})['entries'])
-        except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f'{path.name} is truncated or damaged ({error})') from None
-        self._names: dict[str, list[str]] = {key: [] for key in self.checksums}
-        for name in self._file.keys():
-            key, _, rest = name.partition('/')
-            self._names.setdefault(key, []).append(rest)
+            self.checksums: dict[str, int] = dict(json.loads((self._file.metadata() or {})['entries']))
+            self._names: dict[str, list[str]] = {key: [] for key in self.checksums}
+            for name in self._file.keys():
+                key, _, rest = name.partition('/')
+                self._names.setdefault(key, []).append(rest)
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """The tensors of an entry, backed by the file."""
-        return {name: self._file.get_tensor(f'{key}/{name}') for name in self._names[key]}
+        with self._reading():
+            return {name: self._file.get_tensor(f'{key}/{name}') for name in self._names[key]}
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading(self.name, 'a shard of a feature cache', 'it is truncated or damaged')

@@ -9,11 +9,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.clip_resnet import ModifiedResNet
 from frozenmm.foundation.image_towers.clip_vit import PATCH_OUTPUTS, CLIPVisionTransformer
-from frozenmm.foundation.lookup import lookup
+from frozenmm.foundation.lookup import choice, lookup
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -82,7 +83,7 @@ def clip_model(model: str | Mapping[str, object]) -> tuple[str, CLIPModel]:
             numbers), width, layers, heads, output_dim.
 
     Raises:
-        ValueError: unknown name (with the nearest ones), or sizes missing or unknown.
+        UserError: unknown name (with the nearest ones), or sizes missing or unknown.
     """
     if isinstance(model, str):
         name = lookup(model, [*MODELS_BY_NAME, *_ALIASES], 'CLIP model')
@@ -92,7 +93,7 @@ def clip_model(model: str | Mapping[str, object]) -> tuple[str, CLIPModel]:
     is_resnet = not isinstance(layers, int)
     expected = {key for key in _CUSTOM if not (is_resnet and key == 'patch_size')}
     if set(model) != expected:
-        raise ValueError(f'sizes of a CLIP model are {sorted(expected)}, got {sorted(model)}')
+        raise UserError(f'sizes of a CLIP model are {sorted(expected)}, got {sorted(model)}')
     sizes: dict[str, Any] = {**model, 'layers': tuple(layers) if isinstance(layers, list | tuple) else layers}
     return 'custom', CLIPModel(sizes['input_resolution'], sizes['width'], sizes['layers'], sizes['heads'],
                                sizes['output_dim'], sizes.get('patch_size', 0))
@@ -130,11 +131,10 @@ class CLIPTower(ImageTower):
 
     def __init__(self, model: str | Mapping[str, object] = 'ViT-L/14@336px', weights: str | Path | None = None, *,
                  patch_output: str = 'raw', precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
-        if patch_output not in PATCH_OUTPUTS:
-            raise ValueError(f'patch_output must be one of {list(PATCH_OUTPUTS)}, got {patch_output!r}')
+        choice('patch_output', patch_output, PATCH_OUTPUTS)
         key, sizes = clip_model(model)
         if patch_output == 'normed' and not sizes.patch:
-            raise ValueError("patch_output='normed' needs a ViT; a CLIP ResNet has 'raw' and 'projected'")
+            raise UserError("patch_output='normed' needs a ViT; a CLIP ResNet has 'raw' and 'projected'")
         name = f'CLIP {key}{weights_note(weights)}'
         network = shared_network(
             ('CLIP', sizes, weights_key(weights)),

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.masked_tokens import attend, cell_rows, through
 
 PATCH_OUTPUTS = ('raw', 'normed', 'projected')
@@ -111,8 +112,7 @@ class CLIPVisionTransformer(nn.Module):
     def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, heads: int, output_dim: int, *,
                  mlp_ratio: float = 4.0, activation: str = 'quick_gelu') -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f'activation must be one of {list(ACTIVATIONS)}, got {activation!r}')
+        choice('activation', activation, ACTIVATIONS)
         self.patch_size = patch_size
         self.native_grid = input_resolution // patch_size
         self.output_dim = output_dim

@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from frozenmm.errors import UnknownName
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.dinov2_vit import DinoVisionTransformer
@@ -42,12 +43,12 @@ def dinov2_model(model: str | Mapping[str, object]) -> tuple[str, dict[str, Any]
             `DinoVisionTransformer`.
 
     Raises:
-        ValueError: unknown name (with the nearest ones) or argument.
+        UserError: unknown name (with the nearest ones) or argument.
     """
     if not isinstance(model, str):
         unknown = set(model) - _CUSTOM
         if unknown:
-            raise ValueError(f'unknown sizes of a DINOv2 model {sorted(unknown)}; known: {sorted(_CUSTOM)}')
+            raise UnknownName(f'unknown sizes of a DINOv2 model {sorted(unknown)}; known: {sorted(_CUSTOM)}')
         return 'custom', dict(model), None
     full = model if model.lower().startswith('dino') else f'dinov2_{model}'
     name = lookup(full.replace('_reg4', '_reg'), MODEL_NAMES, 'DINOv2 model')

@@ -1,7 +1,7 @@
 """DINOv3's ViTs as frozen towers, from transformers folders, official files and timm's files.
 
-Weights: Meta, under the DINOv3 licence: own terms, not Apache-2.0, and gated where they are published; commercial use is
-allowed under conditions. Read them before you use the weights: https://github.com/facebookresearch/dinov3
+Weights: Meta, under the DINOv3 licence: own terms, not Apache-2.0, and gated where they are published; commercial use
+is allowed under conditions. Read them before you use the weights: https://github.com/facebookresearch/dinov3
 """
 from __future__ import annotations
 

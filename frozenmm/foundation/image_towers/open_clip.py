@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from frozenmm.compat import require
+from frozenmm.errors import UnknownName, UserError
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.clip import STATS, vit_blocks
@@ -17,7 +18,7 @@ from frozenmm.foundation.image_towers.clip_resnet import ModifiedResNet
 from frozenmm.foundation.image_towers.clip_vit import PATCH_OUTPUTS, CLIPVisionTransformer
 from frozenmm.foundation.image_towers.open_clip_vit import OpenCLIPViT
 from frozenmm.foundation.image_towers.timm_reader import DENSE, TimmVisual
-from frozenmm.foundation.lookup import lookup
+from frozenmm.foundation.lookup import choice, lookup
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -37,11 +38,11 @@ def open_clip_model(model: str | Mapping[str, Any],
         pretrained: tag of the published weights; the first one listed by default.
 
     Raises:
-        ValueError: unknown name or tag (with the nearest or all known ones), or an incomplete configuration.
+        UserError: unknown name or tag (with the nearest or all known ones), or an incomplete configuration.
     """
     if not isinstance(model, str):
         if not {'embed_dim', 'vision_cfg'} <= set(model):
-            raise ValueError('a configuration of an open_clip model needs embed_dim and vision_cfg, '
+            raise UserError('a configuration of an open_clip model needs embed_dim and vision_cfg, '
                              f'got {sorted(model)}')
         return 'custom', {**model, 'vision_cfg': dict(model['vision_cfg'])}, {}
     package = require('open_clip', 'OpenCLIPTower')
@@ -50,7 +51,7 @@ def open_clip_model(model: str | Mapping[str, Any],
     if pretrained is None:
         pretrained = PREFERRED_TAGS.get(name, tags[0] if tags else None)
     elif pretrained not in tags:
-        raise ValueError(f'open_clip has no weights {pretrained!r} of {name}; it has {tags}')
+        raise UnknownName(f'open_clip has no weights {pretrained!r} of {name}; it has {tags}')
     description = package.get_pretrained_cfg(name, pretrained) if pretrained else {}
     return f'{name}/{pretrained}' if pretrained else name, package.get_model_config(name), description
 
@@ -123,8 +124,7 @@ class OpenCLIPTower(ImageTower):
     def __init__(self, model: str | Mapping[str, Any] = 'convnext_large_d_320', weights: str | Path | None = None, *,
                  pretrained: str | None = None, patch_output: str = 'raw', precision: str = 'fp32',
                  **options: Unpack[TowerOptions]) -> None:
-        if patch_output not in PATCH_OUTPUTS:
-            raise ValueError(f'patch_output must be one of {list(PATCH_OUTPUTS)}, got {patch_output!r}')
+        choice('patch_output', patch_output, PATCH_OUTPUTS)
         key, config, description = open_clip_model(model, pretrained)
         quick_gelu = bool(config.get('quick_gelu', description.get('quick_gelu', False)))
         name = f'open_clip {key}{weights_note(weights)}'
@@ -164,7 +164,7 @@ class OpenCLIPTower(ImageTower):
             (..., D) float32, not normalised.
 
         Raises:
-            TypeError: the network is a ResNet.
+            WrongKind: the network is a ResNet.
         """
         if not hasattr(self.network, 'project'):
             raise TypeError(f'{self.name} pools by attention: use `network.attnpool.pool_masks(map, masks)`')
@@ -179,10 +179,10 @@ def _maps(visual: nn.Module, patch_output: str, name: str) -> tuple[dict[str, in
         channels[DENSE], strides[DENSE] = channels['res5'], strides['res5']
     is_vit = 'patch' in channels
     if patch_output == 'normed' and not is_vit:
-        raise ValueError(f"patch_output='normed' needs a ViT; {name} has 'raw' and 'projected'")
+        raise UserError(f"patch_output='normed' needs a ViT; {name} has 'raw' and 'projected'")
     if patch_output == 'projected':
         if is_vit and not isinstance(visual, CLIPVisionTransformer):
-            raise ValueError(f"{name} pools before it projects, so it has no patch_output='projected'")
+            raise UserError(f"{name} pools before it projects, so it has no patch_output='projected'")
         channels['patch'], strides['patch'] = network.output_dim, max(strides.values())
     return channels, strides
 
@@ -193,7 +193,7 @@ def _input(visual: nn.Module, config: Mapping[str, Any], description: Mapping[st
     native = config['vision_cfg'].get('image_size', 224)
     native = native if isinstance(native, int) else native[0]
     if getattr(visual, 'fixed_size', False) and (resize_mode == 'none' or size not in (None, native)):
-        raise ValueError(f'{name} is built for inputs of {native} pixels; use size={native} and a resize_mode other '
+        raise UserError(f'{name} is built for inputs of {native} pixels; use size={native} and a resize_mode other '
                          "than 'none'")
     network = cast(TimmVisual, visual)
     mean, std = description.get('mean'), description.get('std')

@@ -1,7 +1,7 @@
 """The image encoders of SAM (ViT) and MobileSAM (TinyViT) as frozen towers. Weights: both Apache-2.0."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +11,9 @@ from typing_extensions import Unpack
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.dinov2 import IMAGENET_STATS
-from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT
+from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT, SAMSizes
 from frozenmm.foundation.image_towers.tiny_vit_network import TinyViT
-from frozenmm.foundation.lookup import lookup
+from frozenmm.foundation.lookup import lookup, require_known
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 
@@ -54,12 +54,13 @@ class _EncoderTower(ImageTower):
         **options: of `ImageTower`.
     """
 
-    def __init__(self, key: tuple, make: type[nn.Module], sizes: dict[str, Any], file: WeightFile | None,
-                 weights: str | Path | None, *, name: str, precision: str, **options: Unpack[TowerOptions]) -> None:
+    def __init__(self, key: tuple, make: Callable[[dict[str, Any]], nn.Module], sizes: dict[str, Any],
+                 file: WeightFile | None, weights: str | Path | None, *, name: str, precision: str,
+                 **options: Unpack[TowerOptions]) -> None:
         name += weights_note(weights)
         network = shared_network(
             (*key, tuple(sorted(sizes.items())), weights_key(weights), file),
-            lambda: build_network(lambda: make(**sizes), weights, file, name=name, select=encoder_part),
+            lambda: build_network(lambda: make(sizes), weights, file, name=name, select=encoder_part),
             name=name, precision=precision)
         module = cast(ImageEncoderViT, network.module)
         tower_input = TowerInput(IMAGENET_STATS, module.img_size, max(module.strides.values()), 'bilinear')
@@ -83,7 +84,7 @@ class SAMTower(_EncoderTower):
     """SAM's image encoder: the map `'neck'` (256 channels, stride 16) and, if asked, `'global1'`..`'global4'`.
 
     Args:
-        model: `'vit_b'`, `'vit_l'`, `'vit_h'`, or a dict of arguments of `ImageEncoderViT`.
+        model: `'vit_b'`, `'vit_l'`, `'vit_h'`, or a dict of `SAMSizes`.
         weights: path of an official file; None for the published one; `'random'`.
         precision: see `FrozenModule`.
         **options: of `ImageTower`; `resize_mode` is `'pad'` by default and `out_maps` `('neck',)`. Sizes other than
@@ -96,8 +97,9 @@ class SAMTower(_EncoderTower):
         if isinstance(model, str):
             name = lookup(model.lower().removeprefix('sam_'), SAM_MODELS, 'SAM model')
             sizes, file = SAM_MODELS[name]
-        super().__init__(('SAM', ), ImageEncoderViT, sizes, file, weights, name=f'SAM {name}', precision=precision,
-                         **options)
+        require_known(sizes, SAMSizes.__annotations__, 'size of a SAM encoder')
+        super().__init__(('SAM', ), lambda sizes: ImageEncoderViT(SAMSizes(**sizes)), sizes, file, weights,
+                         name=f'SAM {name}', precision=precision, **options)
 
 
 @MODELS.register_module()
@@ -114,5 +116,5 @@ class MobileSAMTower(_EncoderTower):
     def __init__(self, weights: str | Path | None = None, *, model: Mapping[str, object] | None = None,
                  precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         file = MOBILE_SAM_WEIGHTS if model is None else None
-        super().__init__(('MobileSAM', ), TinyViT, _hashable(model or {}), file, weights, name='MobileSAM TinyViT',
-                         precision=precision, **options)
+        super().__init__(('MobileSAM', ), lambda sizes: TinyViT(**sizes), _hashable(model or {}), file, weights,
+                         name='MobileSAM TinyViT', precision=precision, **options)

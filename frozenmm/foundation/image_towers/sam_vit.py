@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -103,16 +104,52 @@ class MLPBlock(nn.Module):
         return self.lin2(F.gelu(self.lin1(x)))
 
 
+@dataclass(frozen=True)
+class SAMSizes:
+    """Sizes of an image encoder.
+
+    Attributes:
+        img_size: side of the training images in pixels.
+        patch_size: side of a patch in pixels.
+        embed_dim: channels inside.
+        depth: number of blocks.
+        num_heads: number of heads.
+        mlp_ratio: hidden width of the feed-forward part, relative to `embed_dim`.
+        out_chans: channels of the neck.
+        window_size: of the other blocks, in cells.
+        global_attn_indexes: blocks that attend to the whole map.
+        qkv_bias: bias of the projections to query, key and value.
+        use_rel_pos: relative positions in attention.
+        use_abs_pos: a table of absolute positions.
+        norm_eps: of the layer norms in the blocks.
+    """
+
+    img_size: int = 1024
+    patch_size: int = 16
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    out_chans: int = 256
+    window_size: int = 14
+    global_attn_indexes: Sequence[int] = (2, 5, 8, 11)
+    qkv_bias: bool = True
+    use_rel_pos: bool = True
+    use_abs_pos: bool = True
+    norm_eps: float = 1e-6
+
+
 class Block(nn.Module):
     """Pre-norm block; the window (0: the whole map) is cut after the norm, so that its padding is zero."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, window: int, native: int, use_rel_pos: bool,
-                 qkv_bias: bool, norm_eps: float) -> None:
+    def __init__(self, sizes: SAMSizes, window: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attn = Attention(width, heads, window or native, use_rel_pos=use_rel_pos, qkv_bias=qkv_bias)
-        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = MLPBlock(width, hidden)
+        width = sizes.embed_dim
+        self.norm1 = nn.LayerNorm(width, eps=sizes.norm_eps)
+        self.attn = Attention(width, sizes.num_heads, window or sizes.img_size // sizes.patch_size,
+                              use_rel_pos=sizes.use_rel_pos, qkv_bias=sizes.qkv_bias)
+        self.norm2 = nn.LayerNorm(width, eps=sizes.norm_eps)
+        self.mlp = MLPBlock(width, int(width * sizes.mlp_ratio))
         self.window_size = window
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,36 +195,20 @@ class ImageEncoderViT(nn.Module):
     """SAM's image encoder.
 
     Args:
-        img_size: side of the training images in pixels.
-        patch_size: side of a patch in pixels.
-        embed_dim: channels inside.
-        depth: number of blocks.
-        num_heads: number of heads.
-        mlp_ratio: hidden width of the feed-forward part, relative to `embed_dim`.
-        out_chans: channels of the neck.
-        window_size: of the other blocks, in cells.
-        global_attn_indexes: blocks that attend to the whole map.
-        qkv_bias: bias of the projections to query, key and value.
-        use_rel_pos: relative positions in attention.
-        use_abs_pos: a table of absolute positions.
-        norm_eps: of the layer norms in the blocks.
+        sizes: of the network.
     """
 
-    def __init__(self, img_size: int = 1024, patch_size: int = 16, embed_dim: int = 768, depth: int = 12,
-                 num_heads: int = 12, *, mlp_ratio: float = 4.0, out_chans: int = 256, window_size: int = 14,
-                 global_attn_indexes: Sequence[int] = (2, 5, 8, 11), qkv_bias: bool = True, use_rel_pos: bool = True,
-                 use_abs_pos: bool = True, norm_eps: float = 1e-6) -> None:
+    def __init__(self, sizes: SAMSizes) -> None:
         super().__init__()
-        native = img_size // patch_size
-        self.img_size, self.patch_size, self.embed_dim, self.out_chans = img_size, patch_size, embed_dim, out_chans
-        self.global_attn_indexes = tuple(global_attn_indexes)
-        self.patch_embed = PatchEmbed(patch_size, embed_dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, native, native, embed_dim)) if use_abs_pos else None
-        self.blocks = nn.ModuleList([
-            Block(embed_dim, num_heads, int(embed_dim * mlp_ratio), native=native, use_rel_pos=use_rel_pos,
-                  window=0 if index in self.global_attn_indexes else window_size, qkv_bias=qkv_bias, norm_eps=norm_eps)
-            for index in range(depth)])
-        self.neck = neck(embed_dim, out_chans)
+        width, native = sizes.embed_dim, sizes.img_size // sizes.patch_size
+        self.img_size, self.patch_size = sizes.img_size, sizes.patch_size
+        self.embed_dim, self.out_chans = width, sizes.out_chans
+        self.global_attn_indexes = tuple(sizes.global_attn_indexes)
+        self.patch_embed = PatchEmbed(sizes.patch_size, width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, native, native, width)) if sizes.use_abs_pos else None
+        self.blocks = nn.ModuleList([Block(sizes, 0 if index in self.global_attn_indexes else sizes.window_size)
+                                     for index in range(sizes.depth)])
+        self.neck = neck(width, sizes.out_chans)
 
     @property
     def channels(self) -> dict[str, int]:

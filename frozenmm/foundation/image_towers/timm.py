@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from frozenmm.compat import require
+from frozenmm.errors import UnknownName, UserError
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.timm_reader import TimmReader
@@ -26,16 +27,16 @@ def check_timm_name(model: str) -> None:
     """Refuse a name that timm does not know.
 
     Raises:
-        ValueError: unknown architecture or pretrained tag; the text lists the nearest names.
+        UserError: unknown architecture or pretrained tag; the text lists the nearest names.
     """
     timm = require('timm', 'TimmTower')
     architecture, _, tag = model.partition('.')
     if not timm.is_model(architecture):
-        raise ValueError(f'unknown timm model {architecture!r}; did you mean one of '
+        raise UnknownName(f'unknown timm model {architecture!r}; did you mean one of '
                          f'{nearest(architecture, timm.list_models())}?')
     known = timm.list_pretrained(architecture) if tag else []
     if tag and model not in known:
-        raise ValueError(f'timm has no weights {tag!r} of {architecture}; it has {known}')
+        raise UnknownName(f'timm has no weights {tag!r} of {architecture}; it has {known}')
 
 
 def create(model: str, size: int | None) -> nn.Module:
@@ -61,8 +62,8 @@ def build(model: str, weights: str | Path | None, size: int | None, name: str) -
     """The network of a `TimmTower`; arguments as there.
 
     Raises:
-        FileNotFoundError: no file, and none can be fetched.
-        ValueError: no published weights, or the file of another architecture.
+        MissingFile: no file, and none can be fetched.
+        UserError: no published weights, or the file of another architecture.
     """
     seed = random_seed(weights)
     if seed is not None:
@@ -136,14 +137,14 @@ class TimmTower(ImageTower):
                  precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         check_timm_name(model)
         if patch_output not in ('normed', 'raw'):
-            raise ValueError(f"patch_output must be 'normed' or 'raw', got {patch_output!r}")
+            raise UserError(f"patch_output must be 'normed' or 'raw', got {patch_output!r}")
         size = options.get('size')
         name = f'timm {model}{weights_note(weights)}'
         network = shared_network(('timm', model, weights_key(weights), size),
                                  lambda: build(model, weights, size, name), name=name, precision=precision)
         reader = cast(TimmReader, network.module)
         if options.get('resize_mode') == 'none' and reader.fixed_size:
-            raise ValueError(f"{name} is built for inputs of one size; resize_mode='none' needs a network without")
+            raise UserError(f"{name} is built for inputs of one size; resize_mode='none' needs a network without")
         super().__init__(network, input=timm_input(reader.trunk, reader.patch), channels=reader.channels,
                          strides=reader.strides, token_channels=reader.token_channels,
                          blocks=reader.blocks, **options)

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import cell_means
 
 DENSE = 'clip_vis_dense'
@@ -18,23 +18,6 @@ DENSE = 'clip_vis_dense'
 def _level(stride: int) -> str:
     """`'res2'` for stride 4, and so on; `'stride14'` where the stride is no power of two."""
     return f'res{stride.bit_length() - 1}' if stride & (stride - 1) == 0 else f'stride{stride}'
-
-
-def projection_head(kind: str, inputs: int, output_dim: int) -> nn.Sequential:
-    """The projection of an open_clip model with a timm trunk, under its key names, for networks of own sizes.
-
-    Args:
-        kind: `'linear'` or `'mlp'` (hidden width twice the output, GELU); neither has an output bias.
-        inputs: width of the trunk's pooled features.
-        output_dim: channels of the joint space.
-    """
-    if kind == 'linear':
-        return nn.Sequential(OrderedDict(proj=nn.Linear(inputs, output_dim, bias=False)))
-    if kind == 'mlp':
-        mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(inputs, 2 * output_dim), act=nn.GELU(),
-                                        fc2=nn.Linear(2 * output_dim, output_dim, bias=False)))
-        return nn.Sequential(OrderedDict(mlp=mlp))
-    raise ValueError(f"kind must be 'linear' or 'mlp', got {kind!r}")
 
 
 class TimmReader(nn.Module):
@@ -52,13 +35,13 @@ class TimmReader(nn.Module):
         trunk: the model, without classifier.
 
     Raises:
-        ValueError: the model can give no intermediate maps.
+        UserError: the model can give no intermediate maps.
     """
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
         if not hasattr(trunk, 'forward_intermediates'):
-            raise ValueError(f'timm\'s {type(trunk).__name__} gives no intermediate maps (no `forward_intermediates`); '
+            raise UserError(f'timm\'s {type(trunk).__name__} gives no intermediate maps (no `forward_intermediates`); '
                              'choose another model')
         self.trunk = trunk
         model: Any = trunk

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from frozenmm.compat import require
+from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_towers.clip import clip_model
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
@@ -29,7 +30,7 @@ def clip_tokenizer() -> Tokenizer:
     """CLIP's byte-pair tokenizer: lower case, begin mark 49406, end mark 49407.
 
     Raises:
-        MissingDependency: open_clip is not installed.
+        MissingPackage: open_clip is not installed.
     """
     bpe = require('open_clip', 'the CLIP tokenizer').SimpleTokenizer()
 
@@ -54,7 +55,7 @@ def _sizes(model: str | Mapping[str, int]) -> tuple[str, dict[str, int], WeightF
         return name, {'width': width, 'layers': 12, 'heads': width // 64, 'output_dim': sizes.output_dim}, sizes.weights
     wrong = [key for key in model if key not in _CUSTOM] + [key for key in _REQUIRED if key not in model]
     if wrong:
-        raise ValueError(f'sizes of a CLIP text encoder are {list(_CUSTOM)} (the last two may be left out), '
+        raise UserError(f'sizes of a CLIP text encoder are {list(_CUSTOM)} (the last two may be left out), '
                          f'got {sorted(model)}')
     return 'custom', dict(model), None
 

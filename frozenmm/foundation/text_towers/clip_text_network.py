@@ -5,6 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
+from frozenmm.foundation.lookup import choice
+
 ACTIVATIONS = ('quick_gelu', 'gelu')
 
 
@@ -91,10 +94,9 @@ class CLIPTextTransformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, output_dim: int, *, context: int = 77,
                  vocabulary_size: int = 49408, activation: str = 'quick_gelu') -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f'activation must be one of {list(ACTIVATIONS)}, got {activation!r}')
+        choice('activation', activation, ACTIVATIONS)
         if width % heads:
-            raise ValueError(f'width must be a multiple of the number of heads, got width {width} and {heads} heads')
+            raise UserError(f'width must be a multiple of the number of heads, got width {width} and {heads} heads')
         self.token_embedding = nn.Embedding(vocabulary_size, width)
         self.positional_embedding = nn.Parameter(torch.randn(context, width) * 0.01)
         self.transformer = Transformer(width, layers, heads, activation)

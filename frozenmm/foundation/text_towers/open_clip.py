@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenmm.compat import require
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_towers.open_clip import open_clip_model, published_file
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
@@ -68,20 +69,21 @@ def text_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _tokenizer(name: str, config: dict[str, Any], folder: str | Path | None) -> Tokenizer:
     """The tokenizer that a configuration asks for."""
     if 'text_cfg' not in config:
-        raise ValueError(f'the configuration of {name} has no text_cfg; it has {sorted(config)}')
+        raise UserError(f'the configuration of {name} has no text_cfg; it has {sorted(config)}')
     text = config['text_cfg']
     if text.get('hf_model_name'):
-        raise ValueError(f'{name} is built on the Hugging Face model {text["hf_model_name"]!r}, which '
+        raise UserError(f'{name} is built on the Hugging Face model {text["hf_model_name"]!r}, which '
                          'OpenCLIPTextTower does not load; choose a model with open_clip\'s own text transformer')
     if not text.get('hf_tokenizer_name'):
         return clip_tokenizer()
     if folder is None:
-        raise ValueError(f'{name} uses the Hugging Face tokenizer {text["hf_tokenizer_name"]!r}, which does not come '
+        raise UserError(f'{name} uses the Hugging Face tokenizer {text["hf_tokenizer_name"]!r}, which does not come '
                          'with open_clip; save it into a folder and give that as `tokenizer`')
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f'tokenizer folder {Path(folder).absolute()} of {name} does not exist')
+        raise MissingFile(f'tokenizer folder {Path(folder).absolute()} of {name} does not exist')
     tokenizers = require('open_clip.tokenizer', name)
-    wrapper = tokenizers.HFTokenizer(str(folder), local_files_only=True, **(text.get('tokenizer_kwargs') or {}))
+    with reading(folder, 'a tokenizer', 'save it again'):
+        wrapper = tokenizers.HFTokenizer(str(folder), local_files_only=True, **(text.get('tokenizer_kwargs') or {}))
     tokenizer = wrapper.tokenizer
     drop = tokenizer.sep_token_id if wrapper.strip_sep_token else None
 

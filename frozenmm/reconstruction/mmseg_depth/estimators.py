@@ -14,7 +14,7 @@ from torch import Tensor
 
 from frozenmm.foundation.depth_networks.base import DepthNetwork
 from frozenmm.foundation.local_lines import fit_local_lines
-from frozenmm.registry import MODELS
+from frozenmm.registry import MODELS, join
 
 POINTS = 'depth_points'
 """Metainfo of a sample: (N, 3) row, column and depth in the original image, see `frozenmm.SampleDepthPoints`."""
@@ -55,6 +55,7 @@ class CorrectedDepthEstimator(DepthEstimator):
 
     def __init__(self, *, correction: Mapping[str, Any] | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
+        join(self)
         self.correction = dict(correction or {})
 
     def postprocess_result(self, depth: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:

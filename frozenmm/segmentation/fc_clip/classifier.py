@@ -39,6 +39,7 @@ class EnsembleOptions:
     """How the frozen branch takes part in the classification.
 
     Attributes:
+        frozen: whether it takes part at all.
         alpha: its share for seen classes, 0 to 1.
         beta: its share for unseen classes, 0 to 1.
         log_scale: logarithm of its temperature; None takes the text tower's `logit_scale` (that of published CLIP
@@ -49,6 +50,7 @@ class EnsembleOptions:
         UserError: a share outside 0 to 1, or a sharpness that is not positive.
     """
 
+    frozen: bool = True
     alpha: float = 0.4
     beta: float = 0.8
     log_scale: float | None = None
@@ -63,7 +65,7 @@ class EnsembleOptions:
 
 
 def _taking_the_flag(init: Callable[..., None]) -> Callable[..., None]:
-    """`ensemble_on_valid_mask` of frozenmm 0.1: which official rule `compat=True` stands for, now the tower's matter."""
+    """`ensemble_on_valid_mask` of frozenmm 0.1 said which official rule `compat=True` means; now the tower does."""
     @functools.wraps(init)
     def with_flag(self: MaskClassifier, *args: Any, **kwargs: Any) -> None:
         flag = kwargs.pop('ensemble_on_valid_mask', None)
@@ -88,7 +90,7 @@ class MaskClassifier(nn.Module):
         vocabulary: the classes to predict in eval mode; by default those of training.
         channels: width of the queries' embeddings.
         templates: see `resolve_templates`.
-        ensemble: options of `EnsembleOptions`; False: the trained branch alone.
+        ensemble: options of `EnsembleOptions`.
         compat: the official arithmetic of the ensemble, see `geometric_ensemble`. `'all_masks'` gives queries without
             any mask pixel a frozen share too, as the official models with a ConvNeXt do; `'valid_masks'` gives them
             none, as those with a ResNet do; True: whichever belongs to the tower. Without `compat` they get none.
@@ -99,22 +101,22 @@ class MaskClassifier(nn.Module):
 
     @_taking_the_flag
     @grouped_arguments(removed_in='0.3', ensemble=dict(
-        alpha='alpha', beta='beta', frozen_log_scale='log_scale', sharpness='sharpness'))
+        ensemble='frozen', alpha='alpha', beta='beta', frozen_log_scale='log_scale', sharpness='sharpness'))
     def __init__(self, embed_channels: int, *, text_tower: TextTower | Mapping[str, object] | None = None,
                  train_vocabulary: VocabularySource | None = None, vocabulary: VocabularySource | None = None,
                  channels: int = 256, templates: str | Sequence[str] = 'vild14',
-                 ensemble: Mapping[str, object] | bool | None = None, compat: bool | str = False,
+                 ensemble: Mapping[str, object] | None = None, compat: bool | str = False,
                  void_against: str = 'vocabulary') -> None:
         super().__init__()
         if void_against not in VOID_AGAINST:
             raise UserError(f'void_against must be one of {list(VOID_AGAINST)}, got {void_against!r}')
         if compat not in (False, True, *COMPAT_RULES):
             raise UserError(f'compat must be False, True or one of {list(COMPAT_RULES)}, got {compat!r}')
-        options = built(EnsembleOptions, ensemble if isinstance(ensemble, Mapping) else None)
+        options = built(EnsembleOptions, ensemble)
         self.class_embed = mlp(channels, channels, embed_channels)
         self.void_embedding = nn.Embedding(1, embed_channels)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.ensemble = ensemble is not False
+        self.ensemble = options.frozen
         self.frozen_log_scale = options.log_scale
         self.templates = resolve_templates(templates)
         self.alpha, self.beta, self.sharpness = options.alpha, options.beta, options.sharpness

@@ -19,7 +19,7 @@ from frozenmm.segmentation.fc_clip.results import store
 from frozenmm.segmentation.fc_clip.trunk import MaskTrunk, build_trunk, valid_sizes
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
 from frozenmm.segmentation.mask2former.generator import MaskGenerator
-from frozenmm.segmentation.options import built
+from frozenmm.segmentation.options import part
 from frozenmm.structures import ImageStats, TowerFeatures
 
 
@@ -112,8 +112,7 @@ class FCCLIP(MaskSegmentor):
                  mask_padding: bool = False, data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         def generator(widths: list[int]) -> nn.Module:
-            return mask_generator if isinstance(mask_generator, nn.Module) else built(
-                MaskGenerator, mask_generator, widths)
+            return part(MaskGenerator, mask_generator, widths)
 
         super().__init__(build_trunk(tower, classifier, generator, criterion=criterion, postprocess=postprocess,
                                      frozen_head=frozen_head, frozen_pool=frozen_pool, mask_padding=mask_padding),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 
 
@@ -46,19 +47,19 @@ def check_seen(seen: Tensor, vocabulary: Vocabulary, train_vocabulary: Vocabular
     """A seen mask (K,) bool that a checkpoint or user gives, checked against the names.
 
     Raises:
-        ValueError: wrong length; a class that the words contradict, as after a change of order.
+        UserError: wrong length; a class that the words contradict, as after a change of order.
     """
     seen = torch.as_tensor(seen).bool().cpu()
     if seen.shape != (len(vocabulary),):
-        raise ValueError(f'the seen mask has {tuple(seen.shape)} entries, but {vocabulary.name} has {len(vocabulary)} '
-                         'classes')
+        raise UserError(f'the seen mask has {tuple(seen.shape)} entries, but {vocabulary.name} has {len(vocabulary)} '
+                        'classes')
     if train_vocabulary is not None:
         expected = vocabulary.seen_mask(train_vocabulary)
         wrong = (seen != expected).nonzero()[:, 0].tolist()
         if wrong:
             index = wrong[0]
             marked, found = ('seen', 'no word') if seen[index] else ('unseen', 'a word')
-            raise ValueError(
+            raise UserError(
                 f'the seen mask marks class {index} {vocabulary[index].name!r} as {marked}, but {found} of it is '
                 f'in the training vocabulary {train_vocabulary.name} ({len(wrong)} classes contradict); is the '
                 'vocabulary in another order than the mask?')
@@ -69,7 +70,7 @@ def check_same_training(record: Sequence[Sequence[str]], vocabulary: Vocabulary)
     """A checkpoint's training vocabulary against the model's.
 
     Raises:
-        ValueError: they differ in words or order; the text names the first difference.
+        UserError: they differ in words or order; the text names the first difference.
     """
     own = [list(entry.words) for entry in vocabulary]
     given = [list(words) for words in record]
@@ -77,11 +78,11 @@ def check_same_training(record: Sequence[Sequence[str]], vocabulary: Vocabulary)
         return
     if sorted(own) == sorted(given):
         index = next(i for i, (a, b) in enumerate(zip(own, given)) if a != b)
-        raise ValueError(f'the training vocabulary {vocabulary.name} has the checkpoint\'s classes in another order: '
-                         f'class {index} is {own[index][0]!r} here and {given[index][0]!r} in the checkpoint; use the '
-                         'same order, or leave train_vocabulary out to take the checkpoint\'s')
+        raise UserError(f'the training vocabulary {vocabulary.name} has the checkpoint\'s classes in another order: '
+                        f'class {index} is {own[index][0]!r} here and {given[index][0]!r} in the checkpoint; use the '
+                        'same order, or leave train_vocabulary out to take the checkpoint\'s')
     extra = [words for words in own if words not in given]
     lacking = [words for words in given if words not in own]
-    raise ValueError(f'the training vocabulary {vocabulary.name} ({len(own)} classes) is not the checkpoint\'s '
-                     f'({len(given)} classes): only here {extra[:3]}, only in the checkpoint {lacking[:3]}; leave '
-                     'train_vocabulary out to take the checkpoint\'s')
+    raise UserError(f'the training vocabulary {vocabulary.name} ({len(own)} classes) is not the checkpoint\'s '
+                    f'({len(given)} classes): only here {extra[:3]}, only in the checkpoint {lacking[:3]}; leave '
+                    'train_vocabulary out to take the checkpoint\'s')

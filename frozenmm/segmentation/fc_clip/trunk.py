@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
@@ -138,9 +138,9 @@ class MaskTrunk:
             masks = Padding(features.valid, canvas, masks.device).cut(masks)
         valid = (masks > 0).flatten(2).any(-1)
         if self.frozen_head is not None:
-            pooled = mask_pool(self.frozen_head.class_features(dense), masks,
-                               rule=cast(Literal['hard', 'area'], self.frozen_pool))
-            return self.frozen_head.visual_prediction(pooled), valid
+            head: Any = self.frozen_head
+            pooled = mask_pool(head.class_features(dense), masks, rule=cast(Literal['hard', 'area'], self.frozen_pool))
+            return head.visual_prediction(pooled), valid
         return self.tower.run(mask_embeddings, dense, masks), valid
 
     def results(self, proposals: MaskProposals, features: TowerFeatures, geometries: Sequence[MaskGeometry],
@@ -184,7 +184,7 @@ def build_trunk(tower: ImageTower | Options, classifier: MaskClassifier | Option
     holder = classifier if isinstance(classifier, MaskClassifier) else built(MaskClassifier, classifier)
     if tower.run(pools_by_attention):
         holder.official_rule = 'valid_masks'
-    head = None if frozen_head is None else MODELS.build({**frozen_head, 'image_tower': tower})
+    head = None if frozen_head is None else MODELS.build({**frozen_head, 'tower': tower})
     if frozen_pool not in FROZEN_POOLS or (frozen_pool != 'hard' and head is None):
         raise UserError(f'frozen_pool must be one of {list(FROZEN_POOLS)}, \'hard\' without a frozen_head; got '
                         f'{frozen_pool!r}')

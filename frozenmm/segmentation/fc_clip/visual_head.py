@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from frozenmm.errors import WrongKind
 from frozenmm.ops.mask_pool import mask_pool, resize_masks
 
 
@@ -26,7 +27,7 @@ def mask_embeddings(network: nn.Module, dense: Tensor, mask_logits: Tensor) -> T
         (B, Q, D); of no meaning, but finite, for masks without any cell.
 
     Raises:
-        TypeError: the network has neither head.
+        WrongKind: the network has neither head.
     """
     pool = getattr(network, 'attnpool', None)
     if pool is not None:
@@ -34,6 +35,6 @@ def mask_embeddings(network: nn.Module, dense: Tensor, mask_logits: Tensor) -> T
     project = getattr(network, 'project', None)
     if project is not None:
         return project(mask_pool(dense, mask_logits))
-    raise TypeError(f'{type(network).__name__} has neither an attention pool nor a projection of pooled features; the '
+    raise WrongKind(f'{type(network).__name__} has neither an attention pool nor a projection of pooled features; the '
                     'frozen branch needs a convolutional CLIP (an open_clip ConvNeXt or a CLIP ResNet) or a '
-                    '`frozen_head` such as ConSE; or switch it off with ensemble=False')
+                    '`frozen_head` such as ConSE; or switch it off with ensemble=dict(frozen=False)')

@@ -11,6 +11,7 @@ from mmcv.ops import nms
 from torch import Tensor
 
 from frozenmm.compat import require
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.image_towers.demo_sam_network import INSIDE
 from frozenmm.foundation.mask_prompters import MaskPrompter
 from frozenmm.registry import MODELS
@@ -52,10 +53,10 @@ class AutomaticMaskOptions:
 
     def __post_init__(self) -> None:
         if self.resolution not in RESOLUTIONS:
-            raise ValueError(f'resolution must be one of {list(RESOLUTIONS)}, got {self.resolution!r}')
+            raise UserError(f'resolution must be one of {list(RESOLUTIONS)}, got {self.resolution!r}')
         if min(self.points_per_side, self.points_per_batch, self.count) < 1 or self.min_area < 0:
-            raise ValueError('points_per_side, points_per_batch and count must be at least 1 and min_area at least 0, '
-                             f'got {self}')
+            raise UserError('points_per_side, points_per_batch and count must be at least 1 and min_area at least 0, '
+                            f'got {self}')
         check_choice(self.choice)
 
 
@@ -73,14 +74,14 @@ class AutomaticMasks:
     def __init__(self, prompter: MaskPrompter | Mapping[str, Any], **options: Any) -> None:
         self.prompter = MODELS.build(prompter) if isinstance(prompter, Mapping) else prompter
         if not isinstance(self.prompter, MaskPrompter):
-            raise TypeError(f'automatic masks need a MaskPrompter, got {type(self.prompter).__name__}')
+            raise WrongKind(f'automatic masks need a MaskPrompter, got {type(self.prompter).__name__}')
         self.options = AutomaticMaskOptions(**options)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> SAMMasks:
         """The masks of a picture (H, W, 3) uint8 RGB."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f'expected a picture (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}')
+            raise UserError(f'expected a picture (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}')
         device = self.prompter.tower.run(lambda network: next(network.parameters())).device
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).movedim(-1, 0)[None].float()
         size: tuple[int, int] = (image.shape[0], image.shape[1])

@@ -10,7 +10,7 @@ from frozenmm.segmentation.frozen_seg.sam_branch import SAMBranch
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
 from frozenmm.segmentation.mask2former.padding import Padding
 from frozenmm.segmentation.mask2former.pixel_decoder import PixelDecoder
-from frozenmm.segmentation.options import built
+from frozenmm.segmentation.options import part
 
 
 class InjectedMaskGenerator(nn.Module):
@@ -29,9 +29,9 @@ class InjectedMaskGenerator(nn.Module):
                  sam_branch: Mapping[str, object] | nn.Module | None = None,
                  decoder: Mapping[str, object] | nn.Module | None = None) -> None:
         super().__init__()
-        self.pixel_decoder = pixel_decoder if isinstance(pixel_decoder, nn.Module) else built(PixelDecoder, pixel_decoder, in_channels)
-        self.sam_branch = sam_branch if isinstance(sam_branch, nn.Module) else built(SAMBranch, sam_branch, sam_channels)
-        self.decoder = decoder if isinstance(decoder, nn.Module) else built(InjectedDecoder, decoder)
+        self.pixel_decoder = part(PixelDecoder, pixel_decoder, in_channels)
+        self.sam_branch = part(SAMBranch, sam_branch, sam_channels)
+        self.decoder = part(InjectedDecoder, decoder)
 
     def forward(self, maps: Sequence[Tensor], sam_embedding: Tensor, *, all_layers: bool | None = None,
                 padding: Padding | None = None) -> list[MaskProposals]:

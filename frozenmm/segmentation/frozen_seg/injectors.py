@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.ops.mask_pool import mask_pool
 from frozenmm.segmentation.mask2former.decoder import MaskedAttentionDecoder, MaskProposals, Memory, Size, attend
 from frozenmm.segmentation.mask2former.padding import Padding
@@ -65,14 +66,15 @@ class InjectedDecoder(MaskedAttentionDecoder):
                          num_layers=num_layers, num_heads=num_heads, feedforward_channels=feedforward_channels,
                          with_cp=with_cp)
         if query_residue not in (0, 1, 2):
-            raise ValueError(f'query_residue must be 0, 1 or 2, got {query_residue}')
+            raise UserError(f'query_residue must be 0, 1 or 2, got {query_residue}')
         self.query_residue = query_residue
         self.feature_injectors = nn.ModuleList(FeatureInjector(channels, num_heads) for _ in range(0, num_layers, 3))
         self.sam_input_proj = nn.Identity() if in_channels == channels else nn.Conv2d(in_channels, channels, 1)
         if isinstance(self.sam_input_proj, nn.Conv2d):
             caffe2_xavier_init(self.sam_input_proj, bias=0)
 
-    def forward(self, levels: Sequence[Tensor], mask_features: Tensor, sam_map: Tensor, sam_embedding: Tensor, *,
+    def forward(self, levels: Sequence[Tensor], mask_features: Tensor,  # type: ignore[override]
+                sam_map: Tensor, sam_embedding: Tensor, *,
                 all_layers: bool | None = None, padding: Padding | None = None) -> list[MaskProposals]:
         """Mask proposals.
 
@@ -85,8 +87,8 @@ class InjectedDecoder(MaskedAttentionDecoder):
             padding: likewise.
         """
         if sam_embedding.shape[1] != mask_features.shape[1]:
-            raise ValueError(f'SAM\'s embedding has {sam_embedding.shape[1]} channels and the mask features '
-                             f'{mask_features.shape[1]}; their pooled vectors share a projection, so both must agree')
+            raise UserError(f'SAM\'s embedding has {sam_embedding.shape[1]} channels and the mask features '
+                            f'{mask_features.shape[1]}; their pooled vectors share a projection, so both must agree')
         memories = self.memories(levels)
         injected = self.inject_features(memories[0], self.sam_memory(sam_map, memories[0].size))
         per_layer = [injected[i // 3] if i % 3 == 0 else memories[i % 3] for i in range(self.num_layers)]
@@ -97,7 +99,7 @@ class InjectedDecoder(MaskedAttentionDecoder):
         if not self.training and tuple(sam_map.shape[-2:]) != size:
             sam_map = F.interpolate(sam_map, size=size, mode='bilinear', align_corners=False)
         tokens = self.sam_input_proj(sam_map).flatten(2).transpose(1, 2) + self.level_embed.weight[0]
-        return Memory(tokens, self.position(sam_map), tuple(sam_map.shape[-2:]))
+        return Memory(tokens, self.position(sam_map), (sam_map.shape[-2], sam_map.shape[-1]))
 
     def inject_features(self, memory: Memory, sam: Memory) -> list[Memory]:
         """One injected copy of the coarsest memory per injector, without key position."""

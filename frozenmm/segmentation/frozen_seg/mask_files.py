@@ -4,10 +4,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import MissingFile, reading
 from frozenmm.segmentation.frozen_seg.official_masks import official_name, read_official_masks
 from frozenmm.segmentation.frozen_seg.sam_masks import LARGEST, SAMMasks, check_choice
 
@@ -21,16 +22,16 @@ class SAMMaskFolder:
         count: masks to use per image.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: unknown choice.
+        MissingFile: no such folder.
+        UserError: unknown choice.
     """
 
     def __init__(self, folder: str | Path, *, choice: str = 'largest', count: int = LARGEST) -> None:
         check_choice(choice)
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise FileNotFoundError(f'the folder of prepared SAM masks {self.folder.resolve()} does not exist; prepare '
-                                    f'the masks first: {command(self.folder)}; or leave `sam_masks` out of the model')
+            raise MissingFile(f'the folder of prepared SAM masks {self.folder.resolve()} does not exist; prepare '
+                              f'the masks first: {command(self.folder)}; or leave `sam_masks` out of the model')
         self.choice = choice
         self.count = count
 
@@ -42,8 +43,8 @@ class SAMMaskFolder:
         """The masks of an image.
 
         Raises:
-            FileNotFoundError: none were prepared for it; the text names the expected file and the command.
-            ValueError: the file is damaged or holds something else.
+            MissingFile: none were prepared for it; the text names the expected file and the command.
+            UserError: the file is damaged or holds something else.
         """
         path, official = self.path(image), self.folder / official_name(image)
         if path.exists():
@@ -51,10 +52,10 @@ class SAMMaskFolder:
         elif official.exists():
             masks = read_official_masks(official)
         else:
-            raise FileNotFoundError(f'no SAM masks were prepared for the image {image}: {path.resolve()} does '
-                                    f'not exist, nor {official.name}; prepare masks for the whole data set, which '
-                                    f'leaves those that are there: {command(self.folder, Path(image).parent)}; or '
-                                    'pass the masks with the data sample')
+            raise MissingFile(f'no SAM masks were prepared for the image {image}: {path.resolve()} does '
+                              f'not exist, nor {official.name}; prepare masks for the whole data set, which '
+                              f'leaves those that are there: {command(self.folder, Path(image).parent)}; or '
+                              'pass the masks with the data sample')
         return masks.select(self.choice, self.count)
 
 
@@ -75,13 +76,9 @@ def read_masks(path: str | Path) -> SAMMasks:
     """What `write_masks` stored.
 
     Raises:
-        ValueError: the file is damaged or holds something else.
+        UnreadableFile: the file is damaged or holds something else.
     """
-    try:
-        with safe_open(path, 'pt') as file:
-            size = json.loads((file.metadata() or {})['image_size'])
-            logits = file.get_tensor('logits')
-            scores = file.get_tensor('predicted_iou') if 'predicted_iou' in file.keys() else None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f'{path} does not hold SAM masks ({error}); prepare the image again') from error
-    return SAMMasks(logits, (int(size[0]), int(size[1])), scores)
+    with reading(path, 'prepared SAM masks', 'prepare the image again'), safe_open(path, 'pt') as file:
+        height, width = json.loads((file.metadata() or {})['image_size'])
+        scores = file.get_tensor('predicted_iou') if 'predicted_iou' in file.keys() else None
+        return SAMMasks(file.get_tensor('logits'), (int(height), int(width)), scores)

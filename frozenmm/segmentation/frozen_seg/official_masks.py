@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from frozenmm.errors import UserError, reading
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks
 
 _ALLOWED = {(module, name) for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
@@ -38,31 +39,26 @@ def read_official_masks(path: str | Path) -> SAMMasks:
     `predicted_iou`. An image without any mask leaves an empty list, whose size is not known.
 
     Raises:
-        ValueError: damaged, another content, or a pickle that needs more than numpy arrays.
+        UserError: damaged, another content, or a pickle that needs more than numpy arrays.
     """
-    try:
+    with reading(path, 'SAM masks in the official format', 'prepare the image again'):
         with Path(path).open('rb') as file:
-            records = _ArraysOnly(file).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError,
-            ValueError) as error:
-        raise ValueError(f'{path} holds no SAM masks in the official format ({error}); prepare the image again') \
-            from None
-    return _masks(records, path)
+            return _masks(_ArraysOnly(file).load(), path)
 
 
 def _masks(records: object, path: str | Path) -> SAMMasks:
     if not isinstance(records, Sequence) or not all(isinstance(record, Mapping) for record in records):
-        raise ValueError(f'{path} holds no SAM masks in the official format: expected a list of dictionaries, got '
-                         f'{type(records).__name__}')
+        raise UserError(f'{path} holds no SAM masks in the official format: expected a list of dictionaries, got '
+                        f'{type(records).__name__}')
     if not records:
         return SAMMasks(torch.zeros(0, 1, 1), (1, 1))
     missing = [key for key in ('preds', 'predicted_iou') if any(key not in record for record in records)]
     if missing:
-        raise ValueError(f'{path}: masks without {missing}; FrozenSeg\'s own fork of segment-anything writes the '
-                         'logits `preds`, the original package does not: prepare the image with '
-                         'tools/prepare_sam_masks.py')
+        raise UserError(f'{path}: masks without {missing}; FrozenSeg\'s own fork of segment-anything writes the '
+                        'logits `preds`, the original package does not: prepare the image with '
+                        'tools/prepare_sam_masks.py')
     logits = torch.from_numpy(np.stack([np.asarray(record['preds'], np.float32) for record in records]))
     if logits.dim() != 3:
-        raise ValueError(f'{path}: `preds` must be (H, W) logits, got {tuple(logits.shape[1:])}')
+        raise UserError(f'{path}: `preds` must be (H, W) logits, got {tuple(logits.shape[1:])}')
     scores = torch.tensor([float(record['predicted_iou']) for record in records])
     return SAMMasks(logits, (logits.shape[1], logits.shape[2]), scores)

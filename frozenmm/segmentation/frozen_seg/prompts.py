@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.image_towers.demo_sam_network import BOTTOM_RIGHT, INSIDE, OUTSIDE, PADDING, TOP_LEFT
 
 POINT, BOX, TWO_POINTS = 0, 1, 2
@@ -46,12 +47,12 @@ def draw_prompts(regions: Tensor, count: int, *, shares: Sequence[float] = (0.5,
         generator: source of randomness, on the CPU.
 
     Raises:
-        ValueError: no region has `MIN_AREA` pixels.
+        UserError: no region has `MIN_AREA` pixels.
     """
     regions = regions.cpu().long()
     large = (regions.flatten().bincount() >= MIN_AREA).nonzero()[:, 0]
     if len(large) == 0:
-        raise ValueError(f'no region of the image has {MIN_AREA} pixels, so none can be asked for')
+        raise UserError(f'no region of the image has {MIN_AREA} pixels, so none can be asked for')
     chosen = large[torch.randint(len(large), (count,), generator=generator)]
     kinds = torch.multinomial(torch.tensor(shares), count, replacement=True, generator=generator)
     pixels = {int(number): (regions == number).nonzero() for number in chosen.unique()}

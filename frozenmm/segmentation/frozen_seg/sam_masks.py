@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 LARGEST = 50  # official: only the 50 largest masks of an image are used
 
 
@@ -26,10 +28,10 @@ class SAMMasks:
 
     def __post_init__(self) -> None:
         if self.logits.dim() != 3 or not self.logits.is_floating_point():
-            raise ValueError('SAM mask logits must be floating point (M, h, w), got '
-                             f'{self.logits.dtype} {tuple(self.logits.shape)}')
+            raise UserError('SAM mask logits must be floating point (M, h, w), got '
+                            f'{self.logits.dtype} {tuple(self.logits.shape)}')
         if self.predicted_iou is not None and len(self.predicted_iou) != len(self.logits):
-            raise ValueError(f'{len(self.logits)} SAM masks but {len(self.predicted_iou)} predicted IoUs')
+            raise UserError(f'{len(self.logits)} SAM masks but {len(self.predicted_iou)} predicted IoUs')
 
     def full(self) -> Tensor:
         """(M, H, W) float32 logits at image size, resized bilinearly."""
@@ -54,10 +56,10 @@ class SAMMasks:
         """The `count` masks with the highest predicted IoU.
 
         Raises:
-            ValueError: the predicted IoUs are not known.
+            UserError: the predicted IoUs are not known.
         """
         if self.predicted_iou is None:
-            raise ValueError('these SAM masks carry no predicted IoU; use `largest`, or prepare them again')
+            raise UserError('these SAM masks carry no predicted IoU; use `largest`, or prepare them again')
         order = self.predicted_iou.argsort(descending=True, stable=True)[:count]
         return SAMMasks(self.logits[order], self.size, self.predicted_iou[order])
 
@@ -65,7 +67,7 @@ class SAMMasks:
 def check_choice(choice: str) -> None:
     """Refuse a choice that is none."""
     if choice not in ('largest', 'best'):
-        raise ValueError(f"choice must be 'largest' or 'best', got {choice!r}")
+        raise UserError(f"choice must be 'largest' or 'best', got {choice!r}")
 
 
 def masks_on_map(logits: Tensor, map_size: tuple[int, int], *, image: tuple[int, int],

@@ -26,7 +26,7 @@ from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks, masks_on_map, m
 from frozenmm.segmentation.frozen_seg.vote_options import VoteOptions
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
 from frozenmm.segmentation.mask2former.generator import MaskGenerator
-from frozenmm.segmentation.options import built
+from frozenmm.segmentation.options import built, part
 from frozenmm.structures import ImageStats, TowerFeatures
 
 
@@ -63,11 +63,9 @@ class FrozenSeg(MaskSegmentor):
         sam_tower = None if sam_tower is None else tower_at_resolution(sam_tower)
 
         def generator(widths: list[int]) -> nn.Module:
-            if isinstance(mask_generator, nn.Module):
-                return mask_generator
             if sam_tower is None:
-                return built(MaskGenerator, mask_generator, widths)
-            return built(InjectedMaskGenerator, mask_generator, widths, list(sam_tower.channels.values())[-1])
+                return part(MaskGenerator, mask_generator, widths)
+            return part(InjectedMaskGenerator, mask_generator, widths, list(sam_tower.channels.values())[-1])
 
         super().__init__(build_trunk(tower, classifier, generator, criterion=criterion, postprocess=postprocess,
                                      frozen_head=frozen_head, frozen_pool=frozen_pool, mask_padding=mask_padding),

@@ -18,8 +18,8 @@ class VoteOptions:
         folder: of prepared masks, see `SAMMaskFolder`; None: masks come with the data samples, if at all.
         choice: of the folder's masks, `'largest'` or `'best'`.
         count: of the folder's masks, at most.
-        automatic: options of `AutomaticMasks` (`prompter`, `points_per_side`, ...), which then makes the masks of images
-            that bring none; exclusive with a folder.
+        automatic: options of `AutomaticMasks` (`prompter`, `points_per_side`, ...), which then makes the masks of
+            images that bring none; exclusive with a folder.
         epsilon: share of SAM's masks for unseen classes.
         threshold: a SAM mask votes only if some unseen class scores above this.
         compat: as the official code does. None scales the queries' share of unseen classes down even where no SAM mask

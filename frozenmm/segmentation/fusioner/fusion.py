@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.registry import MODELS
 
 
@@ -16,7 +17,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f'channels ({channels}) must be a multiple of num_heads ({num_heads})')
+            raise UserError(f'channels ({channels}) must be a multiple of num_heads ({num_heads})')
         self.num_heads = num_heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
@@ -100,12 +101,12 @@ class FusionTransformer(nn.Module):
         """Class embeddings (B, K, text_channels) to (B, K, channels), marked as text.
 
         Raises:
-            ValueError: K differs from `num_class_rows` when that is not 1.
+            UserError: K differs from `num_class_rows` when that is not 1.
         """
         rows = len(self.class_rows)
         if rows != 1 and text.shape[1] != rows:
-            raise ValueError(f'this fusion has one embedding row for each of {rows} classes, but {text.shape[1]} '
-                             'classes came; train with num_class_rows=1 for a free number of classes')
+            raise UserError(f'this fusion has one embedding row for each of {rows} classes, but {text.shape[1]} '
+                            'classes came; train with num_class_rows=1 for a free number of classes')
         return self.text_projection(text) + self.class_rows
 
     def forward(self, visual: Tensor, text: Tensor, class_counts: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:

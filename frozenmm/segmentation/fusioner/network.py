@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.segmentation.fusioner.fusion import FusionTransformer
 
 CLASS_MODES = ('joint', 'per_class')
@@ -54,9 +55,9 @@ class FusionerNetwork(nn.Module):
                  class_chunk: int = 8, shared_space: bool = False, fusion_drop: float = 0.0) -> None:
         super().__init__()
         if not 0 <= fusion_drop < 1:
-            raise ValueError(f'fusion_drop must be in 0..1, below 1, got {fusion_drop}')
+            raise UserError(f'fusion_drop must be in 0..1, below 1, got {fusion_drop}')
         if temperature <= 0:
-            raise ValueError(f'temperature must be positive, got {temperature}')
+            raise UserError(f'temperature must be positive, got {temperature}')
         self.fusion = fusion
         self.decoder = decoder
         self.temperature = temperature
@@ -86,10 +87,10 @@ class FusionerNetwork(nn.Module):
             ValueError: unknown mode, or `shared_map` is missing.
         """
         if mode not in CLASS_MODES:
-            raise ValueError(f'mode must be one of {list(CLASS_MODES)}, got {mode!r}')
+            raise UserError(f'mode must be one of {list(CLASS_MODES)}, got {mode!r}')
         if self.similarity is not None and shared_map is None:
             raise ValueError('shared_space compares frozen vectors of image and names, but no shared_map came')
-        grid = visual_map.shape[-2:]
+        grid = (visual_map.shape[-2], visual_map.shape[-1])
         visual = self.fusion.project_visual(F.normalize(visual_map.flatten(2).transpose(1, 2), dim=-1))
         text = text.expand(len(visual_map), -1, -1) if text.dim() == 2 else text
         names = F.normalize(text, dim=-1)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
@@ -10,7 +11,7 @@ from torch import Tensor
 from frozenmm.deprecation import warn_renamed
 from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import VocabularySource
-from frozenmm.registry import MODELS
+from frozenmm.registry import MODELS, join
 from frozenmm.segmentation.fusioner.windows import slide_logits
 
 
@@ -26,8 +27,11 @@ class FusionerSegmentor(EncoderDecoder):
         UserError: windows that are not square with `compat`.
     """
 
+    test_cfg: ConfigDict
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
+        join(self)
         self.test_cfg = ConfigDict(self.test_cfg or dict(mode='whole'))
         if 'window' in self.test_cfg:
             self.test_cfg.compat = _compat_of(self.test_cfg.pop('window'))
@@ -40,7 +44,7 @@ class FusionerSegmentor(EncoderDecoder):
         self.decode_head.set_vocabulary(vocabulary)
         self.out_channels = self.decode_head.out_channels
 
-    def slide_inference(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, object]]) -> Tensor:
+    def slide_inference(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, Any]]) -> Tensor:
         """Logits (B, K + 1, H, W) from overlapping windows."""
         names = batch_img_metas[0].get('class_names')
         self.out_channels = self.decode_head.out_channels if names is None else len(names) + 1
@@ -58,6 +62,7 @@ class FusionerSegmentor(EncoderDecoder):
 def _compat_of(window: object) -> bool:
     """What frozenmm 0.1 called `test_cfg.window`."""
     if window not in ('shift', 'cut'):
-        raise UserError(f'test_cfg.window is now test_cfg.compat, True for \'cut\' and False for \'shift\'; got {window!r}')
+        raise UserError('test_cfg.window is now test_cfg.compat, True for \'cut\' and False for \'shift\'; got '
+                        f'{window!r}')
     warn_renamed(f'test_cfg.window={window!r}', f'test_cfg.compat={window == "cut"}', removed_in='0.3')
     return window == 'cut'

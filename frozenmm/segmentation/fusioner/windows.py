@@ -29,7 +29,7 @@ def slide_logits(predict: Callable[[Tensor], Tensor], images: Tensor, *, window:
     stride = int(window * 2 / 3) if stride is None else stride
     images = F.pad(images, (0, max(window - width, 0), 0, max(window - height, 0)), value=pad_value)
     tall, wide = images.shape[-2:]
-    total = count = None
+    total, count = images.new_zeros(0), images.new_zeros(tall, wide)
     for top in _starts(tall, window, stride):
         for left in _starts(wide, window, stride):
             part = images[..., top:top + window, left:left + window]
@@ -39,9 +39,8 @@ def slide_logits(predict: Callable[[Tensor], Tensor], images: Tensor, *, window:
             if flip:
                 logits = (logits + predict(part.flip(-1)).flip(-1)) / 2
             logits = logits[..., :h, :w]
-            if total is None:
+            if total.numel() == 0:  # the number of classes shows now
                 total = logits.new_zeros(*logits.shape[:2], tall, wide)
-                count = logits.new_zeros(tall, wide)
             total[..., top:top + h, left:left + w] += logits
             count[top:top + h, left:left + w] += 1
     return (total / count)[..., :height, :width]

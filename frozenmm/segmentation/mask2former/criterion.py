@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import choice
 from frozenmm.segmentation.mask2former.mask_factors import MaskFactors, masks_of
 from frozenmm.segmentation.mask2former.matcher import ClassMatcher, HungarianMatcher
 from frozenmm.segmentation.mask2former.points import PointSampler, sample_points
-
 
 MATCHINGS = ('hungarian', 'class')
 
@@ -93,8 +93,8 @@ class SetCriterion(nn.Module):
             return [self._layer(layer, logits.float(), masks, targets, count)
                     for layer, (logits, masks) in enumerate(zip(class_logits, mask_logits))]
 
-    def _layer(self, layer: int, class_logits: Tensor, mask_logits: Tensor | MaskFactors, targets: Sequence[MaskTargets],
-               count: Tensor) -> dict[str, Tensor]:
+    def _layer(self, layer: int, class_logits: Tensor, mask_logits: Tensor | MaskFactors,
+               targets: Sequence[MaskTargets], count: Tensor) -> dict[str, Tensor]:
         labels, masks = [target.labels for target in targets], [target.masks for target in targets]
         points = self.sampler.matching(layer, len(targets), class_logits.device)
         pairs = self.matcher(class_logits, mask_logits, labels, masks, points)
@@ -135,10 +135,14 @@ class SetCriterion(nn.Module):
         if labels.device.type == 'cuda':
             torch._assert_async(fits, message)  # no host synchronisation
         elif not fits:
-            raise ValueError(message)
+            raise UserError(message)
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice loss (N,) of mask logits and targets (N, P), with one added above and below the line."""
-    inside = logits.sigmoid()
+    """Dice loss (N,) of mask logits and targets (N, ...), with one added above and below the line.
+
+    >>> dice_loss(torch.tensor([[20.0, -20.0]]), torch.tensor([[1.0, 0.0]])).round().tolist()
+    [0.0]
+    """
+    inside, target = logits.sigmoid().flatten(1), target.flatten(1)
     return 1 - (2 * (inside * target).sum(1) + 1) / (inside.sum(1) + target.sum(1) + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from frozenmm.errors import UserError
 from frozenmm.ops.mask_pool import mask_pool
 from frozenmm.segmentation.mask2former.padding import Padding
 
@@ -58,10 +60,10 @@ def attend(attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: 
         (B, Q, C).
     """
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
-    heads = [F.linear(x, w, b).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-             for x, w, b in zip((query, key, value), weights, biases)]
+    queries, keys, values = (F.linear(x, w, b).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+                             for x, w, b in zip((query, key, value), weights, biases))
     mask = None if blocked is None else ~blocked[:, None]
-    mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask)
+    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -94,8 +96,8 @@ class MaskedAttentionDecoder(nn.Module):
                  with_cp: bool = False) -> None:
         super().__init__()
         if channels != mask_channels:
-            raise ValueError(f'pooled mask features are added to the queries, so channels ({channels}) and '
-                             f'mask_channels ({mask_channels}) must be equal')
+            raise UserError(f'pooled mask features are added to the queries, so channels ({channels}) and '
+                            f'mask_channels ({mask_channels}) must be equal')
         attention = dict(embed_dims=channels, num_heads=num_heads, dropout=0.0, batch_first=True)
         feedforward = dict(embed_dims=channels, feedforward_channels=feedforward_channels, num_fcs=2, ffn_drop=0.0,
                            act_cfg=dict(type='ReLU', inplace=True))
@@ -137,7 +139,7 @@ class MaskedAttentionDecoder(nn.Module):
         if len(levels) != len(self.input_projs):
             raise ValueError(f'the decoder takes {len(self.input_projs)} maps from coarse to fine, got {len(levels)}')
         return [Memory(projection(level).flatten(2).transpose(1, 2) + embedding, self.position(level),
-                       tuple(level.shape[-2:]))
+                       (level.shape[-2], level.shape[-1]))
                 for projection, level, embedding in zip(self.input_projs, levels, self.level_embed.weight)]
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, *,
@@ -200,7 +202,7 @@ class MaskedAttentionDecoder(nn.Module):
         return MaskProposals(mask_logits, self.pool_proj(mask_pool(maker.features, inside)) + normed)
 
 
-def run_layer(layer: nn.Module, query: Tensor, query_position: Tensor, tokens: Tensor, token_position: Tensor,
+def run_layer(layer: Any, query: Tensor, query_position: Tensor, tokens: Tensor, token_position: Tensor,
               blocked: Tensor) -> Tensor:
     """One post-norm layer: masked cross-attention, self-attention, feed-forward.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from frozenmm.segmentation.mask2former.decoder import MaskedAttentionDecoder, MaskProposals
 from frozenmm.segmentation.mask2former.padding import Padding
 from frozenmm.segmentation.mask2former.pixel_decoder import PixelDecoder
-from frozenmm.segmentation.options import built
+from frozenmm.segmentation.options import part
 
 
 class MaskGenerator(nn.Module):
@@ -23,8 +23,8 @@ class MaskGenerator(nn.Module):
     def __init__(self, in_channels: Sequence[int], *, pixel_decoder: Mapping[str, object] | nn.Module | None = None,
                  decoder: Mapping[str, object] | nn.Module | None = None) -> None:
         super().__init__()
-        self.pixel_decoder = pixel_decoder if isinstance(pixel_decoder, nn.Module) else built(PixelDecoder, pixel_decoder, in_channels)
-        self.decoder = decoder if isinstance(decoder, nn.Module) else built(MaskedAttentionDecoder, decoder)
+        self.pixel_decoder = part(PixelDecoder, pixel_decoder, in_channels)
+        self.decoder = part(MaskedAttentionDecoder, decoder)
 
     def forward(self, maps: Sequence[Tensor], *, all_layers: bool | None = None,
                 padding: Padding | None = None) -> list[MaskProposals]:

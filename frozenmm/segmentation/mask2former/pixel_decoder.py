@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from mmengine.model import caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from frozenmm.errors import UserError
 from frozenmm.ops import MultiScaleDeformableAttention
 
 
@@ -68,7 +70,7 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
         columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
         points.append(torch.stack([columns.repeat(height), rows.repeat_interleave(width)], -1))
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         query_pos=torch.cat(places, 1), key_padding_mask=None,
         spatial_shapes=torch.tensor(sizes, device=device),
         level_start_index=torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], device=device),
@@ -103,7 +105,7 @@ class PixelDecoder(MSDeformAttnPixelDecoder):
                  num_layers: int = 6, num_heads: int = 8, num_points: int = 4, feedforward_channels: int = 1024,
                  num_groups: int = 32, with_cp: bool = False) -> None:
         if len(in_channels) != 4:
-            raise ValueError(f'the pixel decoder takes four maps, res2 to res5; got in_channels={list(in_channels)}')
+            raise UserError(f'the pixel decoder takes four maps, res2 to res5; got in_channels={list(in_channels)}')
         encoder = encoder_config(channels=channels, num_layers=num_layers, num_levels=3, num_heads=num_heads,
                                  num_points=num_points, feedforward_channels=feedforward_channels)
         super().__init__(in_channels=list(in_channels), strides=[4, 8, 16, 32], feat_channels=channels,

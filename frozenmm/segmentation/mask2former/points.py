@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     """Bilinear values of maps at points.
@@ -35,8 +37,8 @@ class PointSampler:
     def __init__(self, num_points: int = 12544, *, oversample_ratio: float = 3.0, importance_ratio: float = 0.75,
                  generator: torch.Generator | None = None) -> None:
         if num_points < 1 or oversample_ratio < 1 or not 0 <= importance_ratio <= 1:
-            raise ValueError('points need num_points >= 1, oversample_ratio >= 1 and importance_ratio in 0..1, got '
-                             f'{num_points}, {oversample_ratio} and {importance_ratio}')
+            raise UserError('points need num_points >= 1, oversample_ratio >= 1 and importance_ratio in 0..1, got '
+                            f'{num_points}, {oversample_ratio} and {importance_ratio}')
         self.num_points = num_points
         self.oversample_ratio = oversample_ratio
         self.importance_ratio = importance_ratio

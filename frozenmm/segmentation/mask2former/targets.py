@@ -6,8 +6,10 @@ from collections.abc import Collection
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BaseInstanceMasks
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.segmentation.mask2former.criterion import MaskTargets
 
 
@@ -24,14 +26,14 @@ def targets_of(sample: DetDataSample, num_classes: int, things: Collection[int],
         device: where the result lies.
 
     Raises:
-        ValueError: neither kind of annotation, or instances without masks.
+        UserError: neither kind of annotation, or instances without masks.
     """
     labels, masks = [], []
     instances = sample.get('gt_instances')
     if instances is not None:
         if 'masks' not in instances:
-            raise ValueError('gt_instances holds no masks; load them with LoadPanopticAnnotations or '
-                             'LoadAnnotations(with_mask=True)')
+            raise UserError('gt_instances holds no masks; load them with LoadPanopticAnnotations or '
+                            'LoadAnnotations(with_mask=True)')
         labels.append(instances.labels.to(device))
         masks.append(_on_canvas(_tensor(instances.masks, device), canvas))
     if 'gt_sem_seg' in sample:
@@ -45,12 +47,12 @@ def targets_of(sample: DetDataSample, num_classes: int, things: Collection[int],
         labels.append(present)
         masks.append(_on_canvas(semantic == present[:, None, None], canvas))
     if not labels:
-        raise ValueError('the data sample holds neither gt_instances nor gt_sem_seg; check the annotation loading of '
-                         'the pipeline')
+        raise UserError('the data sample holds neither gt_instances nor gt_sem_seg; check the annotation loading of '
+                        'the pipeline')
     return MaskTargets(torch.cat(labels), torch.cat(masks))
 
 
-def _tensor(masks: object, device: torch.device) -> Tensor:
+def _tensor(masks: Tensor | BaseInstanceMasks, device: torch.device) -> Tensor:
     """(N, H, W) bool of a tensor or an mmdet mask structure."""
     if isinstance(masks, Tensor):
         return masks.to(device).bool()
@@ -60,5 +62,5 @@ def _tensor(masks: object, device: torch.device) -> Tensor:
 def _on_canvas(masks: Tensor, canvas: tuple[int, int]) -> Tensor:
     height, width = masks.shape[-2:]
     if height > canvas[0] or width > canvas[1]:
-        raise ValueError(f'annotated masks are {height}x{width}, larger than the batch of {canvas[0]}x{canvas[1]}')
+        raise UserError(f'annotated masks are {height}x{width}, larger than the batch of {canvas[0]}x{canvas[1]}')
     return F.pad(masks, (0, canvas[1] - width, 0, canvas[0] - height))

@@ -66,8 +66,8 @@ class PlainMaskDecoder(nn.Module):
 
     attn_mask_probs: Tensor
 
-    def __init__(self, in_channels: Sequence[int], *, channels: int | None = None, num_heads: int | None = None, stride: int = 16,
-                 num_queries: int = 200, num_blocks: int = 6, hidden_channels: int | None = None,
+    def __init__(self, in_channels: Sequence[int], *, channels: int | None = None, num_heads: int | None = None,
+                 stride: int = 16, num_queries: int = 200, num_blocks: int = 6, hidden_channels: int | None = None,
                  fusion: Mapping[str, object] | None = None, masked_attention: bool = True, rope_rescale: float = 1.0,
                  compat: bool = False, with_cp: bool = False) -> None:
         super().__init__()

@@ -10,7 +10,6 @@ from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
 from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
-from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor, MaskResults
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 from frozenmm.segmentation.fc_clip.trunk import MaskTrunk, tower_at_resolution, valid_sizes
@@ -70,7 +69,7 @@ class PlainMaskSegmentor(MaskSegmentor):
 
     def extract_feat(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None = None
                      ) -> TowerFeatures:
-        """The frozen tower's features of a padded batch (B, 3, H, W); as officially, the tower sees padding as it is."""
+        """The frozen tower's features of a padded batch (B, 3, H, W); with `compat` it sees padding as it is."""
         return super().extract_feat(batch_inputs, None if self.mask_generator.compat else batch_data_samples)
 
     def generate(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None, *,

@@ -8,7 +8,7 @@ import torch
 from random_tower import RandomTower
 
 from frozenmm.foundation import feature_cache
-from frozenmm.foundation.feature_cache import CachedTower, recipe_of
+from frozenmm.foundation.feature_cache import CachedTower, image_key, recipe_of
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats

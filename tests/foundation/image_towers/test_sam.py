@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import frozenmm  # noqa: F401  (its stand-ins make segment_anything importable)
+from frozenmm.errors import UnknownName
 from frozenmm.foundation.image_towers.sam import SAM_MODELS, MobileSAMTower, SAMTower
-from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT, in_windows, relative_table
+from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT, SAMSizes, in_windows, relative_table
 from frozenmm.foundation.image_towers.tiny_vit_network import TinyViT
 from frozenmm.registry import MODELS
 
@@ -25,9 +27,10 @@ def images(generator: torch.Generator) -> Tensor:
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('name, family', [('vit_windows', ImageEncoderViT), ('tinyvit', TinyViT)])
+@pytest.mark.parametrize('name, family', [
+    ('vit_windows', lambda **sizes: ImageEncoderViT(SAMSizes(**sizes))), ('tinyvit', TinyViT)])
 @torch.no_grad()
-def test_maps_equal_the_recorded_ones(golden_case, name: str, family: type[nn.Module]) -> None:
+def test_maps_equal_the_recorded_ones(golden_case, name: str, family: Callable[..., nn.Module]) -> None:
     case = golden_case('frozen_seg', f'sam_image_features__{name}')
     network = family(**{key: value for key, value in case.params.items() if key != 'type'}).eval()
     network.load_state_dict(case.weights, strict=True)
@@ -45,7 +48,7 @@ def test_the_encoder_equals_that_of_segment_anything(generator: torch.Generator)
     official = package.ImageEncoderViT(**VIT, use_rel_pos=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))
     state = {key: torch.randn(value.shape, generator=generator) * 0.1 for key, value in official.state_dict().items()}
     official.load_state_dict(state)
-    network = ImageEncoderViT(**VIT)
+    network = ImageEncoderViT(SAMSizes(**VIT))
     network.load_state_dict(state, strict=True)
     pixels = torch.randn(2, 3, 128, 128, generator=generator)
     torch.testing.assert_close(network(pixels)['neck'], official(pixels), atol=1e-5, rtol=1e-5)
@@ -54,7 +57,7 @@ def test_the_encoder_equals_that_of_segment_anything(generator: torch.Generator)
 @pytest.mark.parametrize('name, parameters', [('vit_b', 89_670_912), ('vit_l', 308_278_272), ('vit_h', 637_026_048)])
 def test_published_sizes_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
     with torch.device('meta'):
-        network = ImageEncoderViT(**SAM_MODELS[name][0])
+        network = ImageEncoderViT(SAMSizes(**SAM_MODELS[name][0]))
     assert sum(value.numel() for value in network.parameters()) == parameters
 
 
@@ -109,7 +112,7 @@ def test_windows_are_padded_with_zeros_and_put_back(generator: torch.Generator) 
 
 @pytest.mark.parametrize('prefix, extra', [('image_encoder.', {'mask_decoder.x': torch.zeros(1)}), ('', {})])
 def test_weights_load_from_whole_files_and_from_encoders(prefix: str, extra: dict, tmp_path: Path) -> None:
-    network = ImageEncoderViT(**VIT)
+    network = ImageEncoderViT(SAMSizes(**VIT))
     torch.save({**{prefix + key: value for key, value in network.state_dict().items()}, **extra}, tmp_path / 'sam.pth')
     tower = SAMTower(VIT, tmp_path / 'sam.pth')
     assert torch.equal(tower.network.pos_embed, network.pos_embed)
@@ -128,7 +131,7 @@ def test_the_file_of_another_model_is_recognised(tmp_path: Path) -> None:
     torch.save(TinyViT(**TINY).state_dict(), tmp_path / 'mobile.pt')
     with pytest.raises(ValueError, match='The file looks like a MobileSAM TinyViT of width 24'):
         SAMTower(VIT, tmp_path / 'mobile.pt')
-    torch.save({f'image_encoder.{key}': value for key, value in ImageEncoderViT(**VIT).state_dict().items()},
+    torch.save({f'image_encoder.{key}': value for key, value in ImageEncoderViT(SAMSizes(**VIT)).state_dict().items()},
                tmp_path / 'sam.pth')
     with pytest.raises(ValueError, match='The file looks like a SAM image encoder of width 48'):
         MobileSAMTower(tmp_path / 'sam.pth', model=TINY)
@@ -144,3 +147,8 @@ def test_published_weights_that_are_absent_are_described(weights_home: Path) -> 
 def test_an_unknown_model_is_answered_with_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown SAM model 'vit_x'; did you mean one of"):
         SAMTower('vit_x')
+
+
+def test_a_misspelt_size_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"unknown size of a SAM encoder 'embed_dims'; did you mean .*'embed_dim'"):
+        SAMTower(dict(VIT, embed_dims=3), 'random')

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_segmentors import TESTING, TRAINING, WIDTH, CountingTower, classifier_options
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
@@ -155,7 +156,7 @@ def test_prepared_embeddings_that_do_not_fit_are_refused(counts, seen, message):
 
 def test_shares_outside_zero_to_one_are_refused():
     with pytest.raises(ValueError, match="beta is the frozen branch's share, 0 to 1; got 1.5"):
-        classifier(beta=1.5)
+        classifier(ensemble=dict(beta=1.5))
 
 
 def test_void_against_the_training_classes_does_not_depend_on_the_words(generator):
@@ -178,11 +179,11 @@ def test_an_unknown_rival_of_void_is_refused():
 
 def test_a_sharpness_that_is_not_positive_is_refused():
     with pytest.raises(ValueError, match='sharpness must be positive, got 0'):
-        classifier(sharpness=0)
+        classifier(ensemble=dict(sharpness=0))
 
 
 def test_sharpness_acts_without_the_frozen_branch_too(generator):
-    plain, sharp = classifier(ensemble=False), classifier(ensemble=False, sharpness=4.0)
+    plain, sharp = (classifier(ensemble=dict(frozen=False, **more)) for more in ({}, dict(sharpness=4.0)))
     logits = torch.randn(1, 5, len(TESTING) + 1, generator=generator)
     one, other = plain.log_probs(logits, None), sharp.log_probs(logits, None)
     assert (other[..., :-1].softmax(-1).amax(-1) > one[..., :-1].softmax(-1).amax(-1)).all()
@@ -190,21 +191,46 @@ def test_sharpness_acts_without_the_frozen_branch_too(generator):
 
 
 def test_without_ensemble_the_trained_branch_decides(generator):
-    module = classifier(ensemble=False)
+    module = classifier(ensemble=dict(frozen=False))
     logits = module(embeddings(generator))
     torch.testing.assert_close(module.log_probs(logits, torch.zeros(2, 5, 16)), logits.log_softmax(-1))
 
 
-def test_official_numerics_need_the_flag_for_queries_without_mask(generator):
+def test_the_official_rules_for_queries_without_mask(generator):
     logits, frozen = torch.randn(1, 2, 4, generator=generator), torch.randn(1, 2, 16, generator=generator)
     valid = torch.tensor([[True, False]])
     results = {}
-    for name, options in dict(default={}, compat=dict(compat=True),
-                              flag=dict(compat=True, ensemble_on_valid_mask=True)).items():
-        results[name] = classifier(**options).log_probs(logits, frozen, valid)
-    torch.testing.assert_close(results['default'], results['flag'], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(results['default'][:, 0], results['compat'][:, 0], atol=1e-5, rtol=1e-4)
-    assert (results['default'][:, 1] - results['compat'][:, 1]).abs().max() > 1e-2
+    for compat in False, True, 'all_masks', 'valid_masks':
+        results[compat] = classifier(compat=compat).log_probs(logits, frozen, valid)
+    torch.testing.assert_close(results[False], results['valid_masks'], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(results[False][:, 0], results[True][:, 0], atol=1e-5, rtol=1e-4)
+    assert (results[False][:, 1] - results[True][:, 1]).abs().max() > 1e-2
+    assert torch.equal(results[True], results['all_masks'])
+
+
+def test_the_old_flag_says_what_compat_stands_for(generator):
+    logits, frozen = torch.randn(1, 2, 4, generator=generator), torch.randn(1, 2, 16, generator=generator)
+    valid = torch.tensor([[True, False]])
+    with pytest.warns(FutureWarning, match="ensemble_on_valid_mask=True is now called compat='valid_masks'"):
+        old = classifier(compat=True, ensemble_on_valid_mask=True)
+    new = classifier(compat='valid_masks')
+    assert torch.equal(old.log_probs(logits, frozen, valid), new.log_probs(logits, frozen, valid))
+
+
+def test_an_unknown_rule_and_option_are_refused():
+    with pytest.raises(UserError, match=r"compat must be False, True or one of \['all_masks', 'valid_masks'\]"):
+        classifier(compat='resnet')
+    with pytest.raises(UserError, match=r"EnsembleOptions has no option 'alhpa'; did you mean one of \['alpha'"):
+        classifier(ensemble=dict(alhpa=0.5))
+
+
+def test_flat_options_of_the_ensemble_still_work():
+    with pytest.warns(FutureWarning, match=r'frozen_log_scale is now called ensemble=dict\(alpha=0.1, log_scale'):
+        old = classifier(alpha=0.1, frozen_log_scale=2.0)
+    assert (old.alpha, old.beta, old.frozen_log_scale, old.ensemble) == (0.1, 0.8, 2.0, True)
+    with pytest.warns(FutureWarning, match=r'is now called ensemble=dict\(frozen=False, sharpness=4.0\)'):
+        old = classifier(ensemble=False, sharpness=4.0)
+    assert not old.ensemble and old.sharpness == 4.0
 
 
 def test_the_frozen_temperature_is_that_of_the_text_tower(generator):
@@ -212,5 +238,6 @@ def test_the_frozen_temperature_is_that_of_the_text_tower(generator):
     tower.logit_scale = 0.0
     cosines = classifier(text_tower=tower).frozen_logits(torch.randn(1, 4, 16, generator=generator))
     assert cosines.abs().max() <= 1
-    sharp = classifier(frozen_log_scale=2.0).frozen_logits(torch.randn(1, 4, 16, generator=generator.manual_seed(0)))
+    sharp = classifier(ensemble=dict(log_scale=2.0)).frozen_logits(
+        torch.randn(1, 4, 16, generator=generator.manual_seed(0)))
     torch.testing.assert_close(sharp, cosines * torch.tensor(2.0).exp())

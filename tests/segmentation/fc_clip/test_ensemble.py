@@ -128,3 +128,12 @@ def test_sharpness_is_a_power_of_the_class_probabilities(generator):
     powers = frozen.softmax(-1)**3
     expected = powers / powers.sum(-1, keepdim=True) * (1 - trained.softmax(-1)[..., 3:])
     torch.testing.assert_close(got[..., :3], expected, atol=1e-6, rtol=1e-4)
+
+
+def test_sharpness_leaves_the_probabilities_alone_by_default_and_squares_them_at_two(generator):
+    trained, frozen = logits(generator)
+    void = trained.softmax(-1)[..., -1:]
+    for options, power in ({}, 1), (dict(sharpness=2.0), 2):
+        classes = frozen.softmax(-1)**power
+        expected = torch.cat([(1 - void) * classes / classes.sum(-1, keepdim=True), void], -1)
+        torch.testing.assert_close(with_void(frozen, trained, **options).exp(), expected, atol=1e-6, rtol=1e-4)

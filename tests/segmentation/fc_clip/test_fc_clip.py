@@ -16,7 +16,9 @@ from tiny_segmentors import (
     generator_options,
 )
 
+from frozenmm.errors import UserError
 from frozenmm.foundation import fingerprint
+from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor
 from frozenmm.segmentation.fc_clip.results import instance_offset, panoptic_map
 
@@ -38,7 +40,7 @@ def model():
 
 @pytest.mark.parametrize('tower', [CONVNEXT, RESNET], ids=['convnext', 'resnet'])
 def test_one_forward_gives_all_results_at_original_size(tower):
-    model = fc_clip(image_tower=tower, postprocess=dict(tasks=('semantic', 'panoptic', 'instance', 'proposals')))
+    model = fc_clip(tower=tower, postprocess=dict(tasks=('semantic', 'panoptic', 'instance', 'proposals')))
     first, second = predict(model, batch((64, 96), (50, 40), output=(33, 47)))
     for sample in (first, second):
         assert sample.pred_sem_seg.sem_seg.shape == (1, 33, 47)
@@ -132,31 +134,31 @@ def test_the_checkpoint_holds_the_trained_parts_only(model):
 
 def test_a_checkpoint_made_with_another_tower_is_refused(model):
     with pytest.raises(ValueError, match='the checkpoint was made with the frozen network open_clip custom'):
-        fc_clip(image_tower=RESNET, mask_generator=generator_options()).load_state_dict(model.state_dict())
+        fc_clip(tower=RESNET, mask_generator=generator_options()).load_state_dict(model.state_dict())
 
 
 def test_a_plain_mmdet_config_names_it():
-    config = ConfigDict(type='frozenmm.FCCLIP', image_tower=CONVNEXT, classifier=classifier_options(),
+    config = ConfigDict(type='frozenmm.FCCLIP', tower=CONVNEXT, classifier=classifier_options(),
                         mask_generator=generator_options())
     assert type(MMDET_MODELS.build(config)).__name__ == 'FCCLIP'
 
 
 def test_a_tower_that_crops_is_refused():
     with pytest.raises(ValueError, match="must keep the pipeline's resolution: resize_mode='none', got 'squash'"):
-        fc_clip(image_tower=dict(CONVNEXT, resize_mode='squash'))
+        fc_clip(tower=dict(CONVNEXT, resize_mode='squash'))
 
 
 def test_a_tower_without_the_pyramid_is_refused():
     with pytest.raises(ValueError, match=r"mask generation needs \['res2', 'res3'\] too"):
-        fc_clip(image_tower=dict(CONVNEXT, out_maps=['res4', 'res5', 'clip_vis_dense']))
+        fc_clip(tower=dict(CONVNEXT, out_maps=['res4', 'res5', 'clip_vis_dense']))
 
 
 def test_the_frozen_branch_matters(model):
-    data, plain = batch((64, 64)), fc_clip(classifier=classifier_options(ensemble=False))
+    data, plain = batch((64, 64)), fc_clip(classifier=classifier_options(ensemble=dict(frozen=False)))
     plain.load_state_dict(model.state_dict())
     preprocessed = model.data_preprocessor(data)
     with torch.no_grad():
-        ours, theirs = (net.classify(*(value[-1] if isinstance(value, list) else value for value in net.generate(
+        ours, theirs = (net.trunk.classify(*(value[-1] if isinstance(value, list) else value for value in net.generate(
             *preprocessed.values(), all_layers=False))) for net in (model, plain))
     assert (ours.softmax(-1) - theirs.softmax(-1)).abs().max() > 1e-3
 
@@ -167,9 +169,9 @@ def test_padding_left_out_does_not_reach_the_frozen_branch():
     with torch.no_grad():
         features = model.extract_feat(**{'batch_inputs': data['inputs'], 'batch_data_samples': data['data_samples']})
         masks = torch.ones(2, 3, 16, 24)
-        embeddings, valid = model.frozen_embeddings(features, masks)
+        embeddings, valid = model.trunk.frozen_embeddings(features, masks)
         features.maps['clip_vis_dense'][0, :, :, 2:] += 5.0
-        changed, _ = model.frozen_embeddings(features, masks)
+        changed, _ = model.trunk.frozen_embeddings(features, masks)
     assert valid.all()
     torch.testing.assert_close(embeddings, changed)
 
@@ -218,12 +220,12 @@ def test_conse_stands_in_for_the_head_of_clip():
     from frozenmm.foundation.conse import ConSE
     from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
     tower = EfficientNetLiteTower('random', resize_mode='none')
-    model = fc_clip(image_tower=tower, frozen_head=dict(type='ConSE', text_tower=CountingTower()))
+    model = fc_clip(tower=tower, frozen_head=dict(type='ConSE', text_tower=CountingTower()))
     data = model.data_preprocessor(batch((64, 96)))
     with torch.no_grad():
         features = model.extract_feat(data['inputs'], data['data_samples'])
         masks = torch.ones(1, 1, 16, 24)
-        embeddings, valid = model.frozen_embeddings(features, masks)
+        embeddings, valid = model.trunk.frozen_embeddings(features, masks)
         whole = ConSE(tower, model.frozen_head.text_tower).combine(tower.posteriors(features))
     assert valid.all()
     torch.testing.assert_close(embeddings[0], whole, atol=1e-4, rtol=1e-3)
@@ -233,17 +235,17 @@ def test_conse_stands_in_for_the_head_of_clip():
 def test_small_masks_are_classified_by_area_and_by_a_remembering_tower_too():
     pytest.importorskip('timm')
     tower = dict(type='frozenmm.RememberingTower', tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
-    model = fc_clip(image_tower=tower, frozen_head=dict(type='ConSE', text_tower=CountingTower()), frozen_pool='area',
+    model = fc_clip(tower=tower, frozen_head=dict(type='ConSE', text_tower=CountingTower()), frozen_pool='area',
                     mask_padding=True)
     data = model.data_preprocessor(batch((64, 96)))
     masks = torch.full((1, 2, 16, 24), -1.0)
     masks[0, 0, 4:7, 8:11] = 1  # inside one cell of 8 x 8, whose centre it does not reach
     with torch.no_grad():
         features = model.extract_feat(data['inputs'], data['data_samples'])
-        embeddings, valid = model.frozen_embeddings(features, masks)
+        embeddings, valid = model.trunk.frozen_embeddings(features, masks)
         cell = model.frozen_head.dense(features.map('res5'))[0, :, 0, 1]
-        model.frozen_pool = 'hard'
-        _, hard = model.frozen_embeddings(features, masks)
+        model.trunk.frozen_pool = 'hard'
+        _, hard = model.trunk.frozen_embeddings(features, masks)
     assert valid.tolist() == [[True, False]] and not hard.any()
     torch.testing.assert_close(embeddings[0, 0], cell, atol=1e-4, rtol=1e-3)
 
@@ -252,3 +254,20 @@ def test_small_masks_are_classified_by_area_and_by_a_remembering_tower_too():
 def test_a_frozen_pool_that_the_head_does_not_know_is_refused(pool):
     with pytest.raises(ValueError, match=rf"'hard' without a frozen_head; got '{pool}'"):
         fc_clip(frozen_pool=pool)
+
+
+def test_the_tower_under_its_old_name():
+    with pytest.warns(FutureWarning, match='image_tower=.* is now called tower='):
+        model = MODELS.build(dict(type='frozenmm.FCCLIP', image_tower=CONVNEXT, classifier=classifier_options(),
+                                  mask_generator=generator_options()))
+    assert model.image_tower is model.trunk.tower
+
+
+def test_the_tower_says_which_official_rule_compat_stands_for():
+    assert fc_clip().classifier.official_rule == 'all_masks'
+    assert fc_clip(tower=RESNET).classifier.official_rule == 'valid_masks'
+
+
+def test_a_misspelt_option_names_the_nearest_ones():
+    with pytest.raises(UserError, match=r"MaskPostprocessor has no option 'top_n'; did you mean one of \['top_k'"):
+        fc_clip(postprocess=dict(top_n=3))

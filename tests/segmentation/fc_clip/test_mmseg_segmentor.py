@@ -8,7 +8,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from tiny_segmentors import CONVNEXT, classifier_options, generator_options, picture
 
-MODEL = dict(type='frozenmm.FCCLIP', image_tower=CONVNEXT, mask_generator=generator_options(),
+MODEL = dict(type='frozenmm.FCCLIP', tower=CONVNEXT, mask_generator=generator_options(),
              criterion=dict(num_points=64))
 
 

@@ -132,7 +132,7 @@ TASKS = dict(tasks=('semantic', 'proposals'), class_scores=True)
 
 
 def test_masks_are_made_at_test_time_where_a_sample_brings_none():
-    model, plain = frozen_seg(postprocess=TASKS, automatic_masks=MAKER), frozen_seg(postprocess=TASKS)
+    model, plain = frozen_seg(postprocess=TASKS, sam_masks=dict(automatic=MAKER)), frozen_seg(postprocess=TASKS)
     plain.load_state_dict(model.state_dict())  # the mask maker leaves no trace in a checkpoint
     data = batch((64, 90), (48, 96), output=(33, 47))
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_masks_are_made_at_test_time_where_a_sample_brings_none():
 
 
 def test_the_padding_of_a_batch_does_not_reach_the_masks():
-    model = frozen_seg(postprocess=TASKS, automatic_masks=MAKER)
+    model = frozen_seg(postprocess=TASKS, sam_masks=dict(automatic=MAKER))
     with torch.no_grad():
         alone = model.test_step(batch((64, 90)))[0].sam_masks
         together = model.test_step(batch((64, 90), (96, 128)))[0].sam_masks
@@ -158,7 +158,7 @@ def test_the_padding_of_a_batch_does_not_reach_the_masks():
 
 def test_a_folder_and_masks_at_test_time_exclude_each_other(tmp_path):
     with pytest.raises(ValueError, match='not both; leave one out'):
-        frozen_seg(sam_masks=dict(folder=str(tmp_path)), automatic_masks=MAKER)
+        frozen_seg(sam_masks=dict(folder=str(tmp_path), automatic=MAKER))
     with pytest.raises(ValueError, match='this model makes no SAM masks'):
         frozen_seg().add_masks(torch.zeros(1, 3, 64, 64), batch((64, 64))['data_samples'])
 
@@ -171,3 +171,9 @@ def test_the_demonstration_model_stands_where_sam_stands():
         embedding = model.sam_embedding(inputs['inputs'], inputs['data_samples'])
         assert embedding.shape == (1, 32, 32, 32)  # 256 pixels at stride 8
         model.test_step(batch((64, 90)))
+
+
+def test_automatic_masks_under_their_old_name():
+    with pytest.warns(FutureWarning, match='automatic_masks is now called sam_masks'):
+        model = frozen_seg(automatic_masks=MAKER)
+    assert model.automatic_masks.options.points_per_side == 3

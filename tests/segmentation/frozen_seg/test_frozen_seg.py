@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_segmentors import SAM, batch, fc_clip, frozen_seg
+from tiny_segmentors import SAM, batch, classifier_options, fc_clip, frozen_seg
 from tiny_segmentors import generator_options as fc_clip_options
 
 from frozenmm.foundation import fingerprint
+from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
 from frozenmm.segmentation.frozen_seg.mask_files import write_masks
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks
+from frozenmm.segmentation.frozen_seg.vote_options import VoteOptions
 
 TASKS = dict(tasks=('semantic', 'panoptic', 'instance', 'proposals'), class_scores=True)
 
@@ -113,10 +115,10 @@ def test_a_sam_of_another_width_is_refused():
 
 
 def test_the_official_mapping_of_masks_is_an_option(model):
-    official = frozen_seg(postprocess=TASKS, proposals=dict(pad_before_pool=True))
+    official = frozen_seg(postprocess=TASKS, sam_masks=dict(pad_before_pool=True))
     official.load_state_dict(model.state_dict())
     logits = quadrants(50, 70).logits
-    geometry = model.geometries(torch.zeros(1, 3, 64, 96), batch((50, 70))['data_samples'])[0]
+    geometry = model.trunk.geometries(torch.zeros(1, 3, 64, 96), batch((50, 70))['data_samples'])[0]
     data = model.data_preprocessor(batch((50, 70)))
     with torch.no_grad():
         features = model.extract_feat(data['inputs'], data['data_samples'])
@@ -125,7 +127,7 @@ def test_the_official_mapping_of_masks_is_an_option(model):
 
 
 def test_the_official_second_postprocessing_of_proposals_is_an_option(model):
-    official = frozen_seg(postprocess=TASKS, proposals=dict(postprocess_twice=True))
+    official = frozen_seg(postprocess=TASKS, sam_masks=dict(postprocess_twice=True))
     official.load_state_dict(model.state_dict())
     found = []
     for net in (model, official):
@@ -135,3 +137,24 @@ def test_the_official_second_postprocessing_of_proposals_is_an_option(model):
     assert torch.equal(found[0][8:], quadrants(128, 192).logits > 0)
     # the cut shows the top left quarter, which the first mask fills
     assert found[1][8].all() and not found[1][9].any()
+
+
+def test_options_of_the_votes_under_their_old_names():
+    with pytest.warns(FutureWarning, match='proposals is now called sam_masks'):
+        old = frozen_seg(proposals=dict(epsilon=0.3, scale_always=False))
+    assert old.votes == VoteOptions(epsilon=0.3, compat=False)
+
+
+def test_one_switch_turns_every_official_step_of_the_votes_on_or_off():
+    for compat in (True, False):
+        model = frozen_seg(sam_masks=dict(compat=compat))
+        assert model.official(None) is compat
+        assert model.official(not compat) is not compat
+    assert frozen_seg(classifier=classifier_options(compat=True)).official(None) is True
+
+
+def test_frozen_seg_holds_its_trunk_and_keeps_the_names_of_checkpoints():
+    model = frozen_seg()
+    assert not isinstance(model, FCCLIP) and model.trunk.classifier is model.classifier
+    assert {key.split('.')[0] for key in model.state_dict()} == {
+        'image_tower', 'mask_generator', 'classifier', 'sam_tower'}

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from frozenmm.errors import UserError
 from frozenmm.segmentation.frozen_seg.flat_attention import FlatDeformableAttention
 from frozenmm.segmentation.frozen_seg.generator import InjectedMaskGenerator
 from frozenmm.segmentation.frozen_seg.injectors import InjectedDecoder
@@ -115,17 +116,22 @@ def test_a_batch_does_not_mix_images_with_a_single_level(generator):
     torch.testing.assert_close(module(embedding)[1:], module(embedding[1:]))
 
 
-def test_a_checkpoint_of_the_other_level_mode_is_refused():
-    state = branch(level_mode='official_flat').state_dict()
-    with pytest.raises(ValueError, match="trained with level_mode='official_flat', but this model has "
-                                         "level_mode='single'"):
+def test_a_checkpoint_of_the_other_arithmetic_is_refused():
+    state = branch(compat=True).state_dict()
+    with pytest.raises(UserError, match='trained with compat=True, but this model has compat=False'):
         branch().load_state_dict(state)
-    with pytest.raises(ValueError, match="set level_mode='single' in the pixel decoder"):
-        branch(level_mode='official_flat').load_state_dict(branch().state_dict())
+    with pytest.raises(UserError, match='set mask_generator.sam_branch.compat=False'):
+        branch(compat=True).load_state_dict(branch().state_dict())
 
 
-def test_unknown_level_modes_are_refused():
-    with pytest.raises(ValueError, match=r"level_mode must be one of \['single', 'official_flat'\], got 'flat'"):
+@pytest.mark.parametrize(('old', 'new'), [('official_flat', True), ('single', False)])
+def test_the_old_name_of_the_arithmetic_works(old, new):
+    with pytest.warns(FutureWarning, match=f"level_mode='{old}' is now called compat={new}"):
+        assert branch(level_mode=old).compat is new
+
+
+def test_an_arithmetic_that_does_not_exist_is_refused():
+    with pytest.warns(FutureWarning), pytest.raises(UserError, match="True .*or False, got 'flat'"):
         branch(level_mode='flat')
 
 

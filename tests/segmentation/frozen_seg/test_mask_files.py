@@ -53,13 +53,13 @@ class Harmful:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     path = tmp_path / 'street.pkl'
     path.write_bytes(pickle.dumps([dict(preds=Harmful(), predicted_iou=1.0)]))
-    with pytest.raises(ValueError, match=r'street.pkl holds no SAM masks .*posix.system, and loading that can run'):
+    with pytest.raises(ValueError, match=r'street.pkl cannot be read .*posix.system, and loading that can run'):
         read_official_masks(path)
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    (b'', 'holds no SAM masks in the official format'),
-    (pickle.dumps(records())[:-40], 'holds no SAM masks in the official format'),
+    (b'', 'cannot be read as SAM masks in the official format'),
+    (pickle.dumps(records())[:-40], 'cannot be read as SAM masks in the official format'),
     (pickle.dumps({'a': 1}), 'expected a list of dictionaries, got dict'),
     (pickle.dumps([dict(segmentation=1, predicted_iou=0.5)]), r"masks without \['preds'\]; FrozenSeg's own fork"),
     (pickle.dumps([dict(preds=np.zeros(3, np.float32), predicted_iou=0.5)]), r'`preds` must be \(H, W\) logits'),

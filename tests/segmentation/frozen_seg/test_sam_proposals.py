@@ -1,6 +1,8 @@
 """SAM's masks: stored, mapped to CLIP's grid, and voting in the semantic result."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 from frozenmm.ops import MaskGeometry
 from frozenmm.segmentation.frozen_seg import proposal_ensemble as module
 from frozenmm.segmentation.frozen_seg.mask_files import SAMMaskFolder, read_masks, write_masks
-from frozenmm.segmentation.frozen_seg.proposal_ensemble import kept_masks, proposal_ensemble
+from frozenmm.segmentation.frozen_seg.proposal_ensemble import SAMVotes, kept_masks, proposal_ensemble
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks, masks_on_map, masks_on_map_compat
 
 SEEN = torch.tensor([True, False, False, True])
@@ -18,8 +20,8 @@ def scene(generator, masks=5):
     return dict(probabilities=torch.rand(6, 4, generator=generator),
                 mask_logits=torch.randn(6, 8, 12, generator=generator),
                 geometry=MaskGeometry((32, 48), (30, 40), (45, 60)), seen=SEEN,
-                sam_logits=3 * torch.randn(masks, 45, 60, generator=generator),
-                sam_probabilities=torch.rand(masks, 4, generator=generator))
+                votes=SAMVotes(3 * torch.randn(masks, 45, 60, generator=generator),
+                               torch.rand(masks, 4, generator=generator)))
 
 
 def query_masks(given):
@@ -31,9 +33,10 @@ def test_unseen_classes_hear_sam_and_seen_classes_do_not(generator):
     given = scene(generator)
     result = proposal_ensemble(**given, return_scores=True)
     queries = torch.einsum('qk,qhw->khw', given['probabilities'], query_masks(given))
-    kept = (given['sam_probabilities'][:, 1:3] > 0.5).any(1)
+    sam = given['votes']
+    kept = (sam.probabilities[:, 1:3] > 0.5).any(1)
     assert 0 < kept.sum() < 5
-    votes = torch.einsum('mk,mhw->khw', given['sam_probabilities'][kept], given['sam_logits'][kept].sigmoid())
+    votes = torch.einsum('mk,mhw->khw', sam.probabilities[kept], sam.logits[kept].sigmoid())
     expected = torch.where(SEEN[:, None, None], queries, 0.8 * queries + 0.2 * votes)
     torch.testing.assert_close(result.class_scores, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(result.labels, result.class_scores.argmax(0))
@@ -51,16 +54,17 @@ def test_groups_of_classes_change_nothing(generator, monkeypatch, order):
 
 def test_without_masks_the_plain_result_comes_out(generator):
     given = scene(generator)
-    plain = proposal_ensemble(**dict(given, sam_logits=None, sam_probabilities=None), return_scores=True)
-    empty = dict(given, sam_logits=torch.zeros(0, 45, 60), sam_probabilities=torch.zeros(0, 4))
+    plain = proposal_ensemble(**dict(given, votes=None), return_scores=True)
+    empty = dict(given, votes=SAMVotes(torch.zeros(0, 45, 60), torch.zeros(0, 4)))
     assert torch.equal(plain.class_scores, proposal_ensemble(**empty, return_scores=True).class_scores)
 
 
 @pytest.mark.parametrize('always, factor', [(True, 0.8), (False, 1.0)])
 def test_unseen_classes_are_scaled_even_without_votes_unless_told_otherwise(generator, always, factor):
-    given = dict(scene(generator), threshold=2.0)
-    plain = proposal_ensemble(**dict(given, sam_logits=None), return_scores=True).class_scores
-    scaled = proposal_ensemble(**given, scale_always=always, return_scores=True).class_scores
+    given = scene(generator)
+    plain = proposal_ensemble(**dict(given, votes=None), return_scores=True).class_scores
+    votes = replace(given['votes'], threshold=2.0, compat=always)
+    scaled = proposal_ensemble(**dict(given, votes=votes), return_scores=True).class_scores
     torch.testing.assert_close(scaled[1], factor * plain[1])
     torch.testing.assert_close(scaled[0], plain[0])
 
@@ -72,7 +76,7 @@ def test_only_unseen_classes_keep_a_mask():
 
 def test_numbers_that_do_not_fit_are_refused(generator):
     with pytest.raises(ValueError, match='5 SAM masks but 4 rows of probabilities'):
-        proposal_ensemble(**dict(scene(generator), sam_probabilities=torch.rand(4, 4)))
+        SAMVotes(torch.zeros(5, 4, 4), torch.rand(4, 4))
 
 
 def masks(generator, count=4):
@@ -110,7 +114,7 @@ def test_missing_and_damaged_files_say_which(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no SAM masks were prepared for the image a/street.jpg: .*street'):
         folder.load('a/street.jpg')
     (tmp_path / 'street.safetensors').write_bytes(b'not a file of tensors')
-    with pytest.raises(ValueError, match='street.safetensors does not hold SAM masks'):
+    with pytest.raises(ValueError, match='street.safetensors cannot be read as prepared SAM masks'):
         read_masks(tmp_path / 'street.safetensors')
     with pytest.raises(FileNotFoundError, match='nowhere does not exist; prepare the masks first'):
         SAMMaskFolder(tmp_path / 'nowhere')

@@ -18,8 +18,9 @@ def build():
     def make(**changes):
         test_cfg = changes.pop('test_cfg', dict(mode='whole'))
         torch.manual_seed(0)
-        head = dict(type='frozenmm.FusionerHead', in_channels=12, text=TEXT, channels=16, num_layers=2, num_heads=2,
-                    templates='simple', store_text=False, vocabulary=['cat', 'dog', 'tree'])
+        head = dict(type='frozenmm.FusionerHead', in_channels=12, text_tower=TEXT, channels=16,
+                    fusion=dict(num_layers=2, num_heads=2), templates='simple', store_text=False,
+                    vocabulary=['cat', 'dog', 'tree'])
         model = MODELS.build(dict(
             type='frozenmm.FusionerSegmentor',
             data_preprocessor=dict(type='mmseg.SegDataPreProcessor', mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True,
@@ -129,9 +130,9 @@ def test_a_name_is_encoded_once(build, monkeypatch):
     assert asked == ['a photo of a cat.', 'a photo of a dog.']
 
 
-@pytest.mark.parametrize('window', ['shift', 'cut'])
-def test_windows_cover_a_larger_image(build, window):
-    model = build(test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(21, 21), window=window))
+@pytest.mark.parametrize('compat', [False, True])
+def test_windows_cover_a_larger_image(build, compat):
+    model = build(test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(21, 21), compat=compat))
     logits = model.inference(image_of(50), [dict(img_shape=(50, 50), ori_shape=(50, 50), class_names=['cat', 'dog'])])
     assert logits.shape == (1, 3, 50, 50) and logits.isfinite().all()
     whole = logits_of(model, image_of(50)[..., :32, :32], [['cat', 'dog']])
@@ -156,30 +157,43 @@ def test_a_test_batch_must_name_equally_many_classes(build):
 
 
 def test_rows_per_class_fix_the_number_of_classes(build):
-    model = build(num_class_rows=3)
+    model = build(fusion=dict(num_layers=2, num_heads=2, num_class_rows=3))
     with pytest.raises(ValueError, match='3 classes, but 1 classes'):
         logits_of(model, image_of(), [['cat']])
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (dict(mode='both'), 'mode must be one of'),
-    (dict(mask_stride=0), 'mask_stride must be at least 1'),
-    (dict(temperature=0.0), 'temperature must be positive'),
-    (dict(test_cfg=dict(mode='slide', window='wrap')), 'window must be one of'),
-    (dict(test_cfg=dict(mode='slide', window='cut', crop_size=(32, 16), stride=(8, 8))), 'square crop_size'),
+    (dict(masks=dict(mode='both')), 'mode must be one of'),
+    (dict(masks=dict(stride=0)), 'the stride of the masks must be at least 1'),
+    (dict(masks=dict(temperature=0.0)), 'temperature must be positive'),
+    (dict(test_cfg=dict(mode='slide', window='wrap')), "True for 'cut' and False for 'shift'; got 'wrap'"),
+    (dict(test_cfg=dict(mode='slide', compat=True, crop_size=(32, 16), stride=(8, 8))), 'square crop_size'),
 ])
 def test_wrong_settings_are_refused(build, change, message):
     with pytest.raises(ValueError, match=message):
         build(**change)
 
 
+def test_old_names_of_options_work(build):
+    with pytest.warns(FutureWarning) as said:
+        old = MODELS.build(dict(
+            type='frozenmm.FusionerHead', in_channels=12, text=TEXT, channels=16, num_layers=1, num_heads=4,
+            mask_stride=2, mode='per_class', templates='simple', store_text=False))
+    assert (old.mode, old.mask_stride, len(old.network.fusion.blocks)) == ('per_class', 2, 1)
+    words = ' '.join(str(entry.message) for entry in said)
+    for new in ("text_tower={", 'fusion=dict(num_layers=1, num_heads=4)', "masks=dict(mode='per_class', stride=2)"):
+        assert new in words
+    with pytest.warns(FutureWarning, match="test_cfg.window='cut' is now called test_cfg.compat=True"):
+        assert build(test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(21, 21), window='cut')).test_cfg.compat
+
+
 def test_a_text_that_is_no_text_tower_is_refused(build):
-    with pytest.raises(TypeError, match='text must be a text tower, got CLIPTower'):
-        build(text=IMAGE)
+    with pytest.raises(TypeError, match='text_tower must be a text tower, got CLIPTower'):
+        build(text_tower=IMAGE)
 
 
 def test_masks_on_a_coarser_grid_come_back_at_full_size(build):
-    fine, coarse = build(), build(mask_stride=4)
+    fine, coarse = build(), build(masks=dict(stride=4))
     coarse.load_state_dict(fine.state_dict())
     image = image_of()
     assert coarse.decode_head(coarse.extract_feat(image), size=(30, 32)).shape[-2:] == (8, 8)
@@ -196,8 +210,9 @@ def test_masks_on_a_coarser_grid_come_back_at_full_size(build):
 
 def test_several_maps_are_joined_at_the_size_of_the_first():
     torch.manual_seed(0)
-    head = MODELS.build(dict(type='frozenmm.FusionerHead', in_channels=[4, 6], text=TEXT, channels=16, num_layers=1,
-                             num_heads=2, templates='simple', store_text=False, vocabulary=['cat'])).eval()
+    head = MODELS.build(dict(type='frozenmm.FusionerHead', in_channels=[4, 6], text_tower=TEXT, channels=16,
+                             fusion=dict(num_layers=1, num_heads=2), templates='simple', store_text=False,
+                             vocabulary=['cat'])).eval()
     fine, coarse = torch.randn(1, 4, 8, 8), torch.randn(1, 6, 4, 4)
     logits = head([fine, coarse], size=(16, 16))
     assert logits.shape == (1, 1, 16, 16)
@@ -214,9 +229,10 @@ def test_a_name_longer_than_the_text_context_is_refused(build):
 def two_maps(**changes):
     """A head over a map of 4 channels and one in the space of the text tower."""
     torch.manual_seed(0)
-    return MODELS.build(dict(type='frozenmm.FusionerHead', in_channels=[4, 20], text=TEXT, channels=16,
-                             templates='simple', store_text=False, vocabulary=['cat', 'dog'], shared_map=1,
-                             **(dict(num_layers=1, num_heads=2) | changes))).eval()
+    return MODELS.build(dict(type='frozenmm.FusionerHead', in_channels=[4, 20], text_tower=TEXT, channels=16,
+                             templates='simple', store_text=False, vocabulary=['cat', 'dog'],
+                             **(dict(fusion=dict(num_layers=1, num_heads=2), masks=dict(shared_map=1)) | changes))
+                        ).eval()
 
 
 def test_the_shared_space_starts_without_influence_and_adds_the_cosine():
@@ -238,7 +254,7 @@ def test_the_shared_space_starts_without_influence_and_adds_the_cosine():
 
 
 def test_the_fusion_is_left_out_for_some_images_in_training_only():
-    head = two_maps(fusion_drop=0.5)
+    head = two_maps(masks=dict(shared_map=1, fusion_drop=0.5))
     maps = [torch.randn(1, 4, 4, 4).expand(64, -1, -1, -1), torch.randn(1, 20, 2, 2).expand(64, -1, -1, -1)]
     assert (head(maps, size=(4, 4)).flatten(1).abs().sum(1) > 0).all()
     head.train()
@@ -257,12 +273,13 @@ def test_maps_of_different_scale_weigh_the_same():
 
 @pytest.mark.parametrize(('change', 'message'), [
     (dict(in_channels=[20, 4]), 'shared_map=1 has 4 channels, but CLIP text custom.* gives vectors of 20'),
-    (dict(shared_map=2), r'shared_map must be in 0..1, the places of in_channels=\[4, 20\], got 2'),
-    (dict(fusion_drop=1.0), 'fusion_drop must be in 0..1, below 1, got 1.0'),
+    (dict(masks=dict(shared_map=2)), r'shared_map must be in 0..1, the places of in_channels=\[4, 20\], got 2'),
+    (dict(masks=dict(shared_map=1, fusion_drop=1.0)), 'fusion_drop must be in 0..1, below 1, got 1.0'),
 ])
 def test_an_unfit_shared_map_is_refused(change, message):
-    settings = dict(type='frozenmm.FusionerHead', in_channels=[4, 20], text=TEXT, channels=16, num_layers=1,
-                    num_heads=2, templates='simple', store_text=False, shared_map=1)
+    settings = dict(type='frozenmm.FusionerHead', in_channels=[4, 20], text_tower=TEXT, channels=16,
+                    fusion=dict(num_layers=1, num_heads=2), masks=dict(shared_map=1), templates='simple',
+                    store_text=False)
     with pytest.raises(ValueError, match=message):
         MODELS.build({**settings, **change})
 
@@ -275,7 +292,8 @@ def test_a_network_with_shared_space_needs_the_shared_map():
 
 def test_without_layers_and_convolution_the_head_is_linear_in_its_tokens():
     """No cell sees another one: changing one leaves the others alone."""
-    head = two_maps(num_layers=0, decoder=dict(type='frozenmm.LightFusionerDecoder', convolution=False))
+    head = two_maps(fusion=dict(num_layers=0, num_heads=2),
+                    decoder=dict(type='frozenmm.LightFusionerDecoder', convolution=False))
     maps = [torch.randn(1, 4, 4, 4), torch.randn(1, 20, 4, 4)]
     before = head(maps, size=(4, 4))
     maps[0][:, :, 1, 2] += 1

@@ -189,3 +189,28 @@ def test_instances_without_masks_are_an_error():
 def test_masks_larger_than_the_batch_are_an_error():
     with pytest.raises(ValueError, match='annotated masks are 5x2, larger than the batch of 4x4'):
         targets_of(annotated(labels=torch.tensor([0]), masks=torch.ones(1, 5, 2)), 3, (), (4, 4), CPU)
+
+
+def test_a_probable_class_makes_a_pair_cheap():
+    class_logits = torch.tensor([[3.0, -3.0, 0.0], [-3.0, 3.0, 0.0]])
+    costs = matching_costs(class_logits, torch.zeros(2, 4), torch.tensor([0, 1]), torch.ones(2, 4), class_weight=2.0,
+                           mask_weight=0.0, dice_weight=0.0)
+    torch.testing.assert_close(costs, -2 * class_logits.softmax(-1)[:, :2])
+
+
+def test_weights_and_points_are_those_of_the_official_configuration():
+    assert HungarianMatcher().weights == dict(class_weight=2.0, mask_weight=5.0, dice_weight=5.0)
+    sampler = PointSampler()
+    assert (sampler.num_points, sampler.oversample_ratio, sampler.importance_ratio) == (12544, 3.0, 0.75)
+    assert SetCriterion().weights == dict(ce=2.0, mask=5.0, dice=5.0) and SetCriterion().void_weight == 0.1
+
+
+def test_the_smallest_settings_of_the_points_are_allowed():
+    assert PointSampler(1, oversample_ratio=1, importance_ratio=0).loss(0, torch.zeros(2, 4, 4)).shape == (2, 1, 2)
+    assert PointSampler(4, importance_ratio=1).loss(0, torch.zeros(2, 4, 4)).shape == (2, 4, 2)
+
+
+def test_a_point_at_the_centre_of_a_cell_reads_that_cell_and_one_at_the_corner_a_quarter():
+    maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    points = torch.tensor([[[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.0, 0.0]]])
+    torch.testing.assert_close(sample_points(maps, points)[0, 0], torch.tensor([1.0, 2.0, 3.0, 0.25]))
