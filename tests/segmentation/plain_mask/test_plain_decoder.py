@@ -127,6 +127,23 @@ def test_losses_of_factors_are_those_of_dense_masks(taps):
     sum(found[0].values()).backward()
 
 
+def test_queries_stand_for_classes_when_asked(taps):
+    prediction = decoder(num_queries=5).train().predictions(taps, GRID)[-1]
+    targets = [MaskTargets(torch.tensor([2, 0]), torch.rand(2, 48, 64) > 0.5),
+               MaskTargets(torch.tensor([1]), torch.rand(1, 48, 64) > 0.5)]
+    criterion, logits = SetCriterion(num_points=50, matching='class'), torch.randn(2, 5, 4)
+    pairs = criterion.matcher(logits, prediction.mask_logits, [t.labels for t in targets], [t.masks for t in targets],
+                              torch.rand(2, 50, 2))
+    assert [[part.tolist() for part in pair] for pair in pairs] == [[[0, 2], [1, 0]], [[1], [0]]]
+    assert torch.isfinite(sum(criterion([logits], [prediction.mask_logits], targets).values()))
+    with pytest.raises(ValueError, match='at most one segment per class'):
+        criterion([logits], [prediction.mask_logits], [MaskTargets(torch.tensor([1, 1]), targets[0].masks), targets[1]])
+    with pytest.raises(ValueError, match='needs a query for each of the 8 classes; the decoder has num_queries=5'):
+        criterion([torch.randn(2, 5, 9)], [prediction.mask_logits], targets)
+    with pytest.raises(ValueError, match="matching must be one of .*'hungarian'"):
+        SetCriterion(matching='greedy')
+
+
 def test_recomputing_activations_changes_no_gradient(taps):
     gradients = []
     for with_cp in False, True:

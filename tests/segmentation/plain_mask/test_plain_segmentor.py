@@ -121,6 +121,50 @@ def test_mmseg_trains_and_labels():
     assert found.pred_sem_seg.data.shape == (1, 30, 45) and scores.shape == (1, 3, 60, 90)
 
 
+def test_finer_maps_are_folded_and_coarser_ones_resized():
+    segmentor = model('maps')
+    assert segmentor.reader.folds == [2, 1, 1]
+    widths = [segmentor.image_tower.channels[name] for name in ('res3', 'res4', 'res5')]
+    assert segmentor.reader.in_channels == [4 * widths[0], *widths[1:]]
+    inputs = torch.randn(1, 3, 64, 96)
+    features = segmentor.extract_feat(inputs)
+    taps, grid = segmentor.reader(features, (64, 96))
+    assert grid == (4, 6) and [tap.shape[1] for tap in taps] == [24] * 3
+    folded = torch.nn.functional.pixel_shuffle(taps[0].transpose(1, 2).unflatten(2, grid), 2)
+    assert torch.equal(folded, features.map('res3')) and torch.equal(
+        taps[1].transpose(1, 2).unflatten(2, grid), features.map('res4'))
+
+
+def semantic(**test_cfg):
+    tower, taps = TOWERS['DINOv3']
+    return MODELS.build(dict(
+        type='frozenmm.PlainMaskSemanticSegmentor', data_preprocessor=dict(type='mmseg.SegDataPreProcessor'),
+        model=dict(type='frozenmm.PlainMaskSegmentor', tower=dict(tower, type='frozenmm.DINOv3Tower'), taps=taps,
+                   classifier=dict(vocabulary=['a', 'b', 'c']),
+                   mask_generator=dict(num_heads=3, num_queries=6, num_blocks=2)),
+        test_cfg=dict(dict(mode='slide', window='spread', crop_size=(48, 48), stride=(48, 48)), **test_cfg))).eval()
+
+
+@pytest.mark.parametrize('turned', [False, True])
+def test_windows_are_spread_evenly_along_the_longer_side(turned):
+    segmentor, inputs = semantic(), torch.rand(1, 3, 48, 112) * 255
+    inputs = inputs.transpose(2, 3) if turned else inputs
+    with torch.no_grad():
+        found = segmentor.slide_inference(inputs, [dict(img_shape=tuple(inputs.shape[-2:]))])
+        axis, total, counts = 2 if turned else 3, torch.zeros_like(found), torch.zeros_like(found)
+        for start in (0, 32, 64):
+            total.narrow(axis, start, 48).add_(segmentor.encode_decode(inputs.narrow(axis, start, 48), [{}]))
+            counts.narrow(axis, start, 48).add_(1)
+    torch.testing.assert_close(found, total / counts)
+
+
+def test_spread_windows_say_what_they_need():
+    with pytest.raises(ValueError, match="test_cfg.window must be one of .*'spread'"):
+        semantic(window='random')
+    with pytest.raises(ValueError, match='needs images without padding; use batch_size=1'):
+        semantic().slide_inference(torch.rand(1, 3, 48, 112), [dict(img_shape=(48, 100))])
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(taps=[0, 'patch']), 'either blocks of a ViT or names of maps'),
     (dict(taps=[]), 'either blocks of a ViT or names of maps'),
