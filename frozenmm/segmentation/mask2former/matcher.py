@@ -59,7 +59,7 @@ class ClassMatcher:
         if any(len(image.unique()) < len(image) for image in labels):
             raise UserError('matching by class needs at most one segment per class; for instances use '
                             'matching=\'hungarian\'')
-        return [tuple(image.sort()) for image in labels]
+        return [(image.sort().values, image.argsort()) for image in labels]
 
 
 class HungarianMatcher:

@@ -34,23 +34,42 @@ class FusionOptions:
         choice('lateral', self.lateral, LATERALS)
 
 
-class TapNorm(nn.BatchNorm1d):
-    """Batch norm over the channels of tokens, its statistics those of valid tokens on all ranks, in float32."""
+class TapNorm(nn.Module):
+    """Batch norm over the channels of tokens, its statistics those of valid tokens on all ranks, in float32.
 
-    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    Parameters and buffers are named as those of `nn.BatchNorm1d`; it is none, because what turns models into ones with
+    synchronised norms would replace it by one that counts padding.
+
+    Args:
+        channels: C.
+        eps: added to the variance.
+        momentum: share of a batch in the running statistics.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer('running_mean', torch.zeros(channels))
+        self.register_buffer('running_var', torch.ones(channels))
+        self.register_buffer('num_batches_tracked', torch.tensor(0))
+
+    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """Normalised tokens.
 
         Args:
             tokens: (B, T, C).
             valid: (B, T) bool, tokens that count; all by default.
         """
-        tokens = tokens.float()
-        if self.training:
-            with torch.autocast(tokens.device.type, enabled=False):
-                mean, variance = self._statistics(tokens, valid)
-        else:
-            mean, variance = self.running_mean, self.running_var
-        return (tokens - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = tokens.float()
+            mean, variance = self._statistics(tokens, valid) if self.training else (self.running_mean, self.running_var)
+            return (tokens - mean) * ((variance + self.eps).rsqrt() * self.weight) + self.bias
 
     def _statistics(self, tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         weight = tokens.new_ones(tokens.shape[:2]) if valid is None else valid.to(tokens.dtype)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -53,15 +54,14 @@ class PlainMaskSemanticSegmentor(OpenVocabularySegmentor):
         if self.test_cfg.get('window', 'shift') == 'shift':
             return super().slide_inference(inputs, list(batch_img_metas))
         side, axis = min(inputs.shape[-2:]), 2 if inputs.shape[-2] > inputs.shape[-1] else 3
-        if len({tuple(meta['img_shape'][:2]) for meta in batch_img_metas} | {tuple(inputs.shape[-2:])}) > 1:
+        sizes = {tuple(cast(Sequence[int], meta['img_shape'])[:2]) for meta in batch_img_metas}
+        if sizes - {tuple(inputs.shape[-2:])}:
             raise UserError('test_cfg.window=\'spread\' needs images without padding; use batch_size=1 and no '
                             'size_divisor in the data preprocessor')
-        total = counts = None
+        total = inputs.new_zeros(len(inputs), self.out_channels, *inputs.shape[-2:])
+        counts = torch.zeros_like(total[:1, :1])
         for start in spread_starts(inputs.shape[axis], side):
             scores = self.encode_decode(inputs.narrow(axis, start, side), batch_img_metas)
-            if total is None or counts is None:
-                total = scores.new_zeros(*scores.shape[:2], *inputs.shape[-2:])
-                counts = torch.zeros_like(total)
             total.narrow(axis, start, side).add_(scores)
             counts.narrow(axis, start, side).add_(1)
         return total / counts

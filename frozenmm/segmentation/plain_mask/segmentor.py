@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
 from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
+from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor, MaskResults
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 from frozenmm.segmentation.fc_clip.trunk import MaskTrunk, tower_at_resolution, valid_sizes
@@ -62,7 +64,7 @@ class PlainMaskSegmentor(MaskSegmentor):
         if getattr(holder, 'ensemble', False):
             raise UserError('PlainMaskSegmentor pools no frozen features, so its classifier has no frozen branch; set '
                             'ensemble=False')
-        super().__init__(MaskTrunk(tower, decoder, holder, built(SetCriterion, criterion),
+        super().__init__(MaskTrunk(tower, decoder, cast(MaskClassifier, holder), built(SetCriterion, criterion),
                                    built(MaskPostprocessor, postprocess)),
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.reader = reader
@@ -85,7 +87,8 @@ class PlainMaskSegmentor(MaskSegmentor):
         features = self.extract_feat(batch_inputs, batch_data_samples)
         taps, grid = self.reader(features, self.trunk.canvas(batch_inputs))
         padding = self.padding(batch_inputs, batch_data_samples)
-        predictions = self.mask_generator.predictions(taps, grid, all_layers=self.training, padding=padding)
+        decoder = cast(PlainMaskDecoder, self.mask_generator)
+        predictions = decoder.predictions(taps, grid, all_layers=self.training, padding=padding)
         return self.trunk.losses(predictions, batch_inputs, batch_data_samples)
 
     def results(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], *,

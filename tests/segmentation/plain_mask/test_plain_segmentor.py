@@ -101,6 +101,19 @@ def test_the_closed_set_keeps_its_classes():
         segmentor.set_vocabulary(['zebra'])
 
 
+def test_the_inferencer_shows_the_closed_set():
+    import numpy as np
+
+    from frozenmm.apis import OpenVocabularyInferencer
+    inferencer = OpenVocabularyInferencer(model('maps'))
+    picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    found = inferencer(picture)
+    found = found[0] if isinstance(found, list) else found
+    assert found.classes == ('cat', 'dog', 'sky') and found.pred_panoptic_seg.sem_seg.shape == (1, 50, 70)
+    with pytest.raises(ValueError, match='the 3 classes that it was trained on and no others'):
+        inferencer.set_vocabulary(['zebra'])
+
+
 def test_mmseg_trains_and_labels():
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
