@@ -4,10 +4,9 @@ Metric: published, mIoU 58.5 (not measured here yet).
 Command: python tools/train.py configs/plain_mask/plain_mask_dinov3-l_4xb4-16e_ade20k-512.py
 Source: PMT (arXiv 2603.25398). DINOv3 weights have their own licence, not Apache-2.0.
 """
-_base_ = ['_base_/plain_mask.py', '_base_/recipe.py']
+_base_ = ['_base_/plain_mask.py', '_base_/recipe.py', '../fc_clip/_base_/runtime.py']
 
 default_scope = 'mmseg'
-custom_imports = dict(imports=['frozenmm'])
 size = 512
 max_iters = 20208
 model = dict(
@@ -28,7 +27,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PhotoMetricDistortion', brightness_delta=32, contrast_range=(0.5, 1.5), saturation_range=(0.5, 1.5),
-         hue_delta=18),
+         hue_delta=9),  # OpenCV halves degrees
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomResize', scale=(size, size), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(size, size)),
@@ -75,18 +74,5 @@ custom_hooks = [
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=1263)
 
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1263, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
-env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-               dist_cfg=dict(backend='nccl'))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False
+default_hooks = dict(checkpoint=dict(interval=1263), visualization=dict(type='SegVisualizationHook'))
+visualizer = dict(type='SegLocalVisualizer')
