@@ -38,8 +38,8 @@ def shrunk(path):
     model.mask_generator.update(num_heads=3, num_queries=10)
     model.classifier = dict(vocabulary=['cat', 'dog', dict(name='sky', isthing=False)])
     model.criterion = dict(num_points=64)
-    config.model.data_preprocessor.pop('pad_size_divisor', None)
-    config.model.data_preprocessor.pop('size', None)
+    config.model.data_preprocessor.update(dict(size=(64, 80)) if config.default_scope == 'mmseg' else dict(
+        pad_size_divisor=1))
     return config
 
 

@@ -35,7 +35,7 @@ class PlainMaskSegmentor(MaskSegmentor):
         tower: an `ImageTower` or its config. It keeps the pipeline's resolution and gives the taps; a config need not
             say so.
         classifier: options of `ClosedSetClassifier` but `channels`; or a module in its place, e.g. a `MaskClassifier`
-            with `ensemble=False` and the decoder's width, which reads free words.
+            with `ensemble=dict(frozen=False)` and the decoder's width, which reads free words.
         taps: blocks of a ViT, counted from 0, or names of maps.
         stride: see `TapReader`.
         mask_generator: options of `PlainMaskDecoder` but `in_channels` and `stride`.
@@ -63,7 +63,7 @@ class PlainMaskSegmentor(MaskSegmentor):
                                                                             decoder.channels)
         if getattr(holder, 'ensemble', False):
             raise UserError('PlainMaskSegmentor pools no frozen features, so its classifier has no frozen branch; set '
-                            'ensemble=False')
+                            'ensemble=dict(frozen=False)')
         super().__init__(MaskTrunk(tower, decoder, cast(MaskClassifier, holder), built(SetCriterion, criterion),
                                    built(MaskPostprocessor, postprocess)),
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)

@@ -83,14 +83,14 @@ def test_images_without_padding_run_without_masks():
 
 def test_a_text_classifier_in_the_place_of_the_closed_set_reads_words():
     from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
-    options = tiny.classifier_options(channels=24, ensemble=False)
+    options = tiny.classifier_options(channels=24, ensemble=dict(frozen=False))
     segmentor = model('CLIP', classifier=MaskClassifier(**options))
     inputs, samples = batch()
     assert torch.isfinite(sum(segmentor.train().loss(inputs, samples).values()))
     segmentor.eval().set_vocabulary(['road', 'zebra'])
     assert segmentor.predict(inputs, samples)[0].pred_sem_seg.sem_seg.max() < 2
     with pytest.raises(ValueError, match='its classifier has no frozen branch'):
-        model('CLIP', classifier=MaskClassifier(**dict(options, ensemble=True)))
+        model('CLIP', classifier=MaskClassifier(**dict(options, ensemble=None)))
 
 
 def test_the_closed_set_keeps_its_classes():
