@@ -24,13 +24,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 from branch_comparison import machine, write_json  # noqa: E402
 
-from frozenmm.apis.image_sources import read_image_file  # noqa: E402
+from frozenmm.compat.image_files import read_image_file  # noqa: E402
 from frozenmm.datasets.panoptic_files import read_panoptic_file, read_panoptic_map  # noqa: E402
-from frozenmm.datasets.prompt_scenes import PromptScenes  # noqa: E402
+from frozenmm.demo.prompt_scenes import PromptScenes  # noqa: E402
+from frozenmm.demo.sam.prompts import BOX, POINT, draw_prompts, mask_iou, region_masks  # noqa: E402
+from frozenmm.demo.sam.tower import DemoSAMPrompter  # noqa: E402
 from frozenmm.evaluation.average_recall import OVERLAPS, best_overlaps  # noqa: E402
-from frozenmm.foundation.mask_prompters import DemoSAMPrompter, MaskPrompter  # noqa: E402
+from frozenmm.foundation.mask_prompters import MaskPrompter  # noqa: E402
 from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks  # noqa: E402
-from frozenmm.segmentation.frozen_seg.prompts import BOX, POINT, draw_prompts, mask_iou, region_masks  # noqa: E402
 
 MASKS = dict(points_per_side=16, iou_threshold=0.0, stability_threshold=0.3, choice='best', count=100)
 

@@ -22,11 +22,10 @@ from machine import describe_machine
 
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.rgbd import read_sequence
-from frozenmm.datasets.rooms import RoomImages, paint_room
+from frozenmm.demo.light_depth import LightDepth, shipped_file
+from frozenmm.demo.rooms import RoomImages, paint_room
 from frozenmm.evaluation.aligned_depth import AlignedDepthMetric
 from frozenmm.evaluation.depth import align_depth
-from frozenmm.foundation.depth_networks import LightDepth
-from frozenmm.foundation.depth_networks.light_depth import shipped_file
 
 SHOWN = 4
 Sample = tuple[np.ndarray, np.ndarray]

@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from frozenmm.compat.files import write_whole  # noqa: E402
-from frozenmm.datasets.scenes import write_scenes  # noqa: E402
-from frozenmm.engine.quickstart import ROWS, Budget, run_row  # noqa: E402
+from frozenmm.demo.quickstart import ROWS, Budget, run_row  # noqa: E402
+from frozenmm.demo.scenes import write_scenes  # noqa: E402
 
 KINDS = ('minutes', 'bought', 'iterations')
 PAIRS = (('c', 'a'), ('b', 'a'))

@@ -100,7 +100,7 @@ def stem(arm: str, seed: int, args: argparse.Namespace) -> str:
 def asking(cfg: Config, test: str) -> Config:
     """A copy of the config whose validation asks as a test says."""
     cfg = copy.deepcopy(cfg)
-    cfg.val_dataloader.dataset.update(classes_per_episode=TESTS[test]['asked'], negatives=TESTS[test]['absent'])
+    cfg.val_dataloader.dataset.asking.update(classes_per_episode=TESTS[test]['asked'], negatives=TESTS[test]['absent'])
     return cfg
 
 

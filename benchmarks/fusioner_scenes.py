@@ -27,7 +27,7 @@ from fusioner_episodes import LINEAR, blind, data_below, exchanged, measure, spr
 from machine import describe_machine  # noqa: E402
 
 from frozenmm.compat.files import write_whole  # noqa: E402
-from frozenmm.datasets.scenes import CLASSES  # noqa: E402
+from frozenmm.demo.scenes import CLASSES  # noqa: E402
 from frozenmm.engine.launch import load_config  # noqa: E402
 
 CONFIGS = {'scenes': 'fusioner_lite0_minilm_scenes.py', 'mosaic': 'fusioner_lite0_minilm_scenes-mosaic4.py'}

@@ -28,12 +28,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frozenmm.compat.files import write_whole
+from frozenmm.demo.rooms.clip import RoomSettings, distort_depth, render_room
 from frozenmm.ops import backend
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
 from frozenmm.reconstruction.lwlr import NODE_STRIDE, anchor_positions, node_positions
 from frozenmm.reconstruction.motions import relative_angles
 from frozenmm.reconstruction.pair_sampling import PairDraw, PairSampler, angle_probabilities
-from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, Stage, StagedOptimizer, StagedParameters
+from frozenmm.reconstruction.staged_optimizer import (
+    OFFICIAL_STAGES,
+    Stage,
+    StagedOptimizer,
+    StagedParameters,
+    StagedSettings,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS = ((20, (150, 200)), (20, (240, 320)), (60, (150, 200)))
@@ -184,7 +190,7 @@ def compare(frames: int, size: tuple[int, int], iterations: int, block: int) -> 
     depth = torch.from_numpy(distort_depth(clip.depth))
     noise = 1 + 1e-7 * torch.randn(depth.shape, generator=torch.Generator().manual_seed(1))
     plain, rounded = PlainLoop(images, depth), PlainLoop(images, depth * noise)
-    ours = StagedOptimizer(images, depth, motion='euler', compat=True)
+    ours = StagedOptimizer(images, depth, settings=StagedSettings(motion='euler', compat=True))
     adam, generator = ours._optimizer(), torch.Generator().manual_seed(0)
     sampler = PairSampler(frames, size, generator=generator, compat=True)
     seconds: dict[str, list[float]] = {'plain': [], 'ours': []}

@@ -21,7 +21,7 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 import numpy as np
 from safetensors.numpy import load_file
 
-from frozenmm.reconstruction.align import MODES, AlignSettings, align
+from frozenmm.reconstruction.align import SOLVERS, AlignSettings, align
 from frozenmm.reconstruction.frames import read_images, resize_depth
 
 
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('case', type=Path, help='folder of a recorded e2e_clip case')
     parser.add_argument('--data', type=Path, help='folder of the data sets; default: data/ beside golden/')
     parser.add_argument('--save', type=Path, required=True, help='the result, an .npz file')
-    parser.add_argument('--mode', choices=MODES, default='tracks')
+    parser.add_argument('--mode', choices=SOLVERS, default='tracks')
     parser.add_argument('--seed', type=int, default=0)
     return parser.parse_args()
 

@@ -23,11 +23,11 @@ from machine import describe_machine
 
 from frozenmm.apis.reconstruction_score import PosedDepth, score_reconstruction
 from frozenmm.compat.files import write_whole
-from frozenmm.foundation.depth_networks import LightDepth
+from frozenmm.demo.light_depth import LightDepth
+from frozenmm.demo.rooms.clip import ROOM, RoomClip, RoomSettings, distort_depth, render_room
 from frozenmm.reconstruction.align import AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth
 from frozenmm.reconstruction.fusion import fuse
-from frozenmm.reconstruction.generated_room import ROOM, RoomClip, RoomSettings, distort_depth, render_room
 from frozenmm.reconstruction.report import draw_mesh, draw_report
 
 SHARE = 0.02

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from frozenmm.compat.files import write_whole
+from frozenmm.demo.rooms.clip import RoomSettings, distort_depth, render_room
 from frozenmm.evaluation.depth import align_depth, depth_errors
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.align import AlignSettings, align
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ('frames', 'seconds', 'cpu_seconds', 'peak_mib', 'path_m', 'ate_percent_of_path', 'abs_rel',

@@ -55,7 +55,7 @@ def jpeg(pixels: np.ndarray) -> bytes:
 
 def scenes() -> list[np.ndarray]:
     """Four test images of the generated scenes."""
-    from frozenmm.datasets.scenes import SceneSettings, write_scenes
+    from frozenmm.demo.scenes import SceneSettings, write_scenes
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(folder, SceneSettings(train=1, val=4))
         return [np.asarray(Image.open(path).convert('RGB')) for path in sorted(Path(folder).glob('images/val/*.jpg'))]
@@ -80,9 +80,9 @@ def rows_of(pictures: list[np.ndarray], count: int) -> np.ndarray:
 def words() -> None:
     """Segments of free words on photographs."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
     from frozenmm.apis.vocabulary_text import typed_vocabulary
-    from frozenmm.datasets.scenes.photographs import photograph
+    from frozenmm.compat.image_sources import NamedImage
+    from frozenmm.demo.scenes.photographs import photograph
     chosen = inferencer('open-vocabulary', ['cat'])
     drawn = []
     for file, text in PHOTOGRAPHS.items():
@@ -95,7 +95,7 @@ def words() -> None:
 def fusioner() -> None:
     """A semantic map for each of four scenes."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.compat.image_sources import NamedImage
     chosen = inferencer('semantic', ['cat', 'shuttle', 'face', 'motorcycle', 'retina', 'coin'])
     images = [NamedImage('a', pixels) for pixels in scenes()]
     save('fusioner', side_by_side([chosen.draw(image, chosen.predict([image])[0]) for image in images]), width=1500)
@@ -104,7 +104,7 @@ def fusioner() -> None:
 def detection() -> None:
     """Boxes on four scenes."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
+    from frozenmm.compat.image_sources import NamedImage
     chosen = inferencer('detection')
     images = [NamedImage('a', pixels) for pixels in scenes()]
     save('detection', side_by_side([chosen.draw(image, chosen.predict([image])[0], min_score=0.3) for image in images]))
@@ -112,7 +112,7 @@ def detection() -> None:
 
 def enhancer() -> None:
     """The quickstart's rows side by side on two test images, from the last `make train`."""
-    from frozenmm.engine.quickstart import ROWS
+    from frozenmm.demo.quickstart import ROWS
     sheets = sorted(ROOT.glob('work_dirs/quickstart/*/pictures/val_0000[06].png'), key=os.path.getmtime)[-2:]
     if len(sheets) < 2:
         raise FileNotFoundError(f'no predictions of the {len(ROWS)} rows below work_dirs/quickstart; run `make train`')
@@ -122,7 +122,7 @@ def enhancer() -> None:
 def proposals() -> None:
     """Automatic masks of the stand-in for SAM on two photographs, the largest ones behind the smaller ones."""
     from frozenmm.apis.sam_mask_preparation import DEMO_OPTIONS, build_prompter
-    from frozenmm.datasets.scenes.photographs import photograph
+    from frozenmm.demo.scenes.photographs import photograph
     from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks
     from frozenmm.visualization.detections import spread_palette
     from frozenmm.visualization.segments import Region, draw_segments
@@ -142,8 +142,8 @@ def proposals() -> None:
 
 def reconstruction() -> None:
     """The report of a generated room whose depth was distorted as a frozen network would."""
+    from frozenmm.demo.rooms.clip import RoomSettings, distort_depth, render_room
     from frozenmm.reconstruction.command import reconstruct_from
-    from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
     room = render_room(RoomSettings(frames=10, size=(180, 240), seed=1))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -204,8 +204,8 @@ def demo() -> None:
 def depth() -> None:
     """A photograph and a frame of a generated room beside their depth."""
     from frozenmm.apis import inferencer
-    from frozenmm.apis.image_sources import NamedImage
-    from frozenmm.reconstruction.generated_room import RoomSettings, render_room
+    from frozenmm.compat.image_sources import NamedImage
+    from frozenmm.demo.rooms.clip import RoomSettings, render_room
     chosen = inferencer('depth')
     room = render_room(RoomSettings(frames=2, size=(240, 320), seed=4)).images[0]
     drawn = []

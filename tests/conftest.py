@@ -3,14 +3,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from mmengine.registry import DefaultScope
 
-import frozenmm  # noqa: F401  (fills the holes of the installation before any test imports mmcv)
+from frozenmm import registry  # fills the holes of the installation before any test imports mmcv
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,12 +46,32 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope='session')
-def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in COCO layout: four small training pictures and two test pictures of two classes."""
+    from tiny_coco import write_tiny_coco
+    return str(write_tiny_coco(tmp_path_factory.mktemp('coco')))
+
+
+@pytest.fixture(scope='session')
+def demo_room() -> None:
+    """The test is skipped where the room of demonstrations has been removed."""
+    if not registry.HAS_DEMO:
+        pytest.skip('shows material of frozenmm.demo, which has been removed')
+
+
+@pytest.fixture(scope='session')
+def rooms(demo_room: None) -> ModuleType:
+    """The module that renders rooms with known cameras."""
+    return import_module('frozenmm.demo.rooms.clip')
+
+
+@pytest.fixture(scope='session')
+def tiny_scenes(demo_room: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     """A folder of six small generated scenes, and the settings that made it."""
-    from frozenmm.datasets.scenes import SceneSettings, write_scenes
+    scenes = import_module('frozenmm.demo.scenes')
     settings = dict(train=4, val=2, size=64, objects=(2, 3))
     folder = tmp_path_factory.mktemp('scenes')
-    write_scenes(folder, SceneSettings(**settings))
+    scenes.write_scenes(folder, scenes.SceneSettings(**settings))
     return str(folder), settings
 
 

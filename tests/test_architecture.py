@@ -22,7 +22,7 @@ ALLOWED = {
     'version': set(),
     'errors': set(),
     'deprecation': {'errors'},
-    'registry': set(),
+    'registry': {'errors'},
     'compat': {'errors', 'deprecation'},
     'structures': {'compat', 'errors', 'deprecation'},
     'ops': BASE,
@@ -37,7 +37,7 @@ ALLOWED = {
     'apis': FROZEN | SYSTEMS | {'convert', 'datasets', 'engine', 'evaluation', 'models', 'visualization', 'zoo'},
     'env': FROZEN,
     'zoo': FROZEN,
-    'demo': BASE | {'apis', 'foundation', 'zoo'},
+    'demo': FROZEN | SYSTEMS | {'apis', 'datasets', 'engine', 'evaluation', 'visualization', 'zoo'},
 }
 """Room -> the rooms that it may import (itself apart)."""
 PLAIN_ROOMS = {'compat', 'structures', 'ops', 'foundation'}  # torch and mmengine at import, nothing else

@@ -38,38 +38,20 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import init_dist
 
-    from frozenmm.engine.cache_filling import build_cached_model, cached_towers, estimate, fill_caches
+    from frozenmm.engine.cache_filling import estimate, fill, verify
     from frozenmm.engine.launch import load_config
-    from frozenmm.foundation.feature_cache import prune_cache, verify_cache
     cfg = load_config(args.config, args.cfg_options, launcher=args.launcher)
     if args.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', '0')
         init_dist(args.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
     if args.dry_run:
-        result = estimate(cfg, args.splits)
-        print(f'{result.images} images (every stored variant counts), {result.image_bytes / 1e6:.3f} MB each: '
-              f'{result.bytes / 1e9:.3f} GB; about {result.images * result.image_seconds:.0f} s on this machine, '
-              f'{shutil.disk_usage(".").free / 1e9:.1f} GB free here')
+        print(f'{estimate(cfg, args.splits)}, {shutil.disk_usage(".").free / 1e9:.1f} GB free here')
         return
-    model = build_cached_model(cfg, None if args.verify else 'fill')
-    caches = [tower.cache for tower in cached_towers(model) if tower.cache is not None]
     if args.verify:
-        problems = [text for cache in caches for text in verify_cache(cache).values()]
-        for cache in caches:
-            print(f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB')
-        print('\n'.join(problems) or 'all checksums match')
+        lines, problems = verify(cfg)
+        print('\n'.join([*lines, *(problems or ['all checksums match'])]))
         sys.exit(1 if problems else 0)
-    for tower in cached_towers(model):
-        tower.seen = set() if args.prune else None
-    done = fill_caches(cfg, model, args.splits)
-    print(f'{done["images"]} images: {done["computed"]} features computed, {done["read"]} were there')
-    for tower in cached_towers(model):
-        if tower.seen is not None:
-            pruned = prune_cache(tower.cache, tower.seen)
-            print(f'{tower.cache.folder}: kept {pruned.kept} entries, deleted {pruned.dropped} and {pruned.damaged} '
-                  f'damaged shards, {pruned.before / 1e6:.1f} -> {pruned.after / 1e6:.1f} MB')
-        else:
-            print(f'{tower.cache.folder}: {len(tower.cache)} entries, {tower.cache.size / 1e6:.1f} MB')
+    print('\n'.join(fill(cfg, args.splits, prune=args.prune)))
 
 
 if __name__ == '__main__':

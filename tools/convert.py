@@ -17,9 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from frozenmm.engine.command_line import run_tool
 
-def main(arguments: list[str] | None = None) -> int:
-    import frozenmm  # noqa: F401  (fills the holes of the installation first)
+
+def main(arguments: list[str] | None = None) -> None:
     from frozenmm.convert.command import CONVERTERS, convert_file
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('system', choices=CONVERTERS)
@@ -35,15 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f'--{name} goes with {" and ".join(systems)} only')
     options = {name: value for name, value in (('classes', arguments.classes), ('tower', arguments.tower))
                if value is not None}
-    try:
-        report = convert_file(arguments.system, arguments.source, arguments.target, **options)
-    except (ValueError, FileNotFoundError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    print(report)
+    print(convert_file(arguments.system, arguments.source, arguments.target, **options))
     print(f'wrote {arguments.target}')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_tool(main)

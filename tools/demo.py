@@ -14,7 +14,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--models', nargs='+', default=[], help='tasks, checkpoints of the zoo, or configs; default: '
                                                                 'every task that has a checkpoint')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda, cuda:1, mps, or auto (default): the best one of this machine')
     parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
     parser.add_argument('--host', default='127.0.0.1', help='default: this machine only; the page has no log-in')
     return parser.parse_args()

@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenmm.engine.command_line import run_tool
+from frozenmm.errors import reading
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,11 +38,12 @@ def main() -> None:
     from frozenmm.apis.model_sources import build_model, load_weights
     from frozenmm.engine.launch import load_config
     from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
+    with reading(args.metrics, 'a JSON file of metrics'):
+        metrics = dict(json.loads(Path(args.metrics).read_text(encoding='utf-8')))
     cfg = load_config(args.config)
     model = build_model(cfg)
     load_weights(model, args.checkpoint, trusted=args.trust)
-    path = export_checkpoint(args.name, model, cfg, Origin(args.data, json.loads(Path(args.metrics).read_text()),
-                                                           args.trained_at))
+    path = export_checkpoint(args.name, model, cfg, Origin(args.data, metrics, args.trained_at))
     enter(args.name, path, Description(args.task, args.config, args.what, args.license, args.data_terms, args.make,
                                        args.alias))
     print(f'{path} ({path.stat().st_size / 1e6:.2f} MB) is in the zoo as {args.name}')

@@ -13,9 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenmm.compat.checkpoint import load_checkpoint_file
+from frozenmm.demo.light_depth import SHIPPED
 from frozenmm.engine.command_line import run_tool
 from frozenmm.engine.launch import load_config
-from frozenmm.foundation.depth_networks.light_depth import SHIPPED
 from frozenmm.registry import MODELS
 from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
 

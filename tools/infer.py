@@ -24,7 +24,8 @@ def parse_args() -> argparse.Namespace:
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')
     parser.add_argument('--task', help='open-vocabulary models: panoptic, instance, semantic or all')
     parser.add_argument('--out', default='results', help='folder for pictures and files')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda, cuda:1, mps, or auto (default): the best one of this machine')
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--min-score', type=float, default=0.0, help='what scores below it is not drawn')
     return parser.parse_args()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frozenmm.datasets.rooms import RoomImages, write_rooms
+from frozenmm.demo.rooms import RoomImages, write_rooms
 from frozenmm.engine.command_line import run_tool
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frozenmm.datasets.scenes import SceneSettings, write_scenes
+from frozenmm.demo.scenes import SceneSettings, write_scenes
 from frozenmm.engine.command_line import run_tool
 
 

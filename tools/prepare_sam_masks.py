@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--model', default='vit_h', help='vit_h, vit_l, vit_b, vit_t (MobileSAM) or demo')
     parser.add_argument('--weights', help='the model\'s official file, if it is not in the cache folder')
     parser.add_argument('--split', default='test', help='data loader of a config: train, val or test')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda, cuda:1, mps, or auto (default): the best one of this machine')
     parser.add_argument('--verify', action='store_true', help='compute nothing, read everything')
     parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='of the generator, e.g. points_per_side=16 iou_threshold=0.7 choice=best count=100')

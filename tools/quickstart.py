@@ -9,10 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from frozenmm.datasets.generated_scenes import PALETTE  # noqa: E402
-from frozenmm.datasets.scenes import CLASSES, write_scenes  # noqa: E402
+from frozenmm.demo.generated_scenes import PALETTE  # noqa: E402
+from frozenmm.demo.quickstart import ROWS, Budget, run_row, write_report  # noqa: E402
+from frozenmm.demo.scenes import CLASSES, write_scenes  # noqa: E402
 from frozenmm.engine.command_line import run_tool  # noqa: E402
-from frozenmm.engine.quickstart import ROWS, Budget, run_row, write_report  # noqa: E402
+from frozenmm.errors import UserError  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +35,7 @@ def main() -> None:
     folder = Path(args.work_dir, str(budget).replace(' ', '-'))
     rows = [row for row in ROWS if row.letter in args.rows]
     if not rows:
-        raise ValueError(f'no row is chosen by --rows {args.rows}; the rows are {"".join(row.letter for row in ROWS)}')
+        raise UserError(f'no row is chosen by --rows {args.rows}; the rows are {"".join(row.letter for row in ROWS)}')
     write_scenes(args.data_root)
     results = []
     for row in rows:

@@ -25,6 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change values of the config; a key that it lacks needs the prefix +')
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda, cuda:1, mps, or auto (default): the best one of this machine')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
     args = parser.parse_args()
@@ -35,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher,
-                      data=args.data)
+                      data=args.data, device=args.device)
     if args.tta:
         use_tta(cfg)
     evaluate(cfg, args.checkpoint, show_dir=args.show_dir, show_count=args.show_count, out=args.out)

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenmm.engine.command_line import run_tool
-from frozenmm.engine.launch import load_config, train, use_amp
+from frozenmm.engine.launch import load_config, resume_from, train, use_amp
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,6 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16)')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change values of the config; a key that it lacks needs the prefix +')
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda, cuda:1, mps, or auto (default): the best one of this machine')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
     args = parser.parse_args()
@@ -30,12 +32,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher, device=args.device)
     if args.amp:
         use_amp(cfg)
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        resume_from(cfg, args.resume)
     train(cfg)
 
 

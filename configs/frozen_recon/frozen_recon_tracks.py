@@ -15,7 +15,7 @@ every = None
 # focal length in pixels at the images' width, where it is known
 focal_px = None
 # TUM file of known camera-to-world poses, one line per frame; the result is in their world and unit
-poses = None
+poses_c2w = None
 # metres per unit of the frozen depth, where it is known; 1 for networks that predict metres
 metric_scale = None
 # find one coefficient of radial distortion (a phone's k1); results are written for the straightened images

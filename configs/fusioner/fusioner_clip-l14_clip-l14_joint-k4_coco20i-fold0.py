@@ -6,4 +6,4 @@ Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Lan
 """
 _base_ = 'fusioner_clip-l14_clip-l14_coco20i-fold0.py'
 
-train_dataloader = dict(dataset=dict(classes_per_episode=4, negatives=2))
+train_dataloader = dict(dataset=dict(asking=dict(classes_per_episode=4, negatives=2)))

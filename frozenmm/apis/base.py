@@ -8,16 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from frozenmm.apis.image_sources import NamedImage, read_images
 from frozenmm.apis.video_files import AnnotatedVideos
+from frozenmm.compat.image_sources import NamedImage, read_images
+from frozenmm.errors import UserError
 
 
 class Inferencer:
     """Reads images, runs a model on them, writes result files.
 
     A subclass says what its model does with a batch (`predict`), how a result is drawn (`draw`) and which files it
-    makes (`write`).
+    makes (`write`). Registered in `INFERENCERS`, it is what `frozenmm.apis.inferencer` builds for the models that
+    `models` names: with the config, and with `weights`, `device`, `trust_weights`, `vocabulary` and `task` where its
+    constructor takes them.
     """
+
+    @classmethod
+    def models(cls) -> tuple[type, ...]:
+        """Classes of models that it runs, subclasses included where no other inferencer names them."""
+        return ()
 
     def __call__(self, images: Any, *, batch_size: int = 1, out_dir: str | Path | None = None, min_score: float = 0.0,
                  channel_order: str = 'rgb') -> list[Any]:
@@ -40,10 +48,10 @@ class Inferencer:
             The image, and what `predict` gives for it.
 
         Raises:
-            FileNotFoundError, ValueError, TypeError: see `read_images`.
+            UserError: see `read_images`.
         """
         if batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+            raise UserError(f'batch_size must be at least 1, got {batch_size}')
         source = read_images(images, channel_order=channel_order)
         videos = None if out_dir is None else AnnotatedVideos(Path(out_dir))
         try:

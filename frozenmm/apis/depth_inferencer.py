@@ -10,14 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from torch import nn
 
 from frozenmm.apis.base import Inferencer
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
+from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import png
+from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
-from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.engine.explain import explained_building
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.depth_networks import DepthNetwork
-from frozenmm.registry import INFERENCERS, MODELS
+from frozenmm.registry import INFERENCERS, MODELS, installed
 from frozenmm.visualization.depth import draw_depth
 
 
@@ -36,34 +42,81 @@ class DepthMap:
 
 @INFERENCERS.register_module()
 class DepthInferencer(Inferencer):
-    """Runs a depth network on pictures; for poses and a mesh from a video see `frozenmm.reconstruction`.
+    """Runs a depth network, or a depth estimator of mmseg with the test pipeline of its config, on pictures.
+
+    For poses and a mesh from a video see `frozenmm.reconstruction`.
 
     Args:
-        network: a built depth network, or its config, e.g. `dict(type='frozenmm.HFDepth', folder='...')`.
-        device: where to compute.
+        model: a built depth network; its config, e.g. `dict(type='frozenmm.HFDepth', folder='...')`; or a whole config,
+            its file or its name.
+        weights: checkpoint of the trained part of a whole config.
+        device: where to compute, see `resolve_device`.
+        trust_weights: open a checkpoint that holds pickled objects. It could run code of its author.
+
+    Attributes:
+        model: the depth network, or the depth estimator.
 
     Raises:
-        TypeError: the config builds something else.
-        FileNotFoundError: the network's weights are not there; the text says where they come from.
+        WrongKind: the config builds something else.
+        UserError: no such config, checkpoint or device; the network's weights are not there, the text says where they
+            come from.
     """
 
-    def __init__(self, network: DepthNetwork | Mapping[str, Any], *, device: str | torch.device = 'cpu') -> None:
-        if not isinstance(network, DepthNetwork):
-            with explained_registry_misses():
-                network = MODELS.build(dict(network))
-            if not isinstance(network, DepthNetwork):
-                raise TypeError(f'network must be a depth network, got {type(network).__name__}')
-        self.network = network.to(device)
-        self.device = torch.device(device)
+    def __init__(self, model: DepthNetwork | Config | Mapping[str, Any] | str | Path, *,
+                 weights: str | Path | None = None, device: str | torch.device = 'auto',
+                 trust_weights: bool = False) -> None:
+        self.device = resolve_device(device)
+        self.pipeline: ImagePipeline | None = None
+        if isinstance(model, Mapping) and not isinstance(model, Config) and 'type' in model:
+            with explained_building():
+                model = MODELS.build(dict(model))
+            if not isinstance(model, DepthNetwork):
+                raise WrongKind(f'the model must be a depth network, got {type(model).__name__}')
+        elif not isinstance(model, DepthNetwork):
+            cfg, weights = read_source(model, weights)
+            model = build_model(cfg)
+            if not isinstance(model, self.models()):
+                raise WrongKind(f'the config builds a {type(model).__name__}; a depth network or a depth estimator of '
+                                'mmseg is needed')
+            if not isinstance(model, DepthNetwork):
+                self.pipeline = ImagePipeline.of_config(cfg)
+        if weights is not None and self.pipeline is None:
+            raise UserError('a depth network brings its own weights; state them in its config')
+        if weights is not None:
+            load_weights(model, weights, trusted=trust_weights)
+        self.model: Any = model.to(self.device).eval()
 
+    @classmethod
+    def models(cls) -> tuple[type, ...]:
+        """Depth networks, and what predicts depth maps in mmseg."""
+        if not (installed('mmseg') and installed('mmdet')):
+            return (DepthNetwork, )
+        from mmseg.models.segmentors.depth_estimator import DepthEstimator
+
+        from frozenmm.reconstruction.mmseg_depth.estimators import FrozenDepthEstimator
+        return DepthNetwork, DepthEstimator, FrozenDepthEstimator
+
+    @property
+    def network(self) -> nn.Module:
+        """The depth network itself."""
+        return getattr(self.model, 'network', self.model) if self.pipeline is not None else self.model
+
+    @torch.no_grad()
     def predict(self, images: Sequence[NamedImage]) -> list[DepthMap]:
         """Depth of each image; sizes may differ."""
-        found = []
-        for image in images:
-            pixels = torch.tensor(image.pixels).permute(2, 0, 1)[None].to(self.device)
-            prediction = self.network.predict(pixels)
-            found.append(DepthMap(prediction.values[0].float().cpu().numpy(), prediction.kind))
-        return found
+        return [self._network(image) if self.pipeline is None else self._estimator(image, self.pipeline)
+                for image in images]
+
+    def _network(self, image: NamedImage) -> DepthMap:
+        pixels = torch.tensor(image.pixels).permute(2, 0, 1)[None].to(self.device)
+        prediction = self.model.predict(pixels)
+        return DepthMap(prediction.values[0].float().cpu().numpy(), prediction.kind)
+
+    def _estimator(self, image: NamedImage, pipeline: ImagePipeline) -> DepthMap:
+        (sample, ) = self.model.test_step(batch_of([pipeline(image)]))
+        # an estimator turns disparity into depth; that it is metric is only known of a network that says so
+        metric = getattr(self.network, 'kind', None) == 'metric'
+        return DepthMap(sample.pred_depth_map.data[0].float().cpu().numpy(), 'metric' if metric else 'affine_depth')
 
     def draw(self, image: NamedImage, result: DepthMap, *, min_score: float = 0.0) -> np.ndarray:
         """(H', W', 3) uint8 RGB, the picture beside its depth, near parts warm."""

@@ -15,10 +15,12 @@ from mmengine.logging import print_log
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of, class_names
-from frozenmm.apis.image_sources import NamedImage
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import overlay, png, write_results
+from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.registry import INFERENCERS
 from frozenmm.visualization.detections import Boxes, draw_boxes, spread_palette
@@ -31,7 +33,7 @@ class DetectionInferencer(Inferencer):
     Args:
         model: a config; the path of a config file; or the name of a config or of a checkpoint that comes with frozenmm.
         weights: checkpoint; None takes the zoo's where `model` names one of its checkpoints.
-        device: where to compute.
+        device: where to compute, see `resolve_device`.
         trust_weights: open a checkpoint that holds pickled objects. It could run code of its
             author.
 
@@ -39,17 +41,18 @@ class DetectionInferencer(Inferencer):
         classes: names that labels index.
 
     Raises:
-        ValueError: the config builds no detector, has no test pipeline, or the weights are another model's.
-        FileNotFoundError: no such config or checkpoint.
+        UserError: no such config, checkpoint or device; the config builds no detector or has no test pipeline, or the
+            weights are another model's.
     """
 
     def __init__(self, model: Config | Mapping | str | Path, *, weights: str | Path | None = None,
-                 device: str | torch.device = 'cpu', trust_weights: bool = False) -> None:
+                 device: str | torch.device = 'auto', trust_weights: bool = False) -> None:
+        device = resolve_device(device)
         cfg, weights = read_source(model, weights)
         built = build_model(cfg)
         if not isinstance(built, BaseDetector):
-            raise ValueError(f'the config builds a {type(built).__name__}; a detector of mmdet is needed')
-        self.pipeline = ImagePipeline(cfg)
+            raise UserError(f'the config builds a {type(built).__name__}; a detector of mmdet is needed')
+        self.pipeline = ImagePipeline.of_config(cfg)
         meta: Mapping[str, Any] = {}
         if weights is None:
             print_log('no weights are given: the detector is untrained and its boxes mean nothing', logger='current')
@@ -57,6 +60,11 @@ class DetectionInferencer(Inferencer):
             meta = load_weights(built, weights, trusted=trust_weights)
         self.model = built.to(device).eval()
         self.classes = class_names(cfg, meta)
+
+    @classmethod
+    def models(cls) -> tuple[type, ...]:
+        """All detectors of mmdet."""
+        return (BaseDetector, )
 
     @torch.no_grad()
     def predict(self, images: Sequence[NamedImage]) -> list[DetDataSample]:

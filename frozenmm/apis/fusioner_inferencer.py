@@ -13,9 +13,11 @@ from mmengine.structures import BaseDataElement, PixelData
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
-from frozenmm.apis.image_sources import NamedImage
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import overlay, write_results
+from frozenmm.compat.devices import resolve_device
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import INFERENCERS
 from frozenmm.segmentation.fusioner.segmentor import FusionerSegmentor
@@ -30,24 +32,25 @@ class FusionerInferencer(Inferencer):
         model: a config; the path of a config file; or the name of a config or of a checkpoint that comes with frozenmm.
         vocabulary: the classes, whatever `Vocabulary.read` understands; by default those of the config.
         weights: checkpoint of the trained part; None takes the zoo's where `model` names one of its checkpoints.
-        device: where to compute.
+        device: where to compute, see `resolve_device`.
         trust_weights: open a checkpoint that holds pickled objects. It could run code of its author.
 
     Raises:
-        ValueError: unusable vocabulary, a config of another model, or weights of another model.
-        FileNotFoundError: no such config or checkpoint.
+        UserError: no such config, checkpoint or device; unusable vocabulary, a config of another model, or weights of
+            another model.
     """
 
     def __init__(self, model: Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
-                 weights: str | Path | None = None, device: str | torch.device = 'cpu',
+                 weights: str | Path | None = None, device: str | torch.device = 'auto',
                  trust_weights: bool = False) -> None:
+        device = resolve_device(device)
         words = None if vocabulary is None else Vocabulary.read(vocabulary)
         cfg, weights = read_source(model, weights)
         cfg = Config(_without_cache(cfg.to_dict()))
         built = build_model(cfg)
         if not isinstance(built, FusionerSegmentor):
-            raise ValueError(f'the config builds a {type(built).__name__}; a FusionerSegmentor is needed')
-        self.pipeline = ImagePipeline(cfg)
+            raise UserError(f'the config builds a {type(built).__name__}; a FusionerSegmentor is needed')
+        self.pipeline = ImagePipeline.of_config(cfg)
         if weights is None:
             print_log('no weights are given: the fusion is untrained and its masks mean nothing', logger='current')
         else:
@@ -56,16 +59,21 @@ class FusionerInferencer(Inferencer):
         if words is not None:
             self.set_vocabulary(words)
 
+    @classmethod
+    def models(cls) -> tuple[type, ...]:
+        """Fusioner."""
+        return (FusionerSegmentor, )
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The classes in use.
 
         Raises:
-            ValueError: there are none.
+            UserError: there are none.
         """
         found = self.model.decode_head.vocabulary
         if found is None:
-            raise ValueError('there is no vocabulary: give `vocabulary=[...]` or call set_vocabulary([...])')
+            raise UserError('there is no vocabulary: give `vocabulary=[...]` or call set_vocabulary([...])')
         return found
 
     def set_vocabulary(self, vocabulary: VocabularySource) -> None:

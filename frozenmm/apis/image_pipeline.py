@@ -7,33 +7,48 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 
-from frozenmm.apis.image_sources import NamedImage
-from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.engine.explain import explained_building
+from frozenmm.errors import UserError
 from frozenmm.registry import DATASETS
 
 
 class ImagePipeline:
-    """What a config does with a test image, without its reading of files and annotations.
+    """What a test pipeline does with an image, without its reading of files and annotations.
+
+    Left out are transforms whose name begins with `Load`, and those of a class with `needs_annotations = True`.
 
     Args:
-        cfg: a config with a test or validation data loader.
+        steps: configs of the transforms.
+        scope: where names without scope are looked up.
 
     Raises:
-        ValueError: it has neither, or its pipeline is empty.
+        UserError: a transform that cannot be built.
     """
 
-    def __init__(self, cfg: Config) -> None:
-        self.scope = cfg.get('default_scope', 'mmdet')
-        steps = _dataset(cfg).get('pipeline') or ()
-        if not steps:
-            raise ValueError('the config has no pipeline in test_dataloader.dataset or val_dataloader.dataset, so it '
-                             'is not known how its model wants images')
-        kept = [step for step in steps if not _plain(step['type']).startswith('Load')]
+    def __init__(self, steps: Sequence[Mapping[str, Any]], scope: str = 'mmdet') -> None:
         self.as_float = any(step.get('to_float32', False) for step in steps)
-        with DefaultScope.overwrite_default_scope(self.scope), explained_registry_misses():
-            self.steps = Compose([dict(step) for step in kept])
+        with DefaultScope.overwrite_default_scope(scope), explained_building():
+            self.steps = Compose([dict(step) for step in steps if not _reads(step['type'])])
+
+    @classmethod
+    def of_config(cls, cfg: Config, *, otherwise: Sequence[Mapping[str, Any]] = ()) -> ImagePipeline:
+        """That of a config's test data set, or else of its validation data set.
+
+        Args:
+            cfg: the config.
+            otherwise: steps for a config without data sets.
+
+        Raises:
+            UserError: it has neither, or their pipeline is empty.
+        """
+        steps = _dataset(cfg).get('pipeline') or otherwise
+        if not steps:
+            raise UserError('the config has no pipeline in test_dataloader.dataset or val_dataloader.dataset, so it '
+                            'is not known how its model wants images')
+        return cls(steps, cfg.get('default_scope', 'mmdet'))
 
     def __call__(self, image: NamedImage) -> dict[str, Any]:
         """`inputs` (3, H, W) and `data_samples` of one picture, as the model's `test_step` takes them."""
@@ -63,7 +78,7 @@ def class_names(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
     own = (dataset.get('metainfo') or {}).get('classes')
     if own:
         return (own, ) if isinstance(own, str) else tuple(own)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')), explained_registry_misses():
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')), explained_building():
         kind = DATASETS.get(str(dataset.get('type')))
     return tuple(getattr(kind, 'METAINFO', {}).get('classes', ()))
 
@@ -75,5 +90,8 @@ def _dataset(cfg: Config) -> Mapping[str, Any]:
     return {}
 
 
-def _plain(name: object) -> str:
-    return str(name).rpartition('.')[2]
+def _reads(kind: str | type) -> bool:
+    """Whether a transform reads what a picture in memory has already, or annotations, which it lacks."""
+    name = kind if isinstance(kind, str) else kind.__name__
+    found = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+    return name.rpartition('.')[2].startswith('Load') or bool(getattr(found, 'needs_annotations', False))

@@ -14,9 +14,9 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from frozenmm.apis.choose import inferencer
-from frozenmm.apis.image_sources import NamedImage
-from frozenmm.apis.model_sources import build_model
+from frozenmm.apis.choose import find_inferencer, inferencer
+from frozenmm.apis.model_sources import build_model, model_class
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.engine.parameters import count_parameters
 from frozenmm.foundation import FrozenModule
 from frozenmm.registry import MODELS
@@ -51,17 +51,12 @@ def model_costs(cfg: Config, *, size: tuple[int, int] = (480, 640), random_tower
         random_towers: give towers random weights, so that nothing needs to be fetched.
 
     Raises:
-        FileNotFoundError: weights of a tower are not here.
+        UserError: weights of a tower are not here.
     """
     if random_towers:
         cfg = Config(_with_random_weights(cfg.to_dict(), cfg.get('default_scope', 'mmdet')))
-    try:
-        chosen = inferencer(cfg)
-        model: nn.Module = chosen.model  # type: ignore[attr-defined]  # a depth network is no config of ours
-    except ValueError as error:
-        if 'there is no inferencer' not in str(error):
-            raise
-        chosen, model = None, build_model(cfg)
+    chosen = None if find_inferencer(model_class(cfg)) is None else inferencer(cfg, device='cpu')
+    model: nn.Module = build_model(cfg) if chosen is None else chosen.model  # type: ignore[attr-defined]
     trained, frozen = count_parameters(model)
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)

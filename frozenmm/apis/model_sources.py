@@ -9,13 +9,15 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from frozenmm.compat.checkpoint import load_checkpoint_file
-from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.compat.config_files import read_config_file
+from frozenmm.engine.explain import explain_miss, explained_building
+from frozenmm.engine.weights import load_weights
+from frozenmm.errors import MissingFile, UnknownName, UserError
 from frozenmm.registry import MODELS, installed
 from frozenmm.zoo import checkpoint, config_files
 from frozenmm.zoo.checkpoints import is_checkpoint
 
-ModelSource = nn.Module | Config | Mapping | str | Path
+__all__ = ['build_model', 'load_weights', 'model_class', 'read_config', 'read_source', 'register_modules']
 
 
 def read_source(model: Config | Mapping | str | Path,
@@ -30,15 +32,15 @@ def read_source(model: Config | Mapping | str | Path,
         The config, and the checkpoint's file; None where none was named.
 
     Raises:
-        FileNotFoundError: no such config or checkpoint; the text lists near names or says how to get it.
-        ValueError: the config has no model, or the checkpoint belongs to no config.
+        MissingFile: no such config or checkpoint; the text lists near names or says how to get it.
+        UserError: the config has no model, or the checkpoint belongs to no config.
     """
     if is_checkpoint(weights):
         weights = checkpoint(str(weights)).resolve()
     if is_checkpoint(model):
         entry = checkpoint(str(model))
         if entry.config_path is None:
-            raise ValueError(f'{entry.name} is no model of a config ({entry.what}); give a config, and it as weights')
+            raise UserError(f'{entry.name} is no model of a config ({entry.what}); give a config, and it as weights')
         return read_config(entry.config_path), entry.resolve() if weights is None else weights
     return read_config(model), weights
 
@@ -47,20 +49,17 @@ def read_config(model: Config | Mapping | str | Path) -> Config:
     """A config from what a user names it by.
 
     Raises:
-        FileNotFoundError: no such file, nor one of that name among those of frozenmm; the text lists near ones.
-        ValueError: it has no model, or the file cannot be read as a config.
+        MissingFile: no such file, nor one of that name among those of frozenmm; the text lists near ones.
+        UserError: it has no model, or the file cannot be read as a config.
     """
     if isinstance(model, (str, Path)):
         path = Path(model).expanduser()
         path = path if path.is_file() else _named_config(str(model))
-        try:
-            cfg = Config.fromfile(path)
-        except (SyntaxError, OSError, UnicodeDecodeError, NameError) as error:
-            raise ValueError(f'{path} cannot be read as a config: {error}') from None
+        cfg = read_config_file(path)
     else:
         cfg = model if isinstance(model, Config) else Config(dict(model))
     if 'model' not in cfg:
-        raise ValueError('the config has no `model`; give a whole config, or build the model yourself')
+        raise UserError('the config has no `model`; give a whole config, or build the model yourself')
     return cfg
 
 
@@ -71,8 +70,8 @@ def _named_config(name: str) -> Path:
         return files[stem]
     near = [file for file in files if file.startswith(stem)][:3] \
         or difflib.get_close_matches(stem, list(files), n=3, cutoff=0.3) or sorted(files)
-    raise FileNotFoundError(f'{name!r} is neither a config file nor the name of one of ours; nearest: '
-                            f'{", ".join(near)}')
+    raise MissingFile(f'{name!r} is neither a config file nor the name of one of ours; nearest: '
+                      f'{", ".join(near)}')
 
 
 def register_modules(cfg: Config) -> str:
@@ -87,31 +86,30 @@ def register_modules(cfg: Config) -> str:
     return scope
 
 
+def model_class(cfg: Config) -> type:
+    """The class that a config's `model` names.
+
+    Raises:
+        UserError: it names none, or one that is not registered; the text says what to write instead.
+    """
+    if not isinstance(cfg.model, Mapping) or 'type' not in cfg.model:
+        raise UserError(f'the config\'s `model` must be a dictionary with a type, got {str(cfg.model)[:200]}')
+    kind = cfg.model['type']
+    if isinstance(kind, type):
+        return kind
+    with MODELS.switch_scope_and_registry(register_modules(cfg)) as registry:
+        found = registry.get(str(kind))
+    if found is None:
+        raise UnknownName(explain_miss(str(kind), 'model'))
+    return found
+
+
 def build_model(cfg: Config) -> nn.Module:
     """The model of a config; names without scope are those of the config's scope, as when its Runner builds it.
 
     Raises:
-        KeyError: an unregistered type; the text says what to write instead.
+        UserError: it cannot be built as the config says, see `explained_building`.
     """
     scope = register_modules(cfg)
-    with DefaultScope.overwrite_default_scope(scope), explained_registry_misses():
+    with DefaultScope.overwrite_default_scope(scope), explained_building():
         return MODELS.build(cfg.model)
-
-
-def load_weights(model: nn.Module, weights: str | Path, *, trusted: bool = False) -> dict:
-    """Load the trained part of a model; returns what the checkpoint says about itself.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: unsafe or corrupt, or of another model; the text names what differs.
-    """
-    content = load_checkpoint_file(weights, trusted=trusted)
-    state = content.get('state_dict', content)
-    try:
-        model.load_state_dict(dict(state))
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise ValueError(f'{weights} does not fit the model: {lines[0][:300] if lines else error}; is it the '
-                         'checkpoint of another config?') from None
-    meta = content.get('meta', {})
-    return dict(meta) if isinstance(meta, Mapping) else {}

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -10,85 +12,105 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import print_log
-from torch import Tensor
+from mmengine.structures import PixelData
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from frozenmm.apis.base import Inferencer
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import overlay, write_results
+from frozenmm.compat.devices import resolve_device
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
-from frozenmm.registry import INFERENCERS
+from frozenmm.registry import INFERENCERS, installed
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 from frozenmm.visualization.segment_map import segment_map
 
-TASKS: dict[str, tuple[str, ...]] = {
+RESULTS: dict[str, tuple[str, ...]] = {
     'panoptic': ('panoptic', ), 'instance': ('instance', ), 'semantic': ('semantic', ),
     'all': ('semantic', 'panoptic', 'instance')}
-DEFAULT_SIZE = (1333, 800)
+"""What the inferencer's tasks ask of the model's post-processing."""
+PLAIN_PIPELINE = (dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True), dict(type='mmdet.PackDetInputs'))
+"""Of a built model, and of a config without data sets."""
+THINNEST = 100
+"""Long side through short side up to which a picture goes through the pipeline as it is."""
 
 
 @INFERENCERS.register_module()
 class OpenVocabularyInferencer(Inferencer):
-    """Segments whatever can be named, with `FCCLIP` or `FrozenSeg`.
+    """Segments whatever can be named, with `FCCLIP` or `FrozenSeg`, also as a segmentor of mmseg (semantic maps only).
 
     The model is built once. `set_vocabulary` encodes words that are new and touches nothing else.
 
     Args:
-        model: a built `FCCLIP`; a config; the path of a config file; or the name of a config or of a
+        model: a built model; a config; the path of a config file; or the name of a config or of a
             checkpoint that comes with frozenmm.
         vocabulary: the classes, whatever `Vocabulary.read` understands; by default those of the config. Every entry of
             a list is a class, commas in it separate synonyms.
         weights: checkpoint of the trained part; None leaves the model as it is.
-        device: where to compute.
-        task: `'panoptic'`, `'instance'`, `'semantic'` or `'all'`.
+        device: where to compute, see `resolve_device`.
+        task: `'panoptic'`, `'instance'`, `'semantic'` or `'all'` that the model can, where `predict` is not told.
         seen: (K,) which classes were trained; by default those that share a word with the training vocabulary.
         trust_weights: open a checkpoint that holds pickled objects. It could run code of its
             author.
 
+    Attributes:
+        pipeline: what is done with an image before the model sees it: that of the config; of a built model, a resize
+            to at most 1333 x 800 pixels.
+
     Raises:
-        ValueError: unusable vocabulary, unknown task, a seen mask that contradicts the words, or weights of another
-            model.
-        FileNotFoundError: no such config or checkpoint.
+        UserError: no such config, checkpoint or device; unusable vocabulary, unknown task, a seen mask that contradicts
+            the words, or weights of another model.
     """
 
-    def __init__(self, model: MaskSegmentor | Config | Mapping | str | Path,
-                 vocabulary: VocabularySource | None = None, *,
-                 weights: str | Path | None = None, device: str | torch.device = 'cpu', task: str = 'all',
+    def __init__(self, model: nn.Module | Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
+                 weights: str | Path | None = None, device: str | torch.device = 'auto', task: str = 'all',
                  seen: Tensor | None = None, trust_weights: bool = False) -> None:
-        if task not in TASKS:
-            raise ValueError(f'task must be one of {list(TASKS)}, got {task!r}')
-        # before anything slow, so that a mistake in it shows at once
+        # before anything slow, so that a mistake in them shows at once
+        _check_task(task)
+        self.device = resolve_device(device)
         words = None if vocabulary is None else Vocabulary.read(vocabulary)
-        cfg = None
-        if not isinstance(model, MaskSegmentor):
+        if isinstance(model, nn.Module):
+            self.pipeline = ImagePipeline(PLAIN_PIPELINE)
+        else:
             cfg, weights = read_source(model, weights)
-            built = build_model(cfg)
-            if not isinstance(built, MaskSegmentor):
-                raise ValueError(f'the config builds a {type(built).__name__}; an open-vocabulary model (FCCLIP, '
-                                 'FrozenSeg) is needed')
-            model = built
+            model = build_model(cfg)
+            if not isinstance(model, self.models()):
+                raise UserError(f'the config builds a {type(model).__name__}; an open-vocabulary model (FCCLIP, '
+                                'FrozenSeg) is needed')
+            self.pipeline = ImagePipeline.of_config(cfg, otherwise=PLAIN_PIPELINE)
             if weights is None:
                 print_log('no weights are given: the decoder is untrained and its masks mean nothing', logger='current')
-        self.model = model.to(device).eval()
-        self.device = torch.device(device)
+        self.model: Any = model.to(self.device).eval()
         if weights is not None:
             load_weights(self.model, weights, trusted=trust_weights)
-        self.tasks = TASKS[task]
-        self.size, self.as_float = _test_size(cfg)
+        # the part with the words: a segmentor of mmseg holds the model, a detector of mmdet is it
+        self.core: Any = getattr(self.model, 'model', self.model)
+        self.task = task
         if words is not None:
             self.set_vocabulary(words, seen=seen)
+
+    @classmethod
+    def models(cls) -> tuple[type, ...]:
+        """FC-CLIP, FrozenSeg and what else is built on their trunk, of mmdet and of mmseg."""
+        if not installed('mmseg'):
+            return (MaskSegmentor, )
+        from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
+        return MaskSegmentor, OpenVocabularySegmentor
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The classes in use.
 
         Raises:
-            ValueError: there are none.
+            UserError: there are none.
         """
-        classifier = self.model.classifier
+        classifier = self.core.classifier
         found = classifier.vocabulary or classifier.train_vocabulary
         if found is None:
-            raise ValueError('there is no vocabulary: give `vocabulary=[...]`, or weights that carry one')
+            raise UserError('there is no vocabulary: give `vocabulary=[...]`, or weights that carry one')
         return found
 
     def set_vocabulary(self, vocabulary: VocabularySource, *, seen: Tensor | None = None) -> None:
@@ -96,25 +118,42 @@ class OpenVocabularyInferencer(Inferencer):
         self.model.set_vocabulary(vocabulary, seen=seen)
 
     @torch.no_grad()
-    def predict(self, images: Sequence[NamedImage]) -> list[DetDataSample]:
+    def predict(self, images: Sequence[NamedImage], *, task: str | None = None) -> list[DetDataSample]:
         """Data samples at the images' sizes, on the CPU.
+
+        Args:
+            images: a batch.
+            task: see the class, whose `task` is the default.
 
         Returns:
             One per image: `pred_panoptic_seg`, `pred_sem_seg`, `pred_instances` as the task asks; `segments_info` with
             scores; `classes`, the names that labels index.
         """
+        wanted = _check_task(task or self.task)
         names = tuple(self.vocabulary.names)
         prepared = [self._prepare(image) for image in images]
-        postprocessor = self.model.postprocessor
-        configured, postprocessor.tasks = postprocessor.tasks, self.tasks
-        try:
-            samples = self.model.test_step(dict(inputs=[pixels for pixels, _ in prepared],
-                                                data_samples=[sample for _, sample in prepared]))
-        finally:
-            postprocessor.tasks = configured
+        for item in prepared:
+            item['data_samples'].set_metainfo(dict(tasks=wanted))
+        if self.core is self.model:
+            samples = self.model.test_step(batch_of(prepared))
+        else:
+            # images of different sizes do not share a batch in mmseg's preprocessor
+            samples = [_semantic(sample) for item in prepared for sample in self.model.test_step(batch_of([item]))]
         for sample in samples:
             sample.set_metainfo(dict(classes=names))
         return [sample.cpu() for sample in samples]
+
+    def _prepare(self, image: NamedImage) -> dict[str, Any]:
+        """What the pipeline gives, with sides of at least a patch of the tower, which has nothing to look at else."""
+        height, width = image.pixels.shape[:2]
+        item = self.pipeline(replace(image, pixels=_not_thin(image.pixels)))
+        patch, size = self.core.image_tower.input.patch, item['inputs'].shape[-2:]
+        if min(size) < patch:
+            size = max(size[0], patch), max(size[1], patch)
+            item['inputs'] = interpolate(item['inputs'][None].float(), size, mode='bilinear')[0]
+            item['data_samples'].set_metainfo(dict(img_shape=size))
+        item['data_samples'].set_metainfo(dict(ori_shape=(height, width)))
+        return item
 
     def draw(self, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> np.ndarray:
         """(H', W', 3) uint8 RGB, the picture with its segments and a legend."""
@@ -137,36 +176,26 @@ class OpenVocabularyInferencer(Inferencer):
         scores = ['' if info['score'] is None else f' {info["score"]:.2f}' for info in segments]
         return ', '.join(map(''.join, zip(names, scores))) or 'nothing found'
 
-    def _prepare(self, image: NamedImage) -> tuple[Tensor, DetDataSample]:
-        """The resized picture (3, H, W) in BGR, as mmdet's pipelines give it, and its data sample."""
-        height, width = image.pixels.shape[:2]
-        new = _fitted((height, width), self.size, self.model.image_tower.input.patch)
-        pixels = np.ascontiguousarray(image.pixels[..., ::-1], np.float32 if self.as_float else np.uint8)
-        pixels = mmcv.imresize(pixels, new[::-1], interpolation='bilinear')
-        sample = DetDataSample(metainfo=dict(
-            img_path=image.path, img_id=image.name, ori_shape=(height, width), img_shape=new,
-            scale_factor=(new[1] / width, new[0] / height)))
-        return torch.from_numpy(pixels).permute(2, 0, 1), sample
+
+def _not_thin(pixels: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3), stretched if one side is so much shorter that nothing of it would survive a resize."""
+    height, width = pixels.shape[:2]
+    least = -(-max(height, width) // THINNEST)
+    if min(height, width) >= least:
+        return pixels
+    return mmcv.imresize(pixels, (max(width, least), max(height, least)), interpolation='nearest')
 
 
-def _fitted(size: tuple[int, int], limits: tuple[int, int], smallest: int) -> tuple[int, int]:
-    """Height and width scaled to fit a long and a short side, as mmdet's `Resize` does.
-
-    A side that gets shorter than `smallest` is stretched to it, since the network needs a patch to look at.
-    """
-    scale = min(max(limits) / max(size), min(limits) / min(size))
-    return max(smallest, int(size[0] * scale + 0.5)), max(smallest, int(size[1] * scale + 0.5))
+def _check_task(task: str) -> tuple[str, ...]:
+    if task not in RESULTS:
+        raise UserError(f'task must be one of {list(RESULTS)}, got {task!r}')
+    return RESULTS[task]
 
 
-def _test_size(cfg: Config | None) -> tuple[tuple[int, int], bool]:
-    """The size that the config resizes test images to, and whether it does so in float32."""
-    pipeline: Sequence[Mapping] = ()
-    if cfg is not None and cfg.get('test_dataloader') is not None:
-        pipeline = cfg.test_dataloader.dataset.get('pipeline', ())
-    size, as_float = DEFAULT_SIZE, False
-    for step in pipeline:
-        if step['type'].endswith('Resize') and 'scale' in step:
-            size = (int(step['scale'][0]), int(step['scale'][1]))
-        if step['type'].endswith('LoadImageFromFile'):
-            as_float = bool(step.get('to_float32', False))
-    return size, as_float
+def _semantic(sample: Any) -> DetDataSample:
+    """A data sample of mmseg as mmdet's."""
+    found = DetDataSample(metainfo=sample.metainfo)
+    found.pred_sem_seg = PixelData(sem_seg=sample.pred_sem_seg.data)
+    if 'seg_logits' in sample:  # where the config keeps them
+        found.seg_logits = sample.seg_logits
+    return found

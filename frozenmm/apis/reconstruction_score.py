@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from frozenmm.datasets.rgbd import RGBDSequence
+from frozenmm.errors import UserError
 from frozenmm.evaluation.depth import align_depth, depth_errors
 from frozenmm.evaluation.surface import focal_error_percent, surface_errors
 from frozenmm.evaluation.trajectory import fit_similarity, relative_errors, trajectory_errors
@@ -52,10 +53,10 @@ def score_reconstruction(found: PosedDepth, truth: PosedDepth, mesh: Mesh | None
         true surface is the fused true depth.
 
     Raises:
-        ValueError: other numbers of frames, or fewer than 2.
+        UserError: other numbers of frames, or fewer than 2.
     """
     if len(found.depth) != len(truth.depth) or len(found.depth) < 2:
-        raise ValueError(f'expected the same frames, at least 2, got {len(found.depth)} and {len(truth.depth)}')
+        raise UserError(f'expected the same frames, at least 2, got {len(found.depth)} and {len(truth.depth)}')
     poses, true_poses = torch.from_numpy(found.poses_c2w), torch.from_numpy(truth.poses_c2w)
     scores = trajectory_errors(poses[:, :3, 3], true_poses[:, :3, 3]) | relative_errors(poses, true_poses)
     steps = np.linalg.norm(np.diff(truth.poses_c2w[:, :3, 3], axis=0), axis=1)
@@ -101,14 +102,14 @@ def score_folder(out: str | Path, sequence: RGBDSequence, *,
         threshold: of the F-score, metres.
 
     Raises:
-        FileNotFoundError: a file of the results is missing.
-        ValueError: a frame that the sequence does not have.
+        MissingFile: a file of the results is missing.
+        UserError: a frame that the sequence does not have.
     """
     results = open_results(out)
     places = {image.stem: index for index, image in enumerate(sequence.images)}
     unknown = [name for name in results.names if name not in places]
     if unknown:
-        raise ValueError(f'the sequence has no frames {unknown[:3]}, which {out} has; were other images reconstructed?')
+        raise UserError(f'the sequence has no frames {unknown[:3]}, which {out} has; were other images reconstructed?')
     index = [places[name] for name in results.names]
     truth = PosedDepth(np.stack([sequence.depth(i) for i in index]), sequence.poses_c2w[index], sequence.intrinsics_px)
     depth = np.stack([results.depth(frame) for frame in range(len(results))])

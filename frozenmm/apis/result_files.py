@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from frozenmm.apis.image_sources import NamedImage
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.datasets.panoptic_files import segment_colours
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.visualization.segment_map import segment_map

@@ -11,16 +11,22 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from frozenmm.apis.image_sources import IMAGE_SUFFIXES, read_image_file
+from frozenmm import registry
+from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
-from frozenmm.engine.cache_filling import Progress
+from frozenmm.compat.image_files import list_images, read_image_file
+from frozenmm.datasets.progress import Progress
+from frozenmm.datasets.self_made import make_missing_files
+from frozenmm.engine.explain import explained_building
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.lookup import lookup
-from frozenmm.foundation.mask_prompters import DemoSAMPrompter, MaskPrompter, SAMPrompter
+from frozenmm.foundation.mask_prompters import MaskPrompter, SAMPrompter
 from frozenmm.registry import DATASETS
 from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks
 from frozenmm.segmentation.frozen_seg.mask_files import SAMMaskFolder, read_masks, write_masks
 
-MODELS = ('vit_h', 'vit_l', 'vit_b', 'vit_t', 'demo')
+PROMPTABLE = ('vit_h', 'vit_l', 'vit_b', 'vit_t', 'demo')
+"""Names of the models that make masks."""
 MANIFEST = 'sam_masks.json'
 DEMO_OPTIONS: dict[str, Any] = dict(points_per_side=16, iou_threshold=0.5, stability_threshold=0.6)
 """What suits the demonstration model, whose predicted IoU is lower than SAM's."""
@@ -43,16 +49,16 @@ class Preparation:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def build_prompter(model: str, weights: str | None = None, device: str = 'cpu') -> MaskPrompter:
-    """One of `MODELS` by name.
+def build_prompter(model: str, weights: str | None = None, device: str = 'auto') -> MaskPrompter:
+    """One of `PROMPTABLE` by name.
 
     Raises:
-        ValueError: an unknown name.
-        FileNotFoundError: its weights are not at hand; the text says where they come from.
+        UserError: an unknown name or device, or its weights are not at hand; the text says where they come from.
     """
-    name = lookup(model, MODELS, 'promptable model')
-    prompter = DemoSAMPrompter(weights) if name == 'demo' else SAMPrompter(name, weights)
-    return prompter.to(device)
+    found = resolve_device(device)
+    name = lookup(model, PROMPTABLE, 'promptable model')
+    demo = dict(type='frozenmm.DemoSAMPrompter', weights=weights)  # by name: that room may have been removed
+    return (registry.MODELS.build(demo) if name == 'demo' else SAMPrompter(name, weights)).to(found)
 
 
 def find_images(source: str | Path, split: str = 'test') -> list[Path]:
@@ -63,24 +69,22 @@ def find_images(source: str | Path, split: str = 'test') -> list[Path]:
         split: which data loader of the config.
 
     Raises:
-        FileNotFoundError: neither, or a folder without images.
-        ValueError: two images whose masks would have the same file name; a config without that data loader.
+        MissingFile: neither, or a folder without images.
+        UserError: two images whose masks would have the same file name; a config without that data loader.
     """
     path = Path(source)
     if path.is_dir():
-        images = sorted(file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise FileNotFoundError(f'the folder {path.resolve()} holds no image ({", ".join(IMAGE_SUFFIXES)})')
+        images = list_images(path, below=True)
     elif path.suffix == '.py':
         images = list(_of_config(path, split))
     else:
-        raise FileNotFoundError(f'{path.resolve()} is neither a folder of images nor a config (.py)')
+        raise MissingFile(f'{path.resolve()} is neither a folder of images nor a config (.py)')
     by_name: dict[str, Path] = {}
     for image in images:
         other = by_name.setdefault(image.stem, image)
         if other != image:
-            raise ValueError(f'{other} and {image} would share one file of masks, {image.stem}.safetensors; prepare '
-                             'them into different folders')
+            raise UserError(f'{other} and {image} would share one file of masks, {image.stem}.safetensors; prepare '
+                            'them into different folders')
     return list(by_name.values())
 
 
@@ -89,9 +93,11 @@ def _of_config(path: Path, split: str) -> Iterator[Path]:
     cfg: Config = load_config(path)
     loader = cfg.get(f'{split}_dataloader')
     if loader is None:
-        raise ValueError(f'{path} has no {split}_dataloader')
+        raise UserError(f'{path} has no {split}_dataloader')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    dataset = DATASETS.build(loader.dataset)
+    make_missing_files(loader)
+    with explained_building():
+        dataset = DATASETS.build(loader.dataset)
     for index in range(len(dataset)):
         yield Path(dataset.get_data_info(index)['img_path'])
 
@@ -108,7 +114,7 @@ def prepare_sam_masks(images: Sequence[Path], generator: AutomaticMasks, folder:
         What was done; an image that cannot be read is in `failed` and does not end the run.
 
     Raises:
-        ValueError: the folder holds masks of another model or of other options.
+        UserError: the folder holds masks of another model or of other options.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,18 +142,19 @@ def write_manifest(folder: Path, generator: AutomaticMasks) -> None:
     """Say how the masks of a folder are made.
 
     Raises:
-        ValueError: those that are there were made otherwise.
+        UserError: those that are there were made otherwise.
     """
     wanted = dict(model=generator.prompter.name, fingerprint=generator.prompter.fingerprint,
                   options=dataclasses.asdict(generator.options))
     path = folder / MANIFEST
     if path.is_file():
-        found = json.loads(path.read_text(encoding='utf-8'))
+        with reading(path, 'a record of how masks were made', 'name another folder'):
+            found = dict(json.loads(path.read_text(encoding='utf-8')))
         if found != wanted:
             differing = sorted(key for key in wanted if found.get(key) != wanted[key])
-            raise ValueError(f'{folder} holds masks made with another {", ".join(differing)}: '
-                             f'{ {key: found.get(key) for key in differing} }, not '
-                             f'{ {key: wanted[key] for key in differing} }; name another folder, or remove this one')
+            raise UserError(f'{folder} holds masks made with another {", ".join(differing)}: '
+                            f'{ {key: found.get(key) for key in differing} }, not '
+                            f'{ {key: wanted[key] for key in differing} }; name another folder, or remove this one')
         return
     write_whole(path, json.dumps(wanted, indent=1).encode())
 
@@ -171,7 +178,7 @@ def verify_sam_masks(images: Sequence[Path], folder: str | Path) -> dict[str, st
         folder: of the masks.
 
     Raises:
-        FileNotFoundError: no such folder.
+        MissingFile: no such folder.
     """
     files, wrong = SAMMaskFolder(folder), {}
     for image in images:

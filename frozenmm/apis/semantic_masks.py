@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
 
-from frozenmm.apis.image_sources import NamedImage
+from frozenmm.compat.config_files import read_config_file
+from frozenmm.compat.devices import resolve_device
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
-from frozenmm.registry import join
 
 SURROUNDINGS = 'ade20k_150'
 """Vocabulary that stands beside the words in an open-vocabulary model, so that not every pixel must be one of them."""
@@ -23,18 +24,18 @@ class SemanticMask:
         words: classes to mark.
         model: what `frozenmm.apis.inferencer` takes for open vocabularies, or the config file of an mmseg model.
         weights: checkpoint of the trained part.
-        device: where to compute.
+        device: where to compute, see `resolve_device`.
         trust_weights: open a checkpoint that holds pickled objects.
 
     Raises:
-        ValueError: no word, or one that the mmseg model does not know, with the nearest ones.
+        UserError: no word, or one that the mmseg model does not know, with the nearest ones.
     """
 
     def __init__(self, words: Sequence[str], *, model: str = 'open-vocabulary', weights: str | Path | None = None,
-                 device: str = 'cpu', trust_weights: bool = False) -> None:
+                 device: str = 'auto', trust_weights: bool = False) -> None:
         words = [word.strip() for word in words if word.strip()]
         if not words:
-            raise ValueError('a mask needs at least one class, such as "sky, person"')
+            raise UserError('a mask needs at least one class, such as "sky, person"')
         self.name = f'{model} {weights} {", ".join(words)}'
         make = _mmseg_labels if _is_mmseg(model) else _open_labels
         self._labels, self._chosen = make(words, model, weights=weights, device=device, trust_weights=trust_weights)
@@ -51,7 +52,7 @@ class SemanticMask:
 
 def _is_mmseg(model: str) -> bool:
     path = Path(model)
-    return path.suffix == '.py' and path.is_file() and 'EncoderDecoder' in str(Config.fromfile(path).get('model'))
+    return path.suffix == '.py' and path.is_file() and 'EncoderDecoder' in str(read_config_file(path).get('model'))
 
 
 def _mmseg_labels(words: Sequence[str], model: str, *, weights: str | Path | None, device: str,
@@ -60,12 +61,12 @@ def _mmseg_labels(words: Sequence[str], model: str, *, weights: str | Path | Non
 
     from frozenmm.apis.image_pipeline import class_names
     from frozenmm.apis.model_sources import load_weights
-    network = join(init_model(model, None, device=device))
+    network = init_model(model, None, device=str(resolve_device(device)))
     meta = {} if weights is None else load_weights(network, weights, trusted=trust_weights)
-    classes = list(class_names(Config.fromfile(model), meta))
+    classes = list(class_names(read_config_file(model), meta))
     if not classes:
-        raise ValueError(f'neither the data set of {model} nor its checkpoint names its classes; state them as '
-                         "test_dataloader.dataset.metainfo=dict(classes=('sky', ...))")
+        raise UserError(f'neither the data set of {model} nor its checkpoint names its classes; state them as '
+                        "test_dataloader.dataset.metainfo=dict(classes=('sky', ...))")
     chosen = [classes.index(lookup(word, classes, 'class')) for word in words]
 
     def labels(image: np.ndarray) -> np.ndarray:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from frozenmm.apis.image_sources import NamedImage
 from frozenmm.compat import require
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.errors import UserError
 
 FIRST = '_000000'
 """Ending of the name of a video's first frame, see `read_images`."""
@@ -38,7 +39,7 @@ class AnnotatedVideos:
             picture: (H', W', 3) uint8 RGB to show; later ones are fitted into the size of the first.
 
         Raises:
-            OSError: OpenCV cannot write the video.
+            UserError: OpenCV cannot write the video.
         """
         if image.path != self._source or FIRST in image.name:
             self.close()
@@ -73,8 +74,8 @@ class AnnotatedVideos:
         if not writer.isOpened():
             writer.release()
             self._part.unlink(missing_ok=True)
-            raise OSError(f'OpenCV cannot write the video {self._path}; is the folder writable, and does this build of '
-                          'OpenCV have FFmpeg? Or give the frames as a folder of images')
+            raise UserError(f'OpenCV cannot write the video {self._path}; is the folder writable, and does this build '
+                            'of OpenCV have FFmpeg? Or give the frames as a folder of images')
         self._writer, self._source = writer, image.path
 
 

@@ -14,8 +14,7 @@ def parse_vocabulary(text: str) -> Vocabulary:
             file; or the name of a packaged vocabulary.
 
     Raises:
-        ValueError: an empty or double class.
-        FileNotFoundError: no such file.
+        UserError: an empty or double class, or no such file.
     """
     if text in named_vocabularies() or Path(text).suffix in ('.txt', '.json'):
         return Vocabulary.read(text)
@@ -26,6 +25,9 @@ def typed_vocabulary(text: str) -> Vocabulary:
     """Classes separated by commas, synonyms by `|`; never a file, whatever the text looks like.
 
     Raises:
-        ValueError: an empty or double class.
+        UserError: an empty or double class.
+
+    >>> typed_vocabulary('red mug|mug, keyboard').names
+    ['red mug', 'keyboard']
     """
     return Vocabulary.read([[' '.join(word.split()) for word in entry.split('|')] for entry in text.split(',')])

@@ -6,23 +6,27 @@ from pathlib import Path
 import numpy as np
 
 from frozenmm.compat import require
+from frozenmm.errors import reading
 
 VOID_8BIT, VOID_16BIT = 255, 65535
 """Pixels without annotation in label maps of at most 255 classes, and of more."""
 
 
-def read_picture(path: Path, *, mode: str = '') -> np.ndarray:
+def read_picture(path: Path, *, mode: str = '', kind: str = 'a picture') -> np.ndarray:
     """The pixels of a picture as they are stored (palette indices of a palette picture), or in another mode of Pillow.
 
+    Args:
+        path: the file.
+        mode: of Pillow, e.g. `'RGB'`; empty for what the file has.
+        kind: what the file should be, for the error.
+
+    Returns:
+        (H, W), or (H, W, C) with several channels; of the file's type.
+
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no readable picture.
+        MissingFile: no such file.
+        UnreadableFile: no picture, or a damaged one.
     """
     pil = require('PIL.Image', 'annotation maps')
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no {path.absolute()}; is the archive unpacked completely?')
-    try:
-        with pil.open(path) as picture:
-            return np.asarray(picture.convert(mode) if mode else picture)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f'{path} is no readable picture ({error}); unpack its archive again') from None
+    with reading(path, kind, 'is its archive unpacked completely?'), pil.open(path) as picture:
+        return np.asarray(picture.convert(mode) if mode else picture)

@@ -25,7 +25,7 @@ class CocoPanoptic(BaseDetDataset):
             (`filter_empty_gt` drops images without any segment of the classes, `min_size`), `test_mode`, `indices`, ...
 
     Raises:
-        FileNotFoundError, ValueError: see `read_panoptic_file` and `match_categories`.
+        MissingFile, UserError: see `read_panoptic_file` and `match_categories`.
     """
 
     def __init__(self, ann_file: str, *, vocabulary: VocabularySource | None = None, **kwargs: object) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from frozenmm.compat import require
+from frozenmm.errors import UserError
 from frozenmm.registry import TRANSFORMS
 
 IGNORE = 255
@@ -36,17 +37,17 @@ class FusionerAugmentation(BaseTransform):
         channel_order: of the images, `'bgr'` (as mmcv loads them) or `'rgb'`.
 
     Raises:
-        ValueError: a size below 1, a strength outside 0..1 (hue: 0.5), an unknown channel order.
+        UserError: a size below 1, a strength outside 0..1 (hue: 0.5), an unknown channel order.
     """
 
     def __init__(self, size: int, *, colour: float = 0.5, degrees: float = 20.0, border: int = IGNORE,
                  channel_order: str = 'bgr') -> None:
         if size < 1:
-            raise ValueError(f'size must be at least 1 pixel, got {size}')
+            raise UserError(f'size must be at least 1 pixel, got {size}')
         if not 0 <= colour <= 0.5:
-            raise ValueError(f'colour must be in 0..0.5 (hue is an angle in half turns), got {colour}')
+            raise UserError(f'colour must be in 0..0.5 (hue is an angle in half turns), got {colour}')
         if channel_order not in _LUMA:
-            raise ValueError(f'channel_order must be one of {list(_LUMA)}, got {channel_order!r}')
+            raise UserError(f'channel_order must be one of {list(_LUMA)}, got {channel_order!r}')
         self.size = size
         self.colour = colour
         self.degrees = degrees
@@ -136,8 +137,8 @@ class FusionerAugmentation(BaseTransform):
         self._warp(results, cv2.getAffineTransform(corners, moved))
 
     def _shift_scale_rotate(self, results: dict) -> None:
-        matrix = cv2.getRotationMatrix2D((self.size / 2, self.size / 2),
-                                         np.random.uniform(-self.degrees, self.degrees), np.random.uniform(0.9, 1.1))
+        angle, scale = np.random.uniform(-self.degrees, self.degrees), np.random.uniform(0.9, 1.1)
+        matrix: np.ndarray = cv2.getRotationMatrix2D((self.size / 2, self.size / 2), angle, scale)
         matrix[:, 2] += np.random.uniform(-0.1, 0.1, 2) * self.size
         self._warp(results, matrix)
 

@@ -1,6 +1,7 @@
 """Semantic label maps as a data set for mmdet and mmseg, with any number of classes."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
 from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT, read_picture
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import DATASETS, TRANSFORMS
 
@@ -26,7 +28,7 @@ class SemanticMaps(BaseDataset):
             `test_mode`, `indices`, ...
 
     Raises:
-        FileNotFoundError: no pictures, or a picture or a map is missing.
+        MissingFile: no pictures, or a picture or a map is missing.
     """
 
     def __init__(self, vocabulary: VocabularySource, *, ann_file: str = '', img_suffix: str = '.jpg',
@@ -41,28 +43,29 @@ class SemanticMaps(BaseDataset):
         """One dictionary per picture, in the order of their names."""
         images, maps = Path(self.data_prefix['img']), Path(self.data_prefix['seg'])
         if self.ann_file:
-            listed = Path(self.ann_file)
-            if not listed.is_file():
-                raise FileNotFoundError(f'there is no list of names {listed.absolute()}')
-            found = {name: images / f'{name}{self.img_suffix}' for name in listed.read_text(encoding='utf-8').split()}
+            with reading(self.ann_file, 'a list of names, one per line'):
+                names = Path(self.ann_file).read_text(encoding='utf-8').split()
+            found = {name: images / f'{name}{self.img_suffix}' for name in names}
         else:
             found = {path.name.removesuffix(self.img_suffix): path for path in images.rglob(f'*{self.img_suffix}')}
         if not found:
-            raise FileNotFoundError(f'{images.absolute()} holds no pictures *{self.img_suffix}; prepare the data set '
+            raise MissingFile(f'{images.absolute()} holds no pictures *{self.img_suffix}; prepare the data set '
                                     'first (tools/prepare_data.py)')
-        samples = [dict(img_path=str(found[name]), img_id=name, seg_map_path=str(maps / f'{name}{self.seg_suffix}'),
-                        reduce_zero_label=self.reduce_zero_label, label_map=None, seg_fields=[], instances=[])
-                   for name in sorted(found)]
-        for key in 'img_path', 'seg_map_path':
-            folders = {path: {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-                       for path in {Path(sample[key]).parent for sample in samples}}
-            lacking = [sample[key] for sample in samples if Path(sample[key]).name not in folders[
-                Path(sample[key]).parent]]
-            if lacking:
-                raise FileNotFoundError(f'{len(lacking)} of {len(samples)} files are missing, e.g. '
-                                        f'{Path(lacking[0]).absolute()}; prepare the data set first '
-                                        '(tools/prepare_data.py)')
-        return samples
+        paths = {name: (found[name], maps / f'{name}{self.seg_suffix}') for name in sorted(found)}
+        for files in zip(*paths.values()):
+            _check_there(files)
+        return [dict(img_path=str(picture), img_id=name, seg_map_path=str(label_map),
+                     reduce_zero_label=self.reduce_zero_label, label_map=None, seg_fields=[], instances=[])
+                for name, (picture, label_map) in paths.items()]
+
+
+def _check_there(files: Sequence[Path]) -> None:
+    folders = {folder: {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+               for folder in {file.parent for file in files}}
+    lacking = [file for file in files if file.name not in folders[file.parent]]
+    if lacking:
+        raise MissingFile(f'{len(lacking)} of {len(files)} files are missing, e.g. {lacking[0].absolute()}; prepare '
+                          'the data set first (tools/prepare_data.py)')
 
 
 @TRANSFORMS.register_module()
@@ -84,11 +87,11 @@ class LoadLabelMap(BaseTransform):
     def transform(self, results: dict) -> dict:
         """The sample with `gt_seg_map` and `ignore_index`."""
         if not results.get(self.key):
-            raise ValueError(f'the sample of {results.get("img_path")} has no {self.key!r}; give the data set the '
+            raise UserError(f'the sample of {results.get("img_path")} has no {self.key!r}; give the data set the '
                              'folder of its label maps in data_prefix')
         stored = read_picture(Path(results[self.key]))
         if stored.ndim != 2:
-            raise ValueError(f'{results[self.key]} has the shape {stored.shape}; a label map has one channel')
+            raise UserError(f'{results[self.key]} has the shape {stored.shape}; a label map has one channel')
         void = VOID_8BIT if stored.dtype == np.uint8 else VOID_16BIT
         labels = stored.astype(np.int32)
         if results.get('reduce_zero_label', False) if self.reduce_zero_label is None else self.reduce_zero_label:

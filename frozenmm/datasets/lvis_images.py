@@ -7,6 +7,7 @@ from urllib.parse import urlparse
 
 from mmdet.datasets import BaseDetDataset
 
+from frozenmm.errors import UserError, reading
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import DATASETS
 
@@ -22,8 +23,8 @@ class LVISImages(BaseDetDataset):
             and `val2017/`), `pipeline`, `indices`, ...
 
     Raises:
-        FileNotFoundError: no annotation file.
-        ValueError: it is not LVIS v1's, or has another number of categories than the vocabulary.
+        MissingFile: no annotation file.
+        UserError: it is not LVIS v1's, or has another number of categories than the vocabulary.
     """
 
     def __init__(self, ann_file: str, *, vocabulary: VocabularySource, **kwargs: object) -> None:
@@ -32,16 +33,15 @@ class LVISImages(BaseDetDataset):
 
     def load_data_list(self) -> list[dict]:
         """One dictionary per picture, by id."""
-        path = Path(self.ann_file)
-        if not path.is_file():
-            raise FileNotFoundError(f'no annotation file {path.resolve()}; prepare LVIS first (tools/prepare_data.py)')
-        content = json.loads(path.read_text(encoding='utf-8'))
-        if len(content['categories']) != len(self.vocabulary):
-            raise ValueError(f'{path} has {len(content["categories"])} categories, but {self.vocabulary.name} has '
-                             f'{len(self.vocabulary)} classes; prepare the vocabulary out of this file')
-        if any('coco_url' not in entry for entry in content['images']):
-            raise ValueError(f'{path} has images without coco_url, which says where they lie; is it LVIS v1?')
-        folder = Path(self.data_prefix.get('img') or '')
-        return [dict(img_path=str(folder / urlparse(entry['coco_url']).path.lstrip('/')), img_id=entry['id'],
-                     height=entry['height'], width=entry['width'], instances=[])
-                for entry in sorted(content['images'], key=lambda entry: entry['id'])]
+        path, folder = Path(self.ann_file), Path(self.data_prefix.get('img') or '')
+        with reading(path, 'an annotation file of LVIS v1', 'prepare LVIS first (tools/prepare_data.py)'):
+            content = json.loads(path.read_text(encoding='utf-8'))
+            count = len(content['categories'])
+            # where a picture lies is the end of its address
+            samples = [dict(img_path=str(folder / urlparse(str(entry['coco_url'])).path.lstrip('/')),
+                            img_id=entry['id'], height=int(entry['height']), width=int(entry['width']), instances=[])
+                       for entry in sorted(content['images'], key=lambda entry: entry['id'])]
+        if count != len(self.vocabulary):
+            raise UserError(f'{path} has {count} categories, but {self.vocabulary.name} has {len(self.vocabulary)} '
+                            'classes; prepare the vocabulary out of this file')
+        return samples

@@ -13,6 +13,8 @@ from PIL import Image
 
 from frozenmm.compat.files import whole_file, write_whole
 from frozenmm.datasets.episodes import IGNORE, EpisodicSegDataset, read_label_map
+from frozenmm.datasets.semantic_maps import is_made_from
+from frozenmm.errors import UserError
 from frozenmm.registry import DATASETS
 
 TILES = 4
@@ -67,39 +69,24 @@ def write_mosaics(source: EpisodicSegDataset, folder: str | Path, *, count: int,
         The folder.
 
     Raises:
-        ValueError: fewer than four classes, episodes of several classes, or `folder` holds other mosaics.
+        UserError: fewer than four classes, episodes of several classes, or `folder` holds other mosaics.
 
     Source: our definition (`mosaic4`); the paper names the benchmark, its construction was not published.
     """
-    folder = Path(folder)
-    groups: dict[int, list[dict]] = {}
-    for index in range(len(source)):
-        episode = source.get_data_info(index)
-        if len(episode['asked']) != 1:
-            raise ValueError('mosaics need a source with one class per episode (classes_per_episode=1)')
-        groups.setdefault(episode['asked'][0], []).append(episode)
-    if len(groups) < TILES:
-        raise ValueError(f'a mosaic shows {TILES} distinct classes, but the source shows {len(groups)} only: '
-                         f'{source.names(sorted(groups))}')
+    folder, groups = Path(folder), _by_class(source)
     drawn = [_draw(groups, np.random.default_rng((seed, number))) for number in range(count)]
     content = dict(version=VERSION, seed=seed, side=side, mosaics=[
         [dict(image=Path(episode['img_path']).name, class_id=number) for number, episode in tiles] for tiles in drawn])
-    record = folder / 'mosaics.json'
-    if record.is_file():
-        if json.loads(record.read_text()) != content:
-            raise ValueError(f'{folder.absolute()} holds mosaics of another source, seed, number or size; delete it or '
-                             'choose another folder')
+    if is_made_from(content, folder / 'mosaics.json', 'mosaics of another source, seed, number or size'):
         return folder
-    for name in 'images', 'labels':
-        (folder / name).mkdir(parents=True, exist_ok=True)
     print_log(f'writing {count} mosaics to {folder}', logger='current')
     for number, tiles in enumerate(drawn):
-        class_ids = [class_id for class_id, _ in tiles]
+        class_ids = [one for one, _ in tiles]
         images, masks = zip(*(_load(episode, class_ids, tile) for tile, (_, episode) in enumerate(tiles)))
         canvas, labels = mosaic4(images, masks, side)
         _save(folder / 'images' / f'{number:05d}.png', canvas[..., ::-1])
         _save(folder / 'labels' / f'{number:05d}.png', labels)
-    write_whole(record, json.dumps(content))
+    write_whole(folder / 'mosaics.json', json.dumps(content))
     return folder
 
 
@@ -133,6 +120,20 @@ class Mosaic4Dataset(BaseDataset):
         return episodes
 
 
+def _by_class(source: EpisodicSegDataset) -> dict[int, list[dict]]:
+    """Episodes of every class that the source asks for."""
+    groups: dict[int, list[dict]] = {}
+    for index in range(len(source)):
+        episode = source.get_data_info(index)
+        if len(episode['asked']) != 1:
+            raise UserError('mosaics need a source with one class per episode (classes_per_episode=1)')
+        groups.setdefault(episode['asked'][0], []).append(episode)
+    if len(groups) < TILES:
+        raise UserError(f'a mosaic shows {TILES} distinct classes, but the source shows {len(groups)} only: '
+                        f'{source.names(sorted(groups))}')
+    return groups
+
+
 def _draw(groups: dict[int, list[dict]], rng: np.random.Generator) -> list[tuple[int, dict]]:
     numbers = rng.choice(sorted(groups), TILES, replace=False)
     return [(int(number), groups[int(number)][rng.integers(len(groups[int(number)]))]) for number in numbers]
@@ -151,5 +152,6 @@ def _load(episode: dict, class_ids: Sequence[int], tile: int) -> tuple[np.ndarra
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         Image.fromarray(pixels).save(part, format='PNG')

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenmm.compat import require
+from frozenmm.datasets.annotation_pictures import read_picture
+from frozenmm.errors import UserError, reading
 from frozenmm.foundation.lookup import nearest
 from frozenmm.foundation.vocabulary import Vocabulary
 
@@ -77,52 +78,51 @@ def read_panoptic_file(path: str | Path) -> PanopticFile:
     """Read a COCO panoptic annotation file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no JSON, or not in this format (as the instance annotations of COCO are not); the text says where.
+        MissingFile: no such file.
+        UnreadableFile: no JSON, or not in this format (as the instance annotations of COCO are not); the text says why.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no panoptic annotation file {path.resolve()}')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path} is not valid JSON ({error}); is it truncated?') from None
-    missing = {'images', 'annotations', 'categories'} - set(content)
-    if missing:
-        raise ValueError(f'{path} has no {sorted(missing)}; a COCO panoptic file has images, annotations, categories')
-    if content['annotations'] and 'segments_info' not in content['annotations'][0]:
-        raise ValueError(f'{path} has annotations without segments_info; is it an instance file (instances_*.json)? '
-                         'Give the panoptic one (panoptic_*.json)')
-    try:
+    with reading(path, 'a COCO panoptic annotation file', 'give the panoptic one (panoptic_*.json), whole'):
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        missing = {'images', 'annotations', 'categories'} - set(content)
+        if missing:
+            raise ValueError(f'it has no {sorted(missing)}')
+        if content['annotations'] and 'segments_info' not in content['annotations'][0]:
+            raise ValueError('its annotations have no segments_info, as those of an instance file (instances_*.json)')
         return _parse(content)
-    except KeyError as error:
-        raise ValueError(f'{path}: an entry lacks the key {error}') from None
-    except _Reference as error:
-        raise ValueError(f'{path}: {error}') from None
-
-
-class _Reference(ValueError):
-    """An entry refers to something that the file does not hold."""
 
 
 def _parse(content: Mapping) -> PanopticFile:
-    categories = tuple(Category(entry['id'], entry['name'], bool(entry['isthing'])) for entry in content['categories'])
+    categories = tuple(Category(_whole(entry, 'id'), str(entry['name']), bool(entry['isthing']))
+                       for entry in content['categories'])
     known = {category.id for category in categories}
     entries = {entry['id']: entry for entry in content['images']}
     images = []
     for annotation in content['annotations']:
         entry = entries.get(annotation['image_id'])
         if entry is None:
-            raise _Reference(f'an annotation belongs to image {annotation["image_id"]}, which is not among the images')
-        segments = tuple(Segment(info['id'], info['category_id'], bool(info.get('iscrowd', 0)), info['area'],
-                                 tuple(info['bbox'])) for info in annotation['segments_info'])
+            raise ValueError(f'an annotation belongs to image {annotation["image_id"]}, which is not among the images')
+        segments = tuple(Segment(_whole(info, 'id'), _whole(info, 'category_id'), bool(info.get('iscrowd', 0)),
+                                 _whole(info, 'area'), _box(info['bbox'])) for info in annotation['segments_info'])
         strange = next((segment for segment in segments if segment.category_id not in known), None)
         if strange is not None:
-            raise _Reference(f'segment {strange.id} of image {entry["id"]} has the category {strange.category_id}, '
+            raise ValueError(f'segment {strange.id} of image {entry["id"]} has the category {strange.category_id}, '
                              'which is not among the categories')
-        images.append(PanopticImage(entry['id'], entry['file_name'], entry['height'], entry['width'],
-                                    annotation['file_name'], segments))
+        images.append(PanopticImage(entry['id'], str(entry['file_name']), _whole(entry, 'height'),
+                                    _whole(entry, 'width'), str(annotation['file_name']), segments))
     return PanopticFile(categories, tuple(sorted(images, key=lambda image: image.id)))
+
+
+def _whole(entry: Mapping, key: str) -> int:
+    value = entry[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f'{key} must be a whole number, got {value!r}')
+    return int(value)
+
+
+def _box(value: object) -> tuple[float, float, float, float]:
+    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(part, int | float) for part in value):
+        raise ValueError(f'bbox must be x, y, width and height, got {value!r}')
+    return value[0], value[1], value[2], value[3]
 
 
 def match_categories(vocabulary: Vocabulary, categories: Sequence[Category]) -> list[Category]:
@@ -132,7 +132,7 @@ def match_categories(vocabulary: Vocabulary, categories: Sequence[Category]) -> 
     ("sky", not "sky-other-merged") and keep the ids.
 
     Raises:
-        ValueError: a class that is no category.
+        UserError: a class that is no category.
     """
     by_name = {category.name: category for category in categories}
     by_id = {category.id: category for category in categories}
@@ -143,7 +143,7 @@ def match_categories(vocabulary: Vocabulary, categories: Sequence[Category]) -> 
     if stated and all(number in by_id for number in vocabulary.ids):
         return [by_id[number] for number in vocabulary.ids]
     lacking = next(name for name in vocabulary.names if name not in by_name)
-    raise ValueError(f'{vocabulary.name} has the class {lacking!r}, which is no category of the annotations, neither '
+    raise UserError(f'{vocabulary.name} has the class {lacking!r}, which is no category of the annotations, neither '
                      f'by name nor by id; nearest names: {nearest(lacking, list(by_name))}')
 
 
@@ -155,6 +155,9 @@ def segment_ids(colours: np.ndarray) -> np.ndarray:
 
     Returns:
         (H, W) int64, R + 256 G + 65536 B.
+
+    >>> segment_ids(np.array([[[3, 2, 1], [255, 0, 0]]], np.uint8)).tolist()
+    [[66051, 255]]
     """
     red, green, blue = np.moveaxis(colours.astype(np.int64), -1, 0)
     return red + 256 * green + 65536 * blue
@@ -165,6 +168,9 @@ def segment_colours(ids: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: an id outside 0..2^24-1.
+
+    >>> segment_colours(np.array([[66051, 255]])).tolist()
+    [[[3, 2, 1], [255, 0, 0]]]
     """
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < 1 << 24:
         raise ValueError(f'segment ids must be in 0..{(1 << 24) - 1}, got {int(ids.min())}..{int(ids.max())}')
@@ -175,15 +181,7 @@ def read_panoptic_map(path: str | Path) -> np.ndarray:
     """(H, W) int64 segment ids of a PNG.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no readable picture.
+        MissingFile: no such file.
+        UnreadableFile: no readable picture.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no panoptic map {path.resolve()}; is the folder of the maps right?')
-    pil = require('PIL.Image', 'panoptic maps')
-    try:
-        with pil.open(path) as picture:
-            return segment_ids(np.asarray(picture.convert('RGB')))
-    except OSError as error:
-        raise ValueError(f'the panoptic map {path} is no readable picture ({error})') from None
+    return segment_ids(read_picture(Path(path), mode='RGB', kind='a panoptic map'))

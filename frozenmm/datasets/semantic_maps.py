@@ -12,8 +12,11 @@ from PIL import Image
 
 from frozenmm.compat import require
 from frozenmm.compat.files import whole_file, write_whole
+from frozenmm.datasets.panoptic_files import read_panoptic_map
+from frozenmm.errors import UserError, reading
 
 CROWD = 255
+KIND = 'a COCO annotation file'
 
 
 def write_semantic_maps(annotations: str | Path, folder: str | Path, *, classes: Sequence[str],
@@ -34,36 +37,63 @@ def write_semantic_maps(annotations: str | Path, folder: str | Path, *, classes:
         The folder.
 
     Raises:
-        FileNotFoundError: no annotation file, or a panoptic map is missing.
-        ValueError: a class that is no category, panoptic annotations without folder, or `folder` holds maps of another
-            file or other classes.
+        MissingFile: no annotation file, or a panoptic map is missing.
+        UserError: a class that is no category, panoptic annotations without folder, a file in another format, or
+            `folder` holds maps of another file or other classes.
     """
     annotations, folder = Path(annotations), Path(folder)
-    if not annotations.is_file():
-        raise FileNotFoundError(f'there is no annotation file {annotations.absolute()}')
-    text = annotations.read_bytes()
-    content = json.loads(text)
-    values = _values(content['categories'], classes, category_ids, annotations)
+    with reading(annotations, KIND):
+        text = annotations.read_bytes()
+        content = json.loads(text)
+        values = _values(content['categories'], classes, category_ids, annotations)
     source = dict(sha256=hashlib.sha256(text).hexdigest(), values={str(key): value for key, value in values.items()})
-    mark = folder / 'source.json'
-    if mark.is_file():
-        if json.loads(mark.read_text()) != source:
-            raise ValueError(f'{folder.absolute()} holds label maps of other annotations or classes than '
-                             f'{annotations.name} gives; delete it or choose another folder')
+    if is_made_from(source, folder / 'source.json', 'label maps of other annotations or classes'):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    print_log(f'writing {len(content["images"])} label maps to {folder}', logger='current')
-    if 'segments_info' in (content['annotations'] or [{}])[0]:
-        if panoptic_folder is None:
-            raise ValueError(f'{annotations.name} is a panoptic file; give panoptic_folder, the folder of its maps')
-        maps = _from_panoptic(content, values, Path(panoptic_folder))
-    else:
-        maps = _from_instances(content, values)
+    maps = _label_maps(content, values, annotations, None if panoptic_folder is None else Path(panoptic_folder))
     for stem, labels in maps:
         with whole_file(folder / f'{stem}.png') as part:
             Image.fromarray(labels).save(part, format='PNG')
-    write_whole(mark, json.dumps(source))
+    write_whole(folder / 'source.json', json.dumps(source))
     return folder
+
+
+def is_made_from(content: object, record: Path, other: str) -> bool:
+    """Whether a folder that we write is complete: its record, written last, has this content.
+
+    Args:
+        content: what the record should hold.
+        record: its file.
+        other: what a folder with another record holds, for the error.
+
+    Raises:
+        UserError: the record is damaged, or the folder was made of something else.
+    """
+    if not record.is_file():
+        return False
+    with reading(record, 'the record of what this folder was made of', 'delete the folder to make it again'):
+        found = json.loads(record.read_text())
+    if found != content:
+        raise UserError(f'{record.parent.absolute()} holds {other}; delete it or choose another folder')
+    return True
+
+
+def _label_maps(content: dict, values: dict[int, int], path: Path,
+                panoptic_folder: Path | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Stem and map of every image; a failure to make one is the annotation file's."""
+    with reading(path, KIND):
+        print_log(f'making label maps for the {len(content["images"])} images of {path}', logger='current')
+        segments = 'segments_info' in (content['annotations'] or [{}])[0]
+    if segments and panoptic_folder is None:
+        raise UserError(f'{path.name} is a panoptic file; give panoptic_folder, the folder of its maps')
+    maps = _from_panoptic(content, values, panoptic_folder) if panoptic_folder and segments else _from_instances(
+        content, values)
+    while True:
+        with reading(path, KIND):
+            made = next(maps, None)
+        if made is None:
+            return
+        yield made
 
 
 def _values(categories: list[dict], classes: Sequence[str], category_ids: Sequence[int] | None,
@@ -73,24 +103,19 @@ def _values(categories: list[dict], classes: Sequence[str], category_ids: Sequen
         by_name = {category['name']: category['id'] for category in categories}
         missing = [name for name in classes if name not in by_name]
         if missing:
-            raise ValueError(f'{path.name} has no categories {missing}; it has {list(by_name)[:8]}, ...')
+            raise UserError(f'{path.name} has no categories {missing}; it has {list(by_name)[:8]}, ...')
         category_ids = [by_name[name] for name in classes]
     known = {category['id'] for category in categories}
     unknown = [number for number in category_ids if number not in known]
     if unknown or len(category_ids) != len(classes):
-        raise ValueError(f'category_ids must give one category of {path.name} for each of {len(classes)} classes; '
+        raise UserError(f'category_ids must give one category of {path.name} for each of {len(classes)} classes; '
                          f'{len(category_ids)} came, of which {unknown} are unknown')
     return {number: value for value, number in enumerate(category_ids, start=1)}
 
 
 def _from_panoptic(content: dict, values: dict[int, int], folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     for annotation in content['annotations']:
-        path = folder / annotation['file_name']
-        if not path.is_file():
-            raise FileNotFoundError(f'there is no panoptic map {path.absolute()}')
-        with Image.open(path) as image:
-            red, green, blue = np.moveaxis(np.asarray(image.convert('RGB')).astype(np.int64), -1, 0)
-        ids = red + 256 * green + 65536 * blue
+        ids = read_panoptic_map(folder / annotation['file_name'])
         labels = np.zeros(ids.shape, np.uint8)
         for segment in annotation['segments_info']:
             value = values.get(segment['category_id'])

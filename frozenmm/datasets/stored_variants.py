@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 
+from frozenmm.errors import UserError
 from frozenmm.registry import TRANSFORMS
 
 
@@ -33,7 +34,7 @@ class StoredVariants(BaseTransform):
 
     def __init__(self, transforms: list[dict | Callable], variants: int = 8, seed: int = 0) -> None:
         if variants < 1:
-            raise ValueError(f'variants must be at least 1, got {variants}')
+            raise UserError(f'variants must be at least 1, got {variants}')
         self.inner = Compose(transforms)
         self.variants = variants
         self.seed = seed

@@ -4,9 +4,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from frozenmm.apis.image_sources import NamedImage, read_image_file
 from frozenmm.apis.vocabulary_text import typed_vocabulary
 from frozenmm.compat import require
+from frozenmm.compat.image_files import read_image_file
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.foundation.vocabulary import Vocabulary
 
 MAX_BYTES = 20_000_000

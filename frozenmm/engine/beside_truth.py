@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from frozenmm.errors import UserError
 from frozenmm.registry import HOOKS
 from frozenmm.visualization.detections import Boxes, beside_truth, spread_palette
 from frozenmm.visualization.segment_map import segment_map
@@ -38,12 +39,12 @@ class BesideTruthHook(Hook):
         drawn: number of images drawn in the last run.
 
     Raises:
-        ValueError: a score outside 0..1.
+        UserError: a score outside 0..1.
     """
 
     def __init__(self, folder: str, count: int = 16, score: float = 0.3, title: str = 'prediction') -> None:
         if not 0 <= score <= 1:
-            raise ValueError(f'score must be in 0..1, got {score}')
+            raise UserError(f'score must be in 0..1, got {score}')
         self.folder = Path(folder)
         self.count = count
         self.score = score
@@ -115,8 +116,8 @@ def _prediction(sample: BaseDataElement, score: float) -> Boxes:
 
 def _truth(sample: BaseDataElement) -> Boxes:
     if 'gt_instances' not in sample:
-        raise ValueError('the test pipeline gives no ground truth to draw; put LoadAnnotations(with_bbox=True) after '
-                         'Resize')
+        raise UserError('the test pipeline gives no ground truth to draw; put LoadAnnotations(with_bbox=True) after '
+                        'Resize')
     boxes = sample.gt_instances.bboxes
     boxes = boxes.tensor if hasattr(boxes, 'tensor') else boxes
     return Boxes(boxes.cpu().numpy(), sample.gt_instances.labels.cpu().numpy())

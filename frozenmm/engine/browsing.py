@@ -11,7 +11,9 @@ from mmengine.registry import DefaultScope
 
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
-from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.datasets.self_made import make_missing_files
+from frozenmm.engine.explain import explained_building
+from frozenmm.errors import UserError
 from frozenmm.registry import DATASETS, installed
 from frozenmm.visualization.annotations import draw_sample
 
@@ -30,17 +32,18 @@ def browse(cfg: Config, folder: Path, *, stage: str = 'train', count: int = 16, 
         The files, as they are written.
 
     Raises:
-        ValueError: the config has no such data loader, or `start` lies behind its last image.
+        UserError: the config has no such data loader, or `start` lies behind its last image.
     """
     loader = cfg.get(f'{stage}_dataloader')
     if loader is None:
-        raise ValueError(f'the config has no {stage}_dataloader')
+        raise UserError(f'the config has no {stage}_dataloader')
     scope = cfg.get('default_scope', 'mmdet')
     _register(scope)
-    with DefaultScope.overwrite_default_scope(scope), explained_registry_misses():
+    with DefaultScope.overwrite_default_scope(scope), explained_building():
+        make_missing_files(loader)
         dataset = DATASETS.build(loader.dataset)
         if not 0 <= start < len(dataset):
-            raise ValueError(f'start must be in 0..{len(dataset) - 1}, got {start}')
+            raise UserError(f'start must be in 0..{len(dataset) - 1}, got {start}')
         classes = dataset.metainfo.get('classes', ())
         for index in range(start, min(start + count, len(dataset))):
             packed = dataset[index]

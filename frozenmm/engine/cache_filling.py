@@ -2,23 +2,28 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from frozenmm.compat.devices import resolve_device
 from frozenmm.datasets.progress import Progress
-from frozenmm.engine.explain import explained_registry_misses
-from frozenmm.foundation.feature_cache import CachedTower
+from frozenmm.datasets.self_made import make_missing_files
+from frozenmm.engine.explain import explained_building
+from frozenmm.errors import UserError
+from frozenmm.foundation.feature_cache import CachedTower, prune_cache, verify_cache
 from frozenmm.foundation.feature_cache.shards import num_bytes, to_tensors
 from frozenmm.registry import MODELS
+from frozenmm.structures import TowerFeatures
 
 SPLITS = ('train', 'val', 'test')
 _SAMPLED_BATCHES = 3
@@ -37,21 +42,21 @@ class Estimate:
         """Bytes of the whole cache."""
         return self.images * self.image_bytes
 
-
-class _AllTowersRan(Exception):
-    """Every tower has its features: the rest of the training step is not needed."""
+    def __str__(self) -> str:
+        return (f'{self.images} images (every stored variant counts), {self.image_bytes / 1e6:.3f} MB each: '
+                f'{self.bytes / 1e9:.3f} GB; about {self.images * self.image_seconds:.0f} s on this machine')
 
 
 def cached_towers(model: nn.Module) -> list[CachedTower]:
     """The cached towers of a model.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     towers = [module for module in model.modules() if isinstance(module, CachedTower)]
     if not towers:
-        raise ValueError('the model of this config has no CachedTower; put one around its tower: '
-                         'dict(type=\'frozenmm.CachedTower\', folder=\'cache/...\', tower=dict(type=..., ...))')
+        raise UserError('the model of this config has no CachedTower; put one around its tower: '
+                        'dict(type=\'frozenmm.CachedTower\', folder=\'cache/...\', tower=dict(type=..., ...))')
     return towers
 
 
@@ -59,16 +64,16 @@ def build_cached_model(cfg: Config, mode: str | None = None) -> nn.Module:
     """The model of a config, on the machine's device; with `mode` for all its cached towers.
 
     Raises:
-        ValueError: no `CachedTower`; a cache that does not fit.
+        UserError: no `CachedTower`; a cache that does not fit.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     settings = copy.deepcopy(cfg.model)
     if mode is not None:
         _set_mode(settings, mode)
-    with explained_registry_misses():
+    with explained_building():
         model = MODELS.build(settings)
     cached_towers(model)
-    return model.to(get_device())
+    return model.to(resolve_device(cfg.get('device', 'auto')))
 
 
 def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train', 'val')) -> dict[str, int]:
@@ -84,19 +89,20 @@ def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train',
 
     Raises:
         CacheFull: no room; what is stored stays.
-        ValueError: unknown or missing split; a pipeline that draws new pixels every time.
+        UserError: unknown or missing split; a pipeline that draws new pixels every time.
     """
     towers = cached_towers(model)
     for tower in towers:
         tower.full_is_error = True
         tower.hits = tower.misses = 0
     jobs = [(split, variant, loader) for split in splits for variant, loader in _loaders(cfg, split)]
-    progress = Progress(sum(len(loader.sampler) for _, _, loader in jobs))
+    progress = Progress(sum(_count(loader) for _, _, loader in jobs))
+    run = _TowerRun(model, towers)
     try:
         for split, variant, loader in jobs:
             _force_variant(loader.dataset, variant)
             for data in loader:
-                _run_towers(model, towers, data, training=split == 'train')
+                run(data, training=split == 'train')
                 missed = sum(tower.misses for tower in towers)
                 progress.add(len(data['inputs']), f'{split}, {missed} computed')
     finally:
@@ -107,31 +113,71 @@ def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train',
                 read=sum(tower.hits for tower in towers))
 
 
+def fill(cfg: Config, splits: Sequence[str] = ('train', 'val'), *, prune: bool = False) -> list[str]:
+    """Build the model of a config, fill its caches, and say in lines what was done.
+
+    Args:
+        cfg: the config.
+        splits: which data loaders.
+        prune: also delete what is damaged, or not needed by these loaders.
+
+    Raises:
+        UserError: see `fill_caches`.
+    """
+    model = build_cached_model(cfg, 'fill')
+    towers = cached_towers(model)
+    for tower in towers:
+        tower.seen = set() if prune else None
+    done = fill_caches(cfg, model, splits)
+    lines = [f'{done["images"]} images: {done["computed"]} features computed, {done["read"]} were there']
+    for tower, cache in [(tower, tower.cache) for tower in towers if tower.cache is not None]:
+        if tower.seen is None:
+            lines.append(f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB')
+            continue
+        pruned = prune_cache(cache, tower.seen)
+        lines.append(f'{cache.folder}: kept {pruned.kept} entries, deleted {pruned.dropped} and {pruned.damaged} '
+                     f'damaged shards, {pruned.before / 1e6:.1f} -> {pruned.after / 1e6:.1f} MB')
+    return lines
+
+
+def verify(cfg: Config) -> tuple[list[str], list[str]]:
+    """Read all that the caches of a config hold.
+
+    Returns:
+        A line for each cache, and what is wrong with them.
+    """
+    model = build_cached_model(cfg)
+    caches = [tower.cache for tower in cached_towers(model) if tower.cache is not None]
+    lines = [f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB' for cache in caches]
+    return lines, [text for cache in caches for text in verify_cache(cache).values()]
+
+
 def estimate(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Estimate:
     """Size and time of a filled cache, from the first batches of every split; nothing is written.
 
     Raises:
-        ValueError: see `fill_caches`.
+        UserError: see `fill_caches`.
     """
     model = build_cached_model(cfg, 'off')
     towers = cached_towers(model)
     total, sampled, size, seconds = 0, 0, 0.0, 0.0
 
-    def weigh(tower: CachedTower, _: object, features: object) -> None:
+    def weigh(tower: nn.Module, _: object, features: TowerFeatures) -> None:
         nonlocal size
-        size += num_bytes(to_tensors(features, tower.store))
+        size += num_bytes(to_tensors(features, str(tower.store)))
 
+    run = _TowerRun(model, towers)
     hooks = [tower.register_forward_hook(weigh) for tower in towers]
     for split in splits:
         for variant, loader in _loaders(cfg, split):
-            total += len(loader.dataset)
+            total += len(cast(Sized, loader.dataset))
             if variant:
                 continue
             for index, data in enumerate(loader):
                 if index == _SAMPLED_BATCHES:
                     break
                 start = time.perf_counter()
-                _run_towers(model, towers, data, training=split == 'train')
+                run(data, training=split == 'train')
                 seconds += time.perf_counter() - start
                 sampled += len(data['inputs'])
     for hook in hooks:
@@ -139,42 +185,70 @@ def estimate(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Estimate:
     return Estimate(total, size / max(sampled, 1), seconds / max(sampled, 1))
 
 
-def _run_towers(model: nn.Module, towers: list[CachedTower], data: dict, *, training: bool) -> None:
-    """The part of a training step up to the last tower's features; the whole of a test step, which may use windows."""
-    ran: set[int] = set()
+class _TowerRun:
+    """Runs the towers of a model on batches of its pipeline, and as little else as the model allows.
 
-    def stop(tower: nn.Module, *_: object) -> None:
-        ran.add(id(tower))
-        if training and len(ran) == len(towers):
-            raise _AllTowersRan
+    In training that is `extract_feat`, which detectors and segmentors have; where towers sit elsewhere, as enhancers
+    do, it is the whole step. A test step is run whole, because it may cut windows out of its images.
 
-    hooks = [tower.register_forward_hook(stop) for tower in towers]
-    model.train(training)
-    try:
-        with torch.no_grad():
-            batch = model.data_preprocessor(data, training)
-            model(**batch, mode='loss' if training else 'predict')
-    except _AllTowersRan:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if len(ran) < len(towers):
-        raise ValueError(f'{len(towers) - len(ran)} of {len(towers)} cached towers did not run in a step of the model')
+    Args:
+        model: with a `data_preprocessor`.
+        towers: those that must run.
+    """
+
+    def __init__(self, model: nn.Module, towers: Sequence[CachedTower]) -> None:
+        self.model: Any = model
+        self.towers = towers
+        self._features_suffice = hasattr(model, 'extract_feat')
+
+    def __call__(self, data: dict, *, training: bool) -> None:
+        """Run every tower on a batch.
+
+        Raises:
+            UserError: the model does not use one of its towers.
+        """
+        ran: set[int] = set()
+        hooks = [tower.register_forward_hook(lambda tower, *_: ran.add(id(tower))) for tower in self.towers]
+        self.model.train(training)
+        try:
+            with torch.no_grad():
+                batch = self.model.data_preprocessor(data, training)
+                if training and self._features_suffice:
+                    self._extract(batch)
+                    self._features_suffice = len(ran) == len(self.towers)
+                if len(ran) < len(self.towers):
+                    self.model(**batch, mode='loss' if training else 'predict')
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if len(ran) < len(self.towers):
+            raise UserError(f'{len(self.towers) - len(ran)} of {len(self.towers)} cached towers did not run in a step '
+                            'of the model')
+
+    def _extract(self, batch: dict) -> None:
+        takes_samples = len(inspect.signature(self.model.extract_feat).parameters) > 1
+        self.model.extract_feat(batch['inputs'], *([batch['data_samples']] if takes_samples else []))
+
+
+def _count(loader: DataLoader) -> int:
+    """Number of images that this process loads."""
+    return len(cast(Sized, loader.sampler))
 
 
 def _loaders(cfg: Config, split: str) -> Iterator[tuple[int | None, DataLoader]]:
     """Loaders that give every image of a split once, one for each stored variant."""
     if split not in SPLITS:
-        raise ValueError(f'a split is one of {list(SPLITS)}, got {split!r}')
+        raise UserError(f'a split is one of {list(SPLITS)}, got {split!r}')
     settings = cfg.get(f'{split}_dataloader')
     if settings is None:
-        raise ValueError(f'the config has no {split}_dataloader')
+        raise UserError(f'the config has no {split}_dataloader')
     settings = copy.deepcopy(settings)
     settings.update(sampler=dict(type='mmengine.DefaultSampler', shuffle=False), drop_last=False,
                     persistent_workers=False)
     settings.pop('batch_sampler', None)
-    loader = Runner.build_dataloader(settings)
+    make_missing_files(settings)
+    with explained_building():
+        loader = Runner.build_dataloader(settings)
     _require_repeatable(loader.dataset)
     if not _stored_variants(loader.dataset):
         yield None, loader
@@ -185,8 +259,8 @@ def _loaders(cfg: Config, split: str) -> Iterator[tuple[int | None, DataLoader]]
 def _variants(dataset: Dataset) -> int:
     found = _stored_variants(dataset)
     if len(found) > 1:
-        raise ValueError(f'the pipeline has {len(found)} StoredVariants, which draw independently; put their '
-                         'transforms into one')
+        raise UserError(f'the pipeline has {len(found)} StoredVariants, which draw independently; put their '
+                        'transforms into one')
     return found[0].variants if found else 1
 
 
@@ -209,11 +283,11 @@ def _force_variant(dataset: Dataset, variant: int | None) -> None:
 def _require_repeatable(dataset: Dataset) -> None:
     """Refuse a pipeline whose pixels never come back: a cache of them would be of no use."""
     _force_variant(dataset, 0)
-    for index in range(min(len(dataset), 3)):
+    for index in range(min(len(cast(Sized, dataset)), 3)):
         one, other = dataset[index]['inputs'], dataset[index]['inputs']
         if one.shape != other.shape or not torch.equal(one, other):
-            raise ValueError('the training pipeline gives other pixels each time it loads the same image, so stored '
-                             'features would never be read again; put its random transforms into StoredVariants')
+            raise UserError('the training pipeline gives other pixels each time it loads the same image, so stored '
+                            'features would never be read again; put its random transforms into StoredVariants')
     _force_variant(dataset, None)
 
 

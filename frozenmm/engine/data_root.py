@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from frozenmm.errors import MissingFile, reading
+
 VARIABLE = 'FROZENMM_DATA_ROOT'
 _LOADERS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'val'}
 
@@ -24,11 +26,12 @@ def use_data_root(cfg: Config, root: str | Path) -> None:
         root: the folder.
 
     Raises:
-        FileNotFoundError: the folder or an annotation file is missing; the text names what was looked for.
+        MissingFile: the folder or an annotation file is missing; the text names what was looked for.
+        UnreadableFile: an annotation file that is no COCO file.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f'the data folder {root.resolve()} does not exist (from data_root or {VARIABLE})')
+        raise MissingFile(f'the data folder {root.resolve()} does not exist (from data_root or {VARIABLE})')
     names: list[str] = []
     for loader, split in _LOADERS.items():
         if cfg.get(loader) is None:
@@ -63,7 +66,7 @@ def _find(root: Path, split: str) -> tuple[str, str]:
         for images in (f'images/{split}{year}/', f'{split}{year}/'):
             if (root / annotations).is_file() and (root / images).is_dir():
                 return annotations, images
-    raise FileNotFoundError(
+    raise MissingFile(
         f'{root.resolve()} is not in COCO layout: neither annotations/instances_{split}.json with images/{split}/ nor '
         f'annotations/instances_{split}2017.json with {split}2017/ is there')
 
@@ -76,7 +79,8 @@ def _split_of(dataset: Config, default: str) -> str:
 
 
 def _category_names(path: Path) -> list[str]:
-    return [category['name'] for category in json.loads(path.read_text())['categories']]
+    with reading(path, 'a COCO annotation file'):
+        return [str(category['name']) for category in json.loads(path.read_text(encoding='utf-8'))['categories']]
 
 
 def _innermost(dataset: Config) -> Config:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from frozenmm.compat.config_files import read_config_file
+from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 
 _KEYS = ('test_dataloader', 'test_evaluator', 'test_cfg')
@@ -19,16 +21,16 @@ def use_data_set(cfg: Config, data: str | Path) -> None:
         data: a data set file of the same kind as those in `configs/_base_/datasets`, or its name there.
 
     Raises:
-        ValueError: unknown name; a file without `vocabulary`; a model that cannot change its vocabulary.
+        UserError: unknown name; a file without `vocabulary`; a model that cannot change its vocabulary.
     """
     if 'classifier' not in cfg.get('model', {}):
-        raise ValueError('another data set needs a model that can change its vocabulary (FCCLIP, FrozenSeg); the model '
-                         f'of {cfg.filename} has no classifier')
+        raise UserError('another data set needs a model that can change its vocabulary (FCCLIP, FrozenSeg); the model '
+                        f'of {cfg.filename} has no classifier')
     path = _data_set_file(cfg, data)
-    content = Config.fromfile(path)
+    content = read_config_file(path)
     if 'vocabulary' not in content or any(key not in content for key in _KEYS[:2]):
-        raise ValueError(f'{path} is no data set for open-vocabulary models: it must state vocabulary, test_dataloader '
-                         'and test_evaluator')
+        raise UserError(f'{path} is no data set for open-vocabulary models: it must state vocabulary, test_dataloader '
+                        'and test_evaluator')
     for key in _KEYS:
         if key in content:
             cfg[key] = content[key]

@@ -11,6 +11,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from frozenmm.errors import UserError
 from frozenmm.registry import HOOKS
 
 
@@ -35,11 +36,11 @@ class ExactResumeHook(Hook):
         """Check that a seed is set.
 
         Raises:
-            ValueError: none is, so that every process would draw its own.
+            UserError: none is, so that every process would draw its own.
         """
         if (runner.cfg.get('randomness') or {}).get('seed') is None:
-            raise ValueError('ExactResumeHook needs a fixed seed, but the config sets none; add '
-                             'randomness = dict(seed=0)')
+            raise UserError('ExactResumeHook needs a fixed seed, but the config sets none; add '
+                            'randomness = dict(seed=0)')
 
     def before_train(self, runner: Runner) -> None:
         """Have the loop's batches, those that are passed over included, start from their own random state."""

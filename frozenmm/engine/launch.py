@@ -5,22 +5,28 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from frozenmm.compat.checkpoint import trust_folder
+from frozenmm.compat.config_files import read_config_file
+from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
+from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.data_root import requested_data_root, use_data_root
 from frozenmm.engine.data_set import use_data_set
-from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.engine.explain import explained_building
 from frozenmm.engine.options import merge_options, parse_options
-from frozenmm.registry import join
+from frozenmm.engine.time_budget import with_movable_end
+from frozenmm.engine.weights import WholeCheckpointHook
+from frozenmm.errors import MissingFile, UserError
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str | Path | None = None,
-                launcher: str = 'none', data: str | Path | None = None) -> Config:
+                launcher: str = 'none', data: str | Path | None = None, device: str | None = None) -> Config:
     """A config with the command line's wishes worked in.
 
     Args:
@@ -30,15 +36,16 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
         work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
         launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
         data: test on another data set; see `use_data_set`.
+        device: where to compute, see `resolve_device`; by default the config's `device`, else `'auto'`.
 
     Raises:
-        FileNotFoundError: no such config; the text lists the nearest names beside it.
-        ValueError: an option that the config does not have; a data set that its model cannot take.
+        MissingFile: no such config; the text lists the nearest names beside it.
+        UserError: a file that is no config; an option that it does not have; a data set that its model cannot take.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(_no_config(path))
-    cfg = Config.fromfile(path)
+        raise MissingFile(_no_config(path))
+    cfg = read_config_file(path)
     if data is not None:
         use_data_set(cfg, data)
     wishes = parse_options(options)
@@ -48,6 +55,7 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
         use_data_root(cfg, root)
     merge_options(cfg, wishes)
     cfg.launcher = launcher
+    cfg.device = device or cfg.get('device') or 'auto'
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get('work_dir') is None:
@@ -59,42 +67,62 @@ def use_amp(cfg: Config) -> None:
     """Mixed precision in the optimizer wrapper, in place: bfloat16, unless the config already asks for another type.
 
     Raises:
-        ValueError: a wrapper whose precision this cannot set.
+        UserError: a wrapper whose precision this cannot set.
     """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind == 'OptimWrapper':
         cfg.optim_wrapper.type = 'frozenmm.AutocastOptimWrapper'
     elif kind not in ('AmpOptimWrapper', 'frozenmm.AutocastOptimWrapper'):
-        raise ValueError(f'--amp replaces type=\'OptimWrapper\', but the config uses {kind!r}; set the precision there')
+        raise UserError(f'--amp replaces type=\'OptimWrapper\', but the config uses {kind!r}; set the precision there')
 
 
 def use_tta(cfg: Config) -> None:
     """Test-time augmentation as the config describes it (`tta_model`, `tta_pipeline`), in place.
 
     Raises:
-        ValueError: it describes none.
+        UserError: it describes none.
     """
     if cfg.get('tta_model') is None or cfg.get('tta_pipeline') is None:
-        raise ValueError('--tta needs tta_model and tta_pipeline in the config; configs/_base_/tta/detection.py has '
-                         'them for detectors: add it to _base_')
+        raise UserError('--tta needs tta_model and tta_pipeline in the config; configs/_base_/tta/detection.py has '
+                        'them for detectors: add it to _base_')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
-    """The runner of a config, with misses of the registries explained.
+    """The runner of a config, on the device that its key `device` names; `'auto'`, the default, leaves it to MMEngine.
 
     Checkpoints in the work folder, which hold pickled Python objects, are trusted, and those in the folder `trusted`.
 
     Raises:
-        KeyError: an unregistered type; the text says what to write instead.
+        UserError: the config cannot be built; see `explained_building`.
+        DeviceError: there is no such device.
     """
+    device = resolve_device(cfg.get('device', 'auto'))
     for folder in {str(cfg.work_dir), str(trusted or cfg.work_dir)}:
         trust_folder(folder)
-    with explained_registry_misses():
+    with_movable_end(cfg)
+    make_missing_files(*(cfg.get(f'{stage}_dataloader') for stage in ('train', 'val', 'test')))
+    with explained_building():
         runner = Runner.from_cfg(cfg)
-    join(runner.model)  # mmengine's registry built it
+    if cfg.get('device', 'auto') != 'auto' and cfg.get('launcher', 'none') == 'none':
+        # the optimizer does not exist yet, so its parameters move too
+        runner.model.to(device)
     return runner
+
+
+def resume_from(cfg: Config, checkpoint: str | Path) -> None:
+    """Let a training go on from a checkpoint, in place.
+
+    Args:
+        cfg: the config.
+        checkpoint: a file, or `'auto'` for the latest of the work folder.
+
+    Raises:
+        MissingFile: no such file.
+    """
+    cfg.resume = True
+    cfg.load_from = None if checkpoint == 'auto' else str(_existing(Path(checkpoint)))
 
 
 def train(cfg: Config) -> Runner:
@@ -111,17 +139,16 @@ def run_training(runner: Runner) -> None:
     """Train a built runner.
 
     Raises:
-        KeyError: an unregistered type; the text says what to write instead.
-        ValueError: a training set without images after filtering.
+        UserError: the config cannot be built, or its training set has no images after filtering.
     """
-    with explained_registry_misses():
+    with explained_building():
         try:
             loop = runner.train_loop
         except ValueError as error:
             # mmengine joins the serialised images of a set, and numpy has nothing to join when all were filtered out
             if 'need at least one array to concatenate' not in str(error):
                 raise
-            raise ValueError(_empty(runner.cfg.train_dataloader.dataset)) from error
+            raise UserError(_empty(runner.cfg.train_dataloader.dataset)) from error
         check_not_empty(loop.dataloader)
         runner.train()
 
@@ -141,8 +168,8 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
         Metrics by name.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: no checkpoint for a model with trained parts.
+        MissingFile: no such checkpoint.
+        UserError: no checkpoint for a model with trained parts, or the checkpoint of another model.
     """
     if checkpoint is not None:
         cfg.load_from = str(_existing(Path(checkpoint)))
@@ -151,8 +178,10 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     runner = build_runner(cfg, trusted=None if checkpoint is None else Path(checkpoint).resolve().parent)
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
-        raise ValueError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
-    with explained_registry_misses():
+        raise UserError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
+    if checkpoint is not None:
+        runner.register_hook(WholeCheckpointHook(Path(checkpoint)))
+    with explained_building():
         metrics = runner.test()
     if out is not None:
         write_whole(out, json.dumps(metrics, indent=1))
@@ -162,8 +191,8 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
 def _existing(checkpoint: Path) -> Path:
     if not checkpoint.is_file():
         near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
-        raise FileNotFoundError(f'there is no checkpoint {checkpoint.resolve()}; '
-                                f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
+        raise MissingFile(f'there is no checkpoint {checkpoint.resolve()}; '
+                          f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
     return checkpoint
 
 
@@ -171,14 +200,14 @@ def check_not_empty(loader: DataLoader) -> None:
     """Refuse a loader that gives no batch.
 
     Raises:
-        ValueError: no image is left, or fewer than one batch with `drop_last`.
+        UserError: no image is left, or fewer than one batch with `drop_last`.
     """
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     if len(dataset) == 0:
-        raise ValueError(_empty({key: getattr(dataset, key, None) for key in ('ann_file', 'filter_cfg')}))
+        raise UserError(_empty({key: getattr(dataset, key, None) for key in ('ann_file', 'filter_cfg')}))
     if len(loader) == 0:
-        raise ValueError(f'{len(dataset)} images make no batch of {loader.batch_size} with drop_last=True; lower the '
-                         'batch size')
+        raise UserError(f'{len(dataset)} images make no batch of {loader.batch_size} with drop_last=True; lower the '
+                        'batch size')
 
 
 def _empty(dataset: dict) -> str:

@@ -5,9 +5,12 @@ import ast
 import difflib
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+
+from frozenmm.errors import UnknownName, UserError
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, object]:
@@ -17,13 +20,16 @@ def parse_options(pairs: Sequence[str]) -> dict[str, object]:
         pairs: e.g. `['model.num_queries=40', 'data_root=data/coco', '+randomness.seed=1', 'betas=(0.9, 0.99)']`.
 
     Raises:
-        ValueError: a string without `=`.
+        UserError: a string without `=`.
+
+    >>> parse_options(['model.num_queries=40', 'betas=(0.9, 0.99)', 'log_level=ERROR'])
+    {'model.num_queries': 40, 'betas': (0.9, 0.99), 'log_level': 'ERROR'}
     """
     options: dict[str, object] = {}
     for pair in pairs:
         key, equals, text = pair.partition('=')
         if not equals or not key:
-            raise ValueError(f'--cfg-options takes key=value, got {pair!r}')
+            raise UserError(f'--cfg-options takes key=value, got {pair!r}')
         options[key] = _value(text)
     return options
 
@@ -46,7 +52,7 @@ def merge_options(cfg: Config, options: dict[str, object]) -> None:
         options: dotted keys (numbers index lists) to values; a key that the config lacks needs the prefix `+`.
 
     Raises:
-        ValueError: a key that the config lacks, with the nearest ones that it has; or a variable of the config file,
+        UserError: a key that the config lacks, with the nearest ones that it has; or a variable of the config file,
             which has done its work when the file was read.
     """
     for key in options:
@@ -57,18 +63,18 @@ def merge_options(cfg: Config, options: dict[str, object]) -> None:
 
 def _runner_keys() -> set[str]:
     """Top-level keys that do something: those of mmengine's Runner, and the imports."""
-    return {*inspect.signature(Runner.__init__).parameters, 'custom_imports'} - {'self', 'cfg'}
+    return {*inspect.signature(Runner.__init__).parameters, 'custom_imports', 'device'} - {'self', 'cfg'}
 
 
 def _check_known(cfg: Config, key: str) -> None:
-    node: object = cfg
+    node: Any = cfg
     parts = key.split('.')
     if key in _runner_keys():
         return
     if parts[0] in cfg and parts[0] not in _runner_keys():
-        raise ValueError(f'--cfg-options: {parts[0]!r} is a variable of the config file, used while the file was read; '
-                         f'setting it now has no effect. Set the key that it went into (or +{key}=... if your own code '
-                         'reads it)')
+        raise UserError(f'--cfg-options: {parts[0]!r} is a variable of the config file, used while the file was read; '
+                        f'setting it now has no effect. Set the key that it went into (or +{key}=... if your own code '
+                        'reads it)')
     for depth, part in enumerate(parts):
         if isinstance(node, (list, tuple)):
             names = [str(index) for index in range(len(node))]
@@ -80,6 +86,6 @@ def _check_known(cfg: Config, key: str) -> None:
             place = '.'.join(parts[:depth]) or 'the config'
             nearest = difflib.get_close_matches(part, names, n=3) or sorted(names)[:12]
             hint = f'nearest: {", ".join(nearest)}' if names else f'{place} is a single value'
-            raise ValueError(f'--cfg-options: {place} has no key {part!r} ({hint}); to add a new key on purpose, write '
-                             f'+{key}=...')
+            raise UnknownName(f'--cfg-options: {place} has no key {part!r} ({hint}); to add a new key on purpose, '
+                              f'write +{key}=...')
         node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]

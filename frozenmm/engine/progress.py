@@ -1,65 +1,54 @@
 """A short progress line for runs whose full log goes to a file."""
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
-from typing import TextIO
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from frozenmm.datasets.progress import Progress
 from frozenmm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Writes iteration, loss and time left to the terminal; a line every few seconds where the output is no terminal.
+    """Writes iteration, loss and time left to the terminal; see `Progress`.
 
     Args:
-        title: begins every line.
-        every: seconds between two lines; a terminal's line is refreshed every second.
+        title: begins every note.
+        every: seconds between two lines where the output is no terminal.
     """
 
-    # after IterTimerHook, which computes the time left
     priority = 'LOW'
 
     def __init__(self, title: str = '', every: float = 15.0) -> None:
         self.title = title
         self.every = every
-        self._last = 0.0
+        self._progress = Progress(0)
+
+    def before_train(self, runner: Runner) -> None:
+        """Start to count, from where a resumed run is."""
+        self._progress = Progress(runner.max_iters, self.every, unit='iterations', start=runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None,
                          outputs: dict | None = None) -> None:
         """Report a training step."""
-        done, total = runner.iter + 1, runner.max_iters
-        if self._due(done == total):
+        def note() -> str:  # reads the loss, which waits for the device
             loss = torch.as_tensor(outputs['loss']).item() if outputs and 'loss' in outputs else float('nan')
-            left = runner.message_hub.get_info('eta') if 'eta' in runner.message_hub.runtime_info else 0.0
-            self._write(f'training, iteration {done} of about {total}, loss {loss:.2f}, {left:.0f} s left',
-                        done == total)
+            return self._titled(f'training, loss {loss:.2f}')
+
+        self._progress.total = runner.max_iters  # a budget of time moves the end
+        self._progress.add(1, note)
+
+    def before_test(self, runner: Runner) -> None:
+        """Start to count."""
+        self._progress = Progress(len(runner.test_dataloader), self.every, unit='batches')
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: object = None,
                         outputs: Sequence | None = None) -> None:
         """Report a test step."""
-        total = len(runner.test_dataloader)
-        if self._due(batch_idx + 1 == total):
-            self._write(f'testing, batch {batch_idx + 1} of {total}', batch_idx + 1 == total)
+        self._progress.add(1, self._titled('testing'))
 
-    def _due(self, last: bool) -> bool:
-        now = time.monotonic()
-        if last or now - self._last >= (min(self.every, 1.0) if self._stream().isatty() else self.every):
-            self._last = now
-            return True
-        return False
-
-    def _write(self, text: str, last: bool) -> None:
-        stream = self._stream()
-        start, end = ('\r\x1b[K', '\n' if last else '') if stream.isatty() else ('', '\n')
-        stream.write(f'{start}{self.title}{": " if self.title else ""}{text}{end}')
-        stream.flush()
-
-    @staticmethod
-    def _stream() -> TextIO:
-        return sys.stderr
+    def _titled(self, text: str) -> str:
+        return f'{self.title} {text}' if self.title else text

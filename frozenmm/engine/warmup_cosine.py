@@ -9,6 +9,7 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner import Runner
 from torch import nn
 
+from frozenmm.errors import UserError
 from frozenmm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 
 
@@ -89,7 +90,7 @@ class FusionOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 decays = scheduled and parameter.dim() > 1 and not name.endswith('.bias')
                 groups.setdefault((scheduled, decays), []).append(parameter)
         if not groups:
-            raise ValueError('the model has no trainable parameters; everything in it is frozen')
+            raise UserError('the model has no trainable parameters; everything in it is frozen')
         config = dict(self.optimizer_cfg)
         config['params'] = [
             dict(params=params, scheduled=scheduled, decays=decays, **({} if decays else dict(weight_decay=0.0)))

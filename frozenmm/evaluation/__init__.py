@@ -4,13 +4,12 @@ from frozenmm.evaluation.average_recall import AverageMaskRecall
 from frozenmm.evaluation.episodic_iou import EpisodicIoUMetric
 from frozenmm.evaluation.federated_ap import LVISMaskAP
 from frozenmm.evaluation.panoptic_quality import PanopticQuality
-from frozenmm.evaluation.prompted_iou import PromptedIoU
 from frozenmm.evaluation.recall import MaskRecallMetric
 from frozenmm.evaluation.semantic_iou import SemanticIoU
 from frozenmm.registry import installed
 
 __all__ = ['AlignedDepthMetric', 'AverageMaskRecall', 'EpisodicIoUMetric', 'LVISMaskAP', 'MaskRecallMetric',
-           'PanopticQuality', 'PromptedIoU', 'SemanticIoU']
+           'PanopticQuality', 'SemanticIoU']
 
 if installed('mmdet'):
     from frozenmm.evaluation.split_coco import SplitCocoMetric

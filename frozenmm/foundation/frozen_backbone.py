@@ -10,7 +10,7 @@ from frozenmm.errors import UserError
 from frozenmm.foundation.feature_pyramid import SimpleFeaturePyramid
 from frozenmm.foundation.image_grid import grid_size
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.joining import AUTO, HOW_TO_JOIN, agreed_stats, parse_stats
+from frozenmm.foundation.joining import AUTO, agreed_stats, join_when_taken_in, parse_stats
 from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -67,9 +67,10 @@ class FrozenBackbone(BaseModule):
                 f'with resize_mode={self.tower.resize_mode!r} the maps of {self.tower.name} do not lie on the image\'s '
                 'grid; use resize_mode=\'none\', or add pyramid=dict(strides=..., channels=...)')
         self.image_stats = parse_stats(image_stats)
+        join_when_taken_in(self)
 
     def join(self, model: nn.Module) -> None:
-        """Take the statistics of the model's data preprocessor; see `frozenmm.foundation.joining.join`."""
+        """Take the statistics of the model's data preprocessor; see `frozenmm.foundation.joining`."""
         self.image_stats = agreed_stats(self.image_stats, model, part='FrozenBackbone')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -85,8 +86,8 @@ class FrozenBackbone(BaseModule):
             UserError: the statistics are not known, or the tower refuses the images.
         """
         if self.image_stats is None:
-            raise UserError('FrozenBackbone cannot know how its images were normalised: '
-                            f'{HOW_TO_JOIN}; or give image_stats=dict(mean=..., std=..., channel_order=...)')
+            raise UserError('FrozenBackbone cannot know how its images were normalised: it is no part of a model with '
+                            'a data preprocessor; give image_stats=dict(mean=..., std=..., channel_order=...)')
         features = self.tower(images, image_stats=self.image_stats)
         maps = [features.maps[name] for name in self.maps]
         image_size = (images.shape[-2], images.shape[-1])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from frozenmm.errors import UnknownName, UserError
 from frozenmm.foundation.image_grid import grid_step, to_image_grid
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.joining import AUTO, HOW_TO_JOIN, BatchInView, agreed_stats, parse_stats, share_image
+from frozenmm.foundation.joining import AUTO, BatchInView, agreed_stats, join_when_taken_in, parse_stats, share_image
 from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.tower_building import build_tower
 from frozenmm.registry import MODELS
@@ -98,9 +98,10 @@ class FrozenFeatureNeck(BaseModule):
         self.fusions = nn.ModuleList(fuse(self.out_channels, width) for width in widths)
         self.image_stats = parse_stats(image_stats)
         self.batch: BatchInView | None = None
+        join_when_taken_in(self)
 
     def join(self, model: nn.Module) -> None:
-        """Take the model's statistics and its view of the batch; see `frozenmm.foundation.joining.join`."""
+        """Take the model's statistics and its view of the batch; see `frozenmm.foundation.joining`."""
         self.image_stats = agreed_stats(self.image_stats, model, part='FrozenFeatureNeck')
         self.batch = share_image(model)
 
@@ -128,7 +129,8 @@ class FrozenFeatureNeck(BaseModule):
             image = self.batch.take()
         if image is None or self.image_stats is None:
             raise UserError('FrozenFeatureNeck got feature maps without the image that they were made from: '
-                            f'{HOW_TO_JOIN}; outside of models call neck(maps, image) with image_stats given')
+                            'it is no part of a model, or the model called its neck without its backbone; call '
+                            'neck(maps, image) with image_stats given')
         outputs = list(self.neck(inputs))
         if len(outputs) != self.num_levels:
             raise UserError(f'{type(self.neck).__name__} returned {len(outputs)} levels, expected {self.num_levels}')

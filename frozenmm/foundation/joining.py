@@ -1,38 +1,54 @@
 """How a frozen part learns what a plain mmdet / mmseg model does not tell its parts: normalisation and image.
 
-A backbone sees a normalised batch and not how it was normalised; a neck sees feature maps and not the image. `join`
-tells them, once, when the model stands: the statistics are read off its data preprocessor, and the model's backbone and
-neck get one `BatchInView` that carries the image from one to the other. Nothing outside the model is watched or
-patched. Models that frozenmm builds (its registry, commands and inferencers) are joined; other tools build one with
-`type='frozenmm.Joined', of='MaskRCNN'` in the place of `type='MaskRCNN'`.
+A backbone sees a normalised batch and not how it was normalised; a neck sees feature maps and not the image. Both are
+learnt when a model takes the part in: the statistics are read off its data preprocessor, and the model's backbone and
+neck get one `BatchInView` that carries the image from one to the other. PyTorch tells a module nothing about its owner,
+so each part watches registrations of submodules for itself, from its construction to the moment at which it has a
+model, and no longer; a config needs no extra line, whichever tool builds it.
 """
 from __future__ import annotations
 
 import threading
-from typing import cast
+import weakref
+from typing import Protocol, cast
 
-from mmengine.registry import build_model_from_cfg
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from frozenmm.errors import UnknownName, UserError, WrongKind
-from frozenmm.registry import MODELS, join
 from frozenmm.structures import ImageStats
 
 AUTO = 'auto'
-HOW_TO_JOIN = ("build the model with frozenmm's commands, write type='frozenmm.Joined', of='MaskRCNN' in its config "
-               "in the place of type='MaskRCNN', or call frozenmm.registry.join(model)")
 _STATS_KEYS = ('mean', 'std', 'channel_order')
 
 
-@MODELS.register_module(name='Joined')
-def build_joined(of: str, **model: object) -> nn.Module:
-    """A foreign model whose frozen parts know it: for tools that build models without frozenmm.
+class Joining(Protocol):
+    """A module that wants to see the model that it becomes a part of."""
 
-    Args:
-        of: type of the model, e.g. `'MaskRCNN'`.
-        **model: its other keys.
+    def join(self, model: nn.Module) -> None:
+        """Called once, with the first owner that has a data preprocessor, before the owner lists the module."""
+
+    def modules(self) -> object:
+        """As every module has it."""
+
+
+def join_when_taken_in(part: Joining) -> None:
+    """Have `part.join(model)` called when the part, or a module that holds it, is assigned to a model.
+
+    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. The watch ends with that
+    call, or with the part.
     """
-    return join(build_model_from_cfg(dict(model, type=of), MODELS))
+    waiting = weakref.ref(part)
+
+    def look(owner: nn.Module, name: str, child: nn.Module | None) -> None:
+        found = waiting()
+        if child is not None and isinstance(getattr(owner, 'data_preprocessor', None), nn.Module) and any(
+                module is found for module in child.modules()):
+            watch.remove()
+            cast(Joining, found).join(owner)
+
+    watch = register_module_module_registration_hook(look)
+    weakref.finalize(part, watch.remove)
 
 
 def parse_stats(image_stats: str | dict | ImageStats) -> ImageStats | None:

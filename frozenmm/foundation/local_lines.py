@@ -54,13 +54,7 @@ def fit_local_lines(depth: Tensor, pixels: Tensor, targets: Tensor, *, bandwidth
     Raises:
         ValueError: shapes that do not fit, fewer than 2 samples, or a bandwidth that is not positive.
     """
-    if depth.ndim != 2 or pixels.ndim != 2 or pixels.shape[1] != 2 or targets.shape != pixels.shape[:1]:
-        raise ValueError('expected depth (H, W), pixels (N, 2) and targets (N, ), got '
-                         f'{tuple(depth.shape)}, {tuple(pixels.shape)} and {tuple(targets.shape)}')
-    if len(pixels) < 2:
-        raise ValueError(f'a line needs at least 2 samples with known depth, got {len(pixels)}')
-    if bandwidth <= 0:
-        raise ValueError(f'bandwidth must be positive, got {bandwidth}')
+    _check_samples(depth, pixels, targets, bandwidth)
     depth, y = depth.double(), targets.double()
     x = depth[pixels[:, 0], pixels[:, 1]]
     intercept, slope = _best_line(x, y)
@@ -93,3 +87,13 @@ def _weighted_lines(u: Tensor, v: Tensor, weights: list[Tensor], ridge: float) -
     s0, s2 = s0 + ridge, s2 + ridge
     determinant = s0 * s2 - s1 * s1  # at least ridge^2, as s0 s2 >= s1^2 without it
     return torch.stack(((s2 * r0 - s1 * r1) / determinant, (s0 * r1 - s1 * r0) / determinant))
+
+
+def _check_samples(depth: Tensor, pixels: Tensor, targets: Tensor, bandwidth: float) -> None:
+    if depth.ndim != 2 or pixels.ndim != 2 or pixels.shape[1] != 2 or targets.shape != pixels.shape[:1]:
+        raise ValueError('expected depth (H, W), pixels (N, 2) and targets (N, ), got '
+                         f'{tuple(depth.shape)}, {tuple(pixels.shape)} and {tuple(targets.shape)}')
+    if len(pixels) < 2:
+        raise ValueError(f'a line needs at least 2 samples with known depth, got {len(pixels)}')
+    if bandwidth <= 0:
+        raise ValueError(f'bandwidth must be positive, got {bandwidth}')

@@ -1,10 +1,10 @@
-"""The contract of frozen models that answer points and boxes with masks: SAM, MobileSAM and our demonstration model."""
+"""The contract of frozen models that answer points and boxes with masks, and SAM and MobileSAM under it."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,6 @@ from frozenmm.compat import require
 from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_module import FrozenModule, shared_network
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
-from frozenmm.foundation.image_towers.demo_sam_network import PADDING, TOP_LEFT, DemoSAMNetwork
 from frozenmm.foundation.image_towers.sam import MOBILE_SAM_WEIGHTS, SAM_MODELS, MobileSAMTower, SAMTower
 from frozenmm.foundation.lookup import lookup
 from frozenmm.foundation.weights import build_network, weights_key, weights_note
@@ -22,6 +20,8 @@ from frozenmm.ops.mask_geometry import axis_taps
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
+PADDING, OUTSIDE, INSIDE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
+"""What a prompt point means; SAM's own numbers."""
 SAM_DECODER = dict(channels=256, depth=2, heads=8, mlp_channels=2048, iou_channels=256)
 _DECODER_PARTS = ('prompt_encoder.', 'mask_decoder.')
 
@@ -221,29 +221,3 @@ class SAMPrompter(MaskPrompter):
 def decoder_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Prompt encoder and mask decoder of a whole SAM file."""
     return {key: value for key, value in state.items() if key.startswith(_DECODER_PARTS)}
-
-
-@MODELS.register_module()
-class DemoSAMPrompter(MaskPrompter):
-    """The demonstration model that stands in for SAM where its weights are not at hand; trained on generated scenes.
-
-    Args:
-        weights, model, trunk, precision: see `DemoSAMTower`.
-        size: side of the input in pixels, a multiple of 32; 256 is that of training.
-    """
-
-    def __init__(self, weights: str | Path | None = None, *, model: Mapping[str, Any] | None = None,
-                 trunk: str | Path | None = None, size: int | None = None, precision: str = 'fp32') -> None:
-        super().__init__(DemoSAMTower(weights, model=model, trunk=trunk, precision=precision, size=size,
-                                      out_maps=('mask', 'neck', 'coarse')))
-
-    def decode(self, features: TowerFeatures, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `MaskPrompter.decode`."""
-        names = list(features.maps)
-
-        def run(network: nn.Module, places: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
-            head = cast(DemoSAMNetwork, network).head
-            logits, predicted = head.decode(dict(zip(names, maps)), places[None], labels[None])
-            return logits[0], predicted[0]
-
-        return self.tower.run(run, points / self.tower.size, *features.maps.values())

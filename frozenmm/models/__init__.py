@@ -9,7 +9,7 @@ from frozenmm.foundation.conse import ConSE
 from frozenmm.foundation.conse_tower import ConSETower
 
 # frozen depth networks
-from frozenmm.foundation.depth_networks import HFDepth, LeReS, LightDepth
+from frozenmm.foundation.depth_networks import HFDepth, LeReS
 
 # image and text towers
 from frozenmm.foundation.feature_cache.cached_tower import CachedTower
@@ -18,14 +18,13 @@ from frozenmm.foundation.feature_cache.cached_tower import CachedTower
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
-from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.dinov3 import DINOv3Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
 from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
 from frozenmm.foundation.image_towers.timm import TimmTower
-from frozenmm.foundation.mask_prompters import DemoSAMPrompter, SAMPrompter
+from frozenmm.foundation.mask_prompters import SAMPrompter
 from frozenmm.foundation.remembering_tower import RememberingTower
 from frozenmm.foundation.text_towers.clip import CLIPTextTower
 from frozenmm.foundation.text_towers.hf import BertTextTower, MiniLMTextTower
@@ -34,9 +33,6 @@ from frozenmm.foundation.text_towers.open_clip import OpenCLIPTextTower
 # attention
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
 from frozenmm.registry import installed
-
-# masks from points and boxes
-from frozenmm.segmentation.frozen_seg.demo_sam import DemoSAM
 
 if installed('mmdet'):
     with explained('mmdet'):
@@ -62,7 +58,6 @@ if installed('mmseg'):
             AffineDepthLoss,
             CorrectedDepthEstimator,
             FrozenDepthEstimator,
-            LightDepthHead,
         )
 
         # any frozen image encoder with any frozen text encoder

@@ -1,4 +1,4 @@
-"""Operators for dense vision: deformable attention, masks, depth maps and their warps.
+"""Operators for dense vision: deformable attention, and masks.
 
 Every operator is complete in torch; `python -m frozenmm.ops.build` compiles kernels that the dispatcher then prefers;
 `python -m frozenmm.env` says which implementation each operator uses and why.
@@ -8,7 +8,6 @@ from __future__ import annotations
 from frozenmm.ops import loader
 from frozenmm.ops.accelerate import accelerate, restore
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
-from frozenmm.ops.line_maps import line_maps
 from frozenmm.ops.loader import backend
 from frozenmm.ops.mask_ensemble import (
     MaskGeometry,
@@ -22,13 +21,12 @@ from frozenmm.ops.mask_ensemble import (
 )
 from frozenmm.ops.mask_pool import mask_pool
 from frozenmm.ops.ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
-from frozenmm.ops.warp_loss import warp_loss
 
 if not loader.being_built():
     loader.load()
 
 __all__ = [
-    'MaskGeometry', 'MultiScaleDeformableAttention', 'accelerate', 'backend', 'encode_rle', 'line_maps',
+    'MaskGeometry', 'MultiScaleDeformableAttention', 'accelerate', 'backend', 'encode_rle',
     'mask_ensemble_instance', 'mask_ensemble_panoptic', 'mask_ensemble_semantic', 'mask_owners', 'mask_pool',
-    'ms_deform_attn', 'ms_deform_attn_fused', 'pack_masks', 'restore', 'unpack_masks', 'warp_loss',
+    'ms_deform_attn', 'ms_deform_attn_fused', 'pack_masks', 'restore', 'unpack_masks',
 ]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from frozenmm.deprecation import moved_names
+from frozenmm.errors import WrongKind
 from frozenmm.ops.deformable_attention import AttentionLayers, attend_and_add
 
 _FOREIGN = ('mmcv.ops.multi_scale_deform_attn', 'MultiScaleDeformableAttention')
@@ -19,7 +21,7 @@ _NAME = 'AcceleratedMultiScaleDeformableAttention'
 
 
 @dataclass
-class AccelerateReport:
+class AccelerationReport:
     """What `accelerate` did, by names of modules in the model.
 
     Attributes:
@@ -72,13 +74,16 @@ def _accelerated_class() -> type[nn.Module]:
     return made
 
 
-def __getattr__(name: str) -> type[nn.Module]:
+_old_names = moved_names(__name__, removed_in='0.3', AccelerateReport=f'{__name__}.AccelerationReport')
+
+
+def __getattr__(name: str) -> object:
     if name == _NAME:
         return _accelerated_class()
-    raise AttributeError(name)
+    return _old_names(name)
 
 
-def accelerate(model: nn.Module) -> AccelerateReport:
+def accelerate(model: nn.Module) -> AccelerationReport:
     """Let every mmcv `MultiScaleDeformableAttention` below `model` run on our operator, in place.
 
     Covers DETR-type encoders and decoders and the pixel decoders of Mask2Former in mmdet and mmseg. Call it again after
@@ -92,12 +97,15 @@ def accelerate(model: nn.Module) -> AccelerateReport:
         What was replaced, by module name. It is logged as one line too.
 
     Raises:
-        TypeError: `model` is no `nn.Module`.
+        WrongKind: `model` is no `nn.Module`.
+
+    >>> print(accelerate(nn.Sequential(nn.Linear(2, 2))))
+    accelerate: 0 deformable attention modules use frozenmm.ops
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f'accelerate takes a built model (nn.Module), got {type(model).__name__}; build it first, e.g. '
+        raise WrongKind(f'accelerate takes a built model (nn.Module), got {type(model).__name__}; build it first, e.g. '
                         'with MODELS.build(cfg.model)')
-    report, foreign = AccelerateReport(), _foreign_class()
+    report, foreign = AccelerationReport(), _foreign_class()
     for name, module in model.named_modules():
         if foreign is None or not isinstance(module, foreign):
             continue

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 
+from frozenmm.errors import UserError
 from frozenmm.ops.loader import LIBRARIES, library_path, stamp_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ X86_FLAGS = {
 CUDA_TARGETS = ('-gencode', 'arch=compute_80,code=sm_80', '-gencode', 'arch=compute_90,code=[sm_90,compute_90]')
 
 
-class BuildError(RuntimeError):
+class BuildError(UserError, RuntimeError):
     """The kernels could not be compiled; the text says why and what to do."""
 
 
@@ -66,11 +67,11 @@ def choice(value: str | None = None) -> str:
     """What to build: the argument, else `FROZENMM_BUILD`, else `'cpu'`.
 
     Raises:
-        ValueError: it is none of `cpu`, `cuda`, `none`.
+        UserError: it is none of `cpu`, `cuda`, `none`.
     """
     wanted = value or os.environ.get('FROZENMM_BUILD') or 'cpu'
     if wanted not in CHOICES:
-        raise ValueError(f'FROZENMM_BUILD={wanted!r} is unknown; use one of {", ".join(CHOICES)}')
+        raise UserError(f'FROZENMM_BUILD={wanted!r} is unknown; use one of {", ".join(CHOICES)}')
     return wanted
 
 
@@ -259,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
             print('nothing to build: every operator uses its torch path', flush=True)
         for kind in {'cpu': ('cpu', ), 'cuda': ('cpu', 'cuda'), 'none': ()}[wanted]:
             build_library(kind, force=args.force, jobs=args.jobs)
-    except (BuildError, ValueError) as error:
+    except UserError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         return 1
     return 0

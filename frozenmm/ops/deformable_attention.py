@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule, constant_init, xavier_init
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
 from frozenmm.ops.ms_deform_attn import ms_deform_attn_fused
 from frozenmm.registry import MODELS
 
@@ -72,7 +73,16 @@ def attend_and_add(module: AttentionLayers, query: Tensor, value: Tensor | None,
                    spatial_shapes: Tensor | None, level_start_index: Tensor | None) -> Tensor:
     """The forward of mmcv's module: defaults, axis order, attention, dropout and the identity branch.
 
-    Args follow `MultiScaleDeformableAttention.forward`; `module` also has `batch_first` and `dropout`.
+    Args:
+        module: the layers and sizes.
+        query: (Q, B, C), or (B, Q, C) where the module is `batch_first`, as all of these.
+        value: (S, B, C).
+        identity: (Q, B, C).
+        query_pos: (Q, B, C).
+        key_padding_mask: (B, S) bool.
+        reference_points: (B, Q, L, 2) or (B, Q, L, 4).
+        spatial_shapes: (L, 2) int64.
+        level_start_index: (L,) int64.
     """
     value = query if value is None else value
     identity = query if identity is None else identity
@@ -104,7 +114,7 @@ class MultiScaleDeformableAttention(BaseModule):
         value_proj_ratio: projected channels over `embed_dims`.
 
     Raises:
-        ValueError: the heads do not divide the channels.
+        UserError: the heads do not divide the channels.
 
     Source: Zhu et al., Deformable DETR (2021), section 4.1; initialisation as in its appendix A.4.
     """
@@ -115,8 +125,8 @@ class MultiScaleDeformableAttention(BaseModule):
         super().__init__(init_cfg)
         value_channels = int(embed_dims * value_proj_ratio)
         if embed_dims % num_heads or value_channels % num_heads:
-            raise ValueError(f'num_heads={num_heads} must divide embed_dims={embed_dims} and the '
-                             f'{value_channels} projected channels')
+            raise UserError(f'num_heads={num_heads} must divide embed_dims={embed_dims} and the '
+                            f'{value_channels} projected channels')
         self.embed_dims, self.num_heads = embed_dims, num_heads
         self.num_levels, self.num_points = num_levels, num_points
         self.batch_first = batch_first
@@ -154,7 +164,7 @@ class MultiScaleDeformableAttention(BaseModule):
             key: not used; here for the signature that transformer layers call.
             value: (S, B, C), default `query`.
             identity: added to the output; default `query` without its position.
-            query_pos: added to `query`.
+            query_pos: added to `query`, (Q, B, C).
             key_padding_mask: (B, S) bool, True at padding.
             reference_points: (B, Q, L, 2) or (B, Q, L, 4), 0 to 1.
             spatial_shapes: (L, 2) int64 as (height, width).

@@ -17,8 +17,11 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 
+from frozenmm.errors import DeviceError, UnknownName, UserError
+
 LIBRARIES = Path(__file__).resolve().parent / '_lib'
-MODES = ('auto', 'torch', 'native')
+CHOICES = ('auto', 'torch', 'native')
+"""Values of `FROZENMM_OPS`."""
 HINT = 'python -m frozenmm.ops.build'
 NAMESPACE = 'frozenmm'
 
@@ -54,11 +57,11 @@ def mode() -> str:
     """The value of `FROZENMM_OPS`.
 
     Raises:
-        ValueError: it is none of `auto`, `torch`, `native`.
+        UserError: it is none of `auto`, `torch`, `native`.
     """
     value = os.environ.get('FROZENMM_OPS') or 'auto'
-    if value not in MODES:
-        raise ValueError(f'FROZENMM_OPS={value!r} is unknown; use one of {", ".join(MODES)}')
+    if value not in CHOICES:
+        raise UserError(f'FROZENMM_OPS={value!r} is unknown; use one of {", ".join(CHOICES)}')
     return value
 
 
@@ -79,8 +82,8 @@ def load() -> dict[str, Library]:
     """Load the libraries once, log one line, and return the state of each kind (`'cpu'`, `'cuda'`).
 
     Raises:
-        ValueError: `FROZENMM_OPS` is not a known mode.
-        RuntimeError: `FROZENMM_OPS=native` and the CPU library is missing or does not load.
+        UserError: `FROZENMM_OPS` is none of its values.
+        DeviceError: `FROZENMM_OPS=native` and the CPU library is missing or does not load.
     """
     if _state:
         return _state
@@ -95,7 +98,7 @@ def load() -> dict[str, Library]:
     if wanted == 'native' and not _state['cpu'].loaded:
         reason = _state.pop('cpu').reason
         _state.clear()
-        raise RuntimeError(f'FROZENMM_OPS=native, but {reason}')
+        raise DeviceError(f'FROZENMM_OPS=native, but {reason}')
     _log()
     return _state
 
@@ -135,12 +138,15 @@ def implementation(operator: str, device: str = 'cpu') -> tuple[str, str]:
         `('native' | 'torch', reason)`.
 
     Raises:
-        ValueError: there is no such operator.
+        UnknownName: there is no such operator.
+
+    >>> implementation('mask_pool', 'mps')
+    ('torch', 'no kernels for mps')
     """
     state = load()
     known = operators()
     if operator not in known:
-        raise ValueError(f'no operator {operator!r} in frozenmm.ops; there are {", ".join(known)}')
+        raise UnknownName(f'no operator {operator!r} in frozenmm.ops; there are {", ".join(known)}')
     library = state.get(device)
     if library is None:
         return 'torch', f'no kernels for {device}'

@@ -39,7 +39,11 @@ class MaskGeometry:
 
     @classmethod
     def resize_to(cls, output: Size) -> MaskGeometry:
-        """One direct resize to `output` without padding: the two other sizes are the same."""
+        """One direct resize to `output` without padding: the two other sizes are the same.
+
+        >>> MaskGeometry.resize_to((3, 4))
+        MaskGeometry(padded=(3, 4), image=(3, 4), output=(3, 4))
+        """
         return cls(padded=output, image=output, output=output)
 
 

@@ -7,9 +7,11 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 from .mask_bands import logit_bands
 from .mask_geometry import MaskGeometry
-from .mask_library import check_same, checked_map, define_op
+from .mask_library import check_same, checked_classes, checked_map, define_op
 
 
 class RunLengthMask(TypedDict):
@@ -65,13 +67,13 @@ def mask_ensemble_instance(probabilities: Tensor, mask_logits: Tensor, geometry:
     mask_logits = checked_map(name, 'mask_logits', mask_logits, '(Q, h, w)')
     check_same(name, ('probabilities', probabilities), ('mask_logits', mask_logits))
     if top_k < 1:
-        raise ValueError(f'{name}: top_k must be at least 1, got {top_k}.')
+        raise UserError(f'{name}: top_k must be at least 1, got {top_k}.')
     classes = probabilities.shape[1]
     chosen, pairs = probabilities.flatten().sort(descending=True, stable=True)
     chosen, pairs = chosen[:top_k], pairs[:top_k]
     if thing_classes is not None:
         keep = torch.zeros(classes, dtype=torch.bool)
-        keep[_checked_classes(name, thing_classes, classes)] = True
+        keep[checked_classes(name, thing_classes, classes)] = True
         kept = keep.to(pairs.device)[pairs % classes]
         chosen, pairs = chosen[kept], pairs[kept]
     queries = pairs // classes
@@ -82,15 +84,11 @@ def mask_ensemble_instance(probabilities: Tensor, mask_logits: Tensor, geometry:
     return InstanceMasks(scores, pairs % classes, queries, bits, areas, boxes, geometry.output)
 
 
-def _checked_classes(name: str, classes: Collection[int], count: int) -> list[int]:
-    chosen = sorted(set(classes))
-    if chosen and not 0 <= chosen[0] <= chosen[-1] < count:
-        raise ValueError(f'{name}: thing_classes must lie in 0..{count - 1}, got {chosen}.')
-    return chosen
-
-
 def unpack_masks(bits: Tensor, width: int) -> Tensor:
     """Boolean masks (..., H, W) from packed bits (..., H, ceil(W / 8)).
+
+    >>> unpack_masks(pack_masks(torch.tensor([[True, False, True]])), 3)
+    tensor([[ True, False,  True]])
 
     Raises:
         ValueError: `width` does not belong to that many bytes.
@@ -117,6 +115,9 @@ def encode_rle(bits: Tensor, width: int) -> list[RunLengthMask]:
 
     Raises:
         ValueError: wrong shape, or `width` does not belong to that many bytes.
+
+    >>> encode_rle(pack_masks(torch.tensor([[[False, True, True]]])), 3)
+    [{'size': [1, 3], 'counts': b'12'}]
     """
     _check_bits('encode_rle', bits, width)
     if bits.dim() != 3:
@@ -138,7 +139,18 @@ def _check_bits(function: str, bits: Tensor, width: int) -> None:
 
 def instance_definition(mask_logits: Tensor, queries: Tensor, padded: list[int], image: list[int], output: list[int]
                         ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Plain torch path of `frozenmm::mask_ensemble_instance`, in bands of output rows."""
+    """Plain torch path of `frozenmm::mask_ensemble_instance`, in bands of output rows.
+
+    Args:
+        mask_logits: (Q, h, w) float32.
+        queries: (N,) int64.
+        padded: see `MaskGeometry`, likewise the next two.
+        image: at most `padded`.
+        output: (H, W).
+
+    Returns:
+        bits (N, H, ceil(W / 8)), areas (N,), sums of the sigmoid inside (N,) and boxes (N, 4).
+    """
     count, (height, width) = queries.shape[0], output
     device = mask_logits.device
     bits = torch.empty((count, height, (width + 7) // 8), dtype=torch.uint8, device=device)
@@ -170,7 +182,7 @@ def _boxes(has_row: Tensor, has_column: Tensor) -> Tensor:
 
 
 def rle_definition(bits: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Plain path of `frozenmm::mask_rle`: all encodings one after the other, (bytes,) uint8, and N+1 offsets."""
+    """Plain path of `frozenmm::mask_rle`: texts of bits (N, H, ceil(W / 8)) in a row (bytes,), and offsets (N + 1,)."""
     texts = []
     for mask in bits:
         pixels = unpack_masks(mask, width).t().flatten()

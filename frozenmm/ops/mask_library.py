@@ -5,10 +5,12 @@ kernel for its own device and takes precedence there.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
+
+from frozenmm.errors import UserError
 
 _LIBRARY = torch.library.Library('frozenmm', 'FRAGMENT')
 
@@ -34,7 +36,7 @@ def checked_map(function: str, name: str, value: Tensor, shape: str) -> Tensor:
         function: public function, the first word of an error.
         name: the argument.
         value: what was given.
-        shape: expected shape in words, e.g. `'(Q, h, w)'`; its commas give the rank.
+        shape: expected shape in words, such as (Q, h, w) or (Q, K); its commas give the rank.
 
     Raises:
         TypeError: no tensor, or no floating-point tensor.
@@ -52,7 +54,7 @@ def checked_map(function: str, name: str, value: Tensor, shape: str) -> Tensor:
 
 
 def check_same(function: str, first: tuple[str, Tensor], second: tuple[str, Tensor], *, axis: int = 0) -> None:
-    """Raises ValueError unless both named tensors share the device and the length of `axis`."""
+    """Raises ValueError unless both named tensors, (Q, ...) each, share the device and the length of `axis`."""
     (name_a, a), (name_b, b) = first, second
     if a.device != b.device:
         raise ValueError(f'{function}: {name_a} is on {a.device} but {name_b} on {b.device}; '
@@ -60,3 +62,11 @@ def check_same(function: str, first: tuple[str, Tensor], second: tuple[str, Tens
     if a.shape[axis] != b.shape[axis]:
         raise ValueError(f'{function}: {name_a} has {a.shape[axis]} entries along axis {axis} but {name_b} has '
                          f'{b.shape[axis]}; both need one per query.')
+
+
+def checked_classes(function: str, classes: Collection[int], count: int) -> list[int]:
+    """The thing classes in ascending order; raises UserError where one lies outside 0..count - 1."""
+    chosen = sorted(set(classes))
+    if chosen and not 0 <= chosen[0] <= chosen[-1] < count:
+        raise UserError(f'{function}: thing_classes must lie in 0..{count - 1}, got {chosen}.')
+    return chosen

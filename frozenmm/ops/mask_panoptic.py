@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .mask_bands import logit_bands
 from .mask_geometry import MaskGeometry
-from .mask_library import check_same, checked_map, define_op
+from .mask_library import check_same, checked_classes, checked_map, define_op
 
 
 class MaskOwners(NamedTuple):
@@ -94,16 +94,20 @@ def mask_ensemble_panoptic(probabilities: Tensor, mask_logits: Tensor, geometry:
         TypeError, ValueError: an argument has a wrong kind, shape, device or value; the text names it.
 
     Source: FC-CLIP / Mask2Former `panoptic_inference`. The tables of Q areas and labels go to the host once per image.
+
+    >>> logits = torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]])           # two queries, one left and one right
+    >>> classes = torch.tensor([[0.9, 0.0, 0.1], [0.0, 0.8, 0.2]])      # thing, stuff, void
+    >>> found = mask_ensemble_panoptic(classes, logits, MaskGeometry.resize_to((1, 2)), thing_classes=[0])
+    >>> found.ids.tolist(), [(s.category, s.is_thing) for s in found.segments]
+    ([[1, 2]], [(0, True), (1, False)])
     """
     name = 'mask_ensemble_panoptic'
     probabilities = checked_map(name, 'probabilities', probabilities, '(Q, K+1)')
     void = probabilities.shape[1] - 1
-    things = set(thing_classes)
     if void < 1:
         raise ValueError(f'{name}: probabilities must have a void column after at least one class, got shape '
                          f'{tuple(probabilities.shape)}.')
-    if things and not 0 <= min(things) <= max(things) < void:
-        raise ValueError(f'{name}: thing_classes must lie in 0..{void - 1}, got {sorted(things)}.')
+    things = set(checked_classes(name, thing_classes, void))
     best, labels = probabilities.max(dim=1)
     takes_part = (labels != void) & (best > score_threshold)
     maps = mask_owners(torch.where(takes_part, best, -1.0), mask_logits, geometry)
@@ -139,7 +143,18 @@ def _place_queries(table: list[list[int]], things: set[int], overlap_threshold: 
 
 def panoptic_definition(scores: Tensor, mask_logits: Tensor, padded: list[int], image: list[int], output: list[int]
                         ) -> tuple[Tensor, Tensor, Tensor]:
-    """Plain torch path of `frozenmm::mask_ensemble_panoptic`, in bands of output rows."""
+    """Plain torch path of `frozenmm::mask_ensemble_panoptic`, in bands of output rows.
+
+    Args:
+        scores: (Q,) float32.
+        mask_logits: (Q, h, w) float32.
+        padded: see `MaskGeometry`, likewise the next two.
+        image: at most `padded`.
+        output: (H, W).
+
+    Returns:
+        owner (H, W), inside (H, W) and areas (Q, 3), see `MaskOwners`.
+    """
     queries = scores.shape[0]
     device = mask_logits.device
     owner = torch.empty(tuple(output), dtype=torch.int32, device=device)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 from .mask_library import _LIBRARY, define_op
 
 Rule = Literal['hard', 'soft', 'area']
@@ -37,6 +39,10 @@ def mask_pool(features: Tensor, mask_logits: Tensor, *, threshold: float = 0.0, 
         TypeError, ValueError: an argument has a wrong kind, shape, device or value; the text names it.
 
     Source: FC-CLIP, mask pooling (hard rule, threshold 0, eps 1e-8).
+
+    >>> mask_pool(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[5.0, -5.0]], [[5.0, 5.0]]]]))
+    tensor([[[1.],
+             [2.]]])
     """
     _check_pool(features, mask_logits, rule)
     wide = torch.float64 if features.dtype == torch.float64 else torch.float32
@@ -68,7 +74,7 @@ def _check_pool(features: Tensor, mask_logits: Tensor, rule: str) -> None:
         raise ValueError(f'mask_pool: features is on {features.device} but mask_logits on {mask_logits.device}; '
                          'move both to one device.')
     if rule not in get_args(Rule):
-        raise ValueError(f'mask_pool: rule must be one of {list(get_args(Rule))}, got {rule!r}.')
+        raise UserError(f'mask_pool: rule must be one of {list(get_args(Rule))}, got {rule!r}.')
 
 
 def resize_masks(mask_logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -105,13 +111,22 @@ def _cells(mask_logits: Tensor, size: tuple[int, int] | torch.Size, threshold: f
 
 
 def pool_definition(features: Tensor, mask_logits: Tensor, threshold: float, eps: float) -> Tensor:
-    """Plain torch path of `frozenmm::mask_pool`."""
+    """Plain torch path of `frozenmm::mask_pool`: (B, Q, C) from features (B, C, Hf, Wf) and logits (B, Q, h, w)."""
     return _weighted_mean(features, _cells(mask_logits, features.shape[-2:], threshold), eps)
 
 
 def pool_backward_definition(grad: Tensor, mask_logits: Tensor, height: int, width: int, threshold: float, eps: float
                              ) -> Tensor:
-    """Plain torch path of `frozenmm::mask_pool_backward`: gradient (B, C, height, width) of the features."""
+    """Plain torch path of `frozenmm::mask_pool_backward`: gradient (B, C, height, width) of the features.
+
+    Args:
+        grad: (B, Q, C) of the pooled features.
+        mask_logits: (B, Q, h, w).
+        height: of the features.
+        width: of the features.
+        threshold: as in `mask_pool`.
+        eps: as in `mask_pool`.
+    """
     cells = _cells(mask_logits, (height, width), threshold).flatten(2)
     scaled = grad / (cells.sum(dim=2, keepdim=True) + eps)
     return torch.bmm(scaled.transpose(1, 2), cells).view(grad.shape[0], grad.shape[2], height, width)

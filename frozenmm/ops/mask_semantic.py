@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 from .mask_bands import logit_bands, rows_per_band
 from .mask_geometry import MaskGeometry
 from .mask_library import check_same, checked_map, define_op
@@ -62,7 +64,7 @@ def mask_ensemble_semantic(probabilities: Tensor, mask_logits: Tensor, geometry:
     if order == 'scores':
         return _score_order(probabilities, mask_logits, geometry, return_scores)
     if order != 'masks':
-        raise ValueError(f"mask_ensemble_semantic: order must be 'masks' or 'scores', got {order!r}.")
+        raise UserError(f"mask_ensemble_semantic: order must be 'masks' or 'scores', got {order!r}.")
     labels, scores, class_scores = torch.ops.frozenmm.mask_ensemble_semantic(
         probabilities, mask_logits, geometry.padded, geometry.image, geometry.output, return_scores)
     return SemanticMap(labels, scores, class_scores if return_scores else None)
@@ -95,7 +97,19 @@ def _score_order(probabilities: Tensor, mask_logits: Tensor, geometry: MaskGeome
 
 def semantic_definition(probabilities: Tensor, mask_logits: Tensor, padded: list[int], image: list[int],
                         output: list[int], class_scores: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Plain torch path of `frozenmm::mask_ensemble_semantic`, in bands of output rows."""
+    """Plain torch path of `frozenmm::mask_ensemble_semantic`, in bands of output rows.
+
+    Args:
+        probabilities: (Q, K) float32.
+        mask_logits: (Q, h, w) float32.
+        padded: see `MaskGeometry`, likewise the next two.
+        image: at most `padded`.
+        output: (H, W).
+        class_scores: whether the third result is wanted.
+
+    Returns:
+        labels (H, W), scores (H, W) and class scores (K, H, W), or (0, H, W) where they are not wanted.
+    """
     classes = probabilities.shape[1]
     weights = probabilities.t().contiguous()
     labels = torch.empty(tuple(output), dtype=torch.int64, device=mask_logits.device)

@@ -60,6 +60,12 @@ def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Ten
         ValueError: shapes or devices do not fit together.
         TypeError: a tensor has the wrong type.
         RuntimeError: `spatial_shapes` and `level_start_index` do not describe the rows of `value`.
+
+    >>> shapes, start = torch.tensor([[1, 2]]), torch.tensor([0])
+    >>> value = torch.tensor([10.0, 20.0]).view(1, 2, 1, 1)              # a map of two cells
+    >>> middle = torch.tensor([0.5, 0.5]).view(1, 1, 1, 1, 1, 2)         # between them
+    >>> ms_deform_attn(value, shapes, start, middle, torch.ones(1, 1, 1, 1, 1))
+    tensor([[[15.]]])
     """
     check_inputs('ms_deform_attn', value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     return torch.ops.frozenmm.ms_deform_attn(value, spatial_shapes, level_start_index, sampling_locations,
@@ -105,6 +111,15 @@ def _expect_shape(op: str, name: str, tensor: Tensor, wanted: tuple[int, ...]) -
 def check_inputs(op: str, value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, points: Tensor,
                  weights: Tensor, reference: Tensor | None = None) -> None:
     """Check what can be told without reading numbers; `reference` is None for the plain operator.
+
+    Args:
+        op: name of the operator, the first word of an error.
+        value: (B, S, H, D).
+        spatial_shapes: (L, 2).
+        level_start_index: (L,).
+        points: (B, Q, H, L, P, 2), locations or offsets.
+        weights: (B, Q, H, L, P), or logits (B, Q, H, L * P).
+        reference: (B, Q, L, 2) or (B, Q, L, 4).
 
     Raises:
         ValueError: shapes or devices do not fit together.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
 from frozenmm.reconstruction.cameras import optimisation_size
@@ -19,12 +20,11 @@ from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.diagnosis import blank_warnings, parallax_deg, unlike_warnings, warnings_for
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
 from frozenmm.reconstruction.features import Tracks, pixel_unit
+from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
-from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, StagedOptimizer, Store
+from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, StagedOptimizer, StagedSettings, Store
 from frozenmm.reconstruction.track_solver import PRIOR_RATIO, TrackSettings, find_tracks, solve_tracks
 from frozenmm.reconstruction.track_start import NothingSharedError
-
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Alignment:
     radial: float = 0.0
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """All fields as arrays by name, to be stored."""
+        """All fields as arrays by name, of the shapes above, to be stored."""
         return {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
@@ -106,7 +106,7 @@ class Clip:
     known: KnownCamera
     invalid: np.ndarray | None
     settings: AlignSettings
-    report: Report | None
+    report: Progress | None
     store: Store | None
 
     @property
@@ -116,7 +116,7 @@ class Clip:
 
 
 def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', settings: AlignSettings | None = None,
-          known: KnownCamera | None = None, invalid: np.ndarray | None = None, report: Report | None = None,
+          known: KnownCamera | None = None, invalid: np.ndarray | None = None, report: Progress | None = None,
           store: Store | None = None) -> Alignment:
     """Poses, focal length and consistent depth of a clip.
 
@@ -131,25 +131,25 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
         store: where interim results are kept, so that an interrupted alignment goes on there.
 
     Raises:
-        ValueError: fewer than 2 frames, shapes that do not fit, an unknown mode, or frames that share nothing.
+        UserError: fewer than 2 frames, shapes that do not fit, an unknown mode, or frames that share nothing.
     """
     settings, known = settings or AlignSettings(), known or KnownCamera()
     _check(images, depth, settings, known, invalid)
     clip = Clip(images, FrozenDepth(depth, kind), known, invalid, settings, report, store)
-    return _in_world(clip, MODES[settings.mode](clip))
+    return _in_world(clip, SOLVERS[settings.mode](clip))
 
 
 def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known: KnownCamera,
            invalid: np.ndarray | None) -> None:
-    lookup(settings.mode, list(MODES), 'mode')
+    lookup(settings.mode, list(SOLVERS), 'mode')
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise ValueError(f'images must be uint8 of shape (F, H, W, 3), got {images.dtype} {images.shape}')
+        raise UserError(f'images must be uint8 of shape (F, H, W, 3), got {images.dtype} {images.shape}')
     if len(images) < 2:
-        raise ValueError('an alignment needs at least 2 frames, got 1; a single frame has no baseline')
+        raise UserError('an alignment needs at least 2 frames, got 1; a single frame has no baseline')
     if depth.shape != images.shape[:3]:
-        raise ValueError(f'depth must have the shape of the images {images.shape[:3]}, got {depth.shape}')
+        raise UserError(f'depth must have the shape of the images {images.shape[:3]}, got {depth.shape}')
     if invalid is not None and (invalid.shape != depth.shape or invalid.dtype != bool):
-        raise ValueError(f'invalid must be bool of shape {depth.shape}, got {invalid.dtype} {invalid.shape}')
+        raise UserError(f'invalid must be bool of shape {depth.shape}, got {invalid.dtype} {invalid.shape}')
     known.check(len(images))
 
 
@@ -173,7 +173,7 @@ def _align_tracks(clip: Clip) -> Alignment:
     except NothingSharedError as nothing:
         try:
             found = _align_direct(clip)
-        except ValueError:
+        except UserError:
             raise nothing from None
         found.warnings.insert(0, 'no two frames share enough feature tracks; the clip was aligned by brightness '
                                  '(mode direct) instead')
@@ -204,9 +204,9 @@ def _align_direct(clip: Clip) -> Alignment:
 def _align_compat(clip: Clip) -> Alignment:
     """The official loop at its own size; its depth is brought to the images' size with the scale and shift found."""
     if clip.known.poses_c2w is not None:
-        raise ValueError('mode compat finds the poses itself; give poses_c2w to mode tracks or direct')
+        raise UserError('mode compat finds the poses itself; give poses_c2w to mode tracks or direct')
     if clip.frozen.kind == 'affine_disparity':
-        raise ValueError('mode compat takes affine depth; for disparity use mode tracks or direct')
+        raise UserError('mode compat takes affine depth; for disparity use mode tracks or direct')
     height, width = clip.frozen.size
     size = optimisation_size(height, width)
     images = interpolate(torch.from_numpy(clip.images).permute(0, 3, 1, 2).float() / 255, size, mode='bilinear')
@@ -215,9 +215,9 @@ def _align_compat(clip: Clip) -> Alignment:
                                                             size)[:, 0] > 0
     stages = tuple(replace(stage, iterations=clip.settings.compat_iterations,
                            lr_focal=0.0 if clip.known.focal_px else stage.lr_focal) for stage in OFFICIAL_STAGES)
-    optimizer = StagedOptimizer(images, interpolate(frozen, size, mode='bilinear')[:, 0], stages=stages,
-                                original_size=(height, width), motion='euler', invalid=invalid, compat=True,
-                                seed=clip.settings.seed)
+    settings = StagedSettings(stages, motion='euler', compat=True, seed=clip.settings.seed)
+    optimizer = StagedOptimizer(images, interpolate(frozen, size, mode='bilinear')[:, 0], invalid=invalid,
+                                original_size=(height, width), settings=settings)
     if clip.known.focal_px:
         with torch.no_grad():
             optimizer.parameters.focal_ratio.fill_(clip.known.focal_px / ((height + width) / 2))
@@ -232,7 +232,7 @@ def _align_compat(clip: Clip) -> Alignment:
                      blank_warnings(clip.images))
 
 
-def _compat_report(report: Report | None) -> Callable[[int, int, object], None] | None:
+def _compat_report(report: Progress | None) -> Callable[[int, int, object], None] | None:
     return None if report is None else (lambda index, total, losses: report('official loop', index + 1, total))
 
 
@@ -250,5 +250,5 @@ def _in_world(clip: Clip, result: Alignment) -> Alignment:
     return replace(result, poses_c2w=poses, depth=result.depth * scale, scale=result.scale * scale)
 
 
-MODES: dict[str, Callable[[Clip], Alignment]] = {
+SOLVERS: dict[str, Callable[[Clip], Alignment]] = {
     'tracks': _align_tracks, 'direct': _align_direct, 'compat': _align_compat}

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
 from frozenmm.reconstruction.frame_system import FrameSystem
@@ -26,13 +27,12 @@ from frozenmm.reconstruction.motions import se3_exp
 from frozenmm.reconstruction.radial import distort
 
 CAUCHY = 4.0
-"""Squared width of the Cauchy weights 1 / (1 + e^2 / 4)."""
+"""Squared width of the Cauchy weights 1 / (1 + e^2 / 4) of errors e in their widths, here and in the other stages."""
 POSE = 6
 COLUMNS = POSE + 2
 """Unknowns of a frame: pose, logarithmic scale, shift."""
 SHARED = 2
 """Unknowns of all frames: logarithm of the focal length, radial distortion."""
-NEAREST = 1e-3
 UNUSABLE = 4.0
 """Variance of log depth over that of the prediction's error at which the shift is not set right any more."""
 
@@ -85,7 +85,11 @@ class BundleState:
 
 
 def cauchy_cost(squared: np.ndarray) -> np.ndarray:
-    """Robust cost of squared residuals."""
+    """Robust cost (O, ) of squared residuals (O, ) in their widths.
+
+    >>> cauchy_cost(np.array([0.0, 4.0])).round(3).tolist()
+    [0.0, 2.773]
+    """
     return CAUCHY * np.log1p(squared / CAUCHY)
 
 

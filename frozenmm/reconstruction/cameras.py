@@ -1,4 +1,4 @@
-"""Pinhole cameras: focal ratios, intrinsics at several image sizes, pixel grids, projection.
+"""Pinhole cameras: focal ratios, intrinsics at several image sizes, pixel grids.
 
 Camera frame: x right, y down, z forward; pixel coordinates are integers at pixel centres (row v, column u); depth is z.
 """
@@ -7,24 +7,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from frozenmm.ops.warp_loss import MIN_DEPTH
-
 OPTIMISATION_SIDE = 150
-RECONSTRUCTION_SIDE = 480
+NEAREST = 1e-3
+"""Least depth that a point is divided by."""
 
 
 def optimisation_size(height: int, width: int, *, side: int = OPTIMISATION_SIDE) -> tuple[int, int]:
-    """Image size (height, width) whose shorter side is `side`, the longer one rounded down (spec section 1.1)."""
+    """Image size (height, width) whose shorter side is `side`, the longer one rounded down (spec section 1.1).
+
+    >>> optimisation_size(480, 640)
+    (150, 200)
+    """
     if min(height, width) < 1:
         raise ValueError(f'an image of {height}x{width} pixels has no area; height and width must be at least 1')
     ratio = max(side / height, side / width)
     return int(ratio * height), int(ratio * width)
-
-
-def reconstruction_size(height: int, width: int, *, side: int = RECONSTRUCTION_SIDE) -> tuple[int, int]:
-    """Size (height, width) of the output depth for an optimisation size: shorter side `side`, rounded down."""
-    ratio = min(width / side, height / side)
-    return int(height / ratio), int(width / ratio)
 
 
 def focal_intrinsics(focal_ratio: Tensor, original: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -46,17 +43,14 @@ def focal_intrinsics(focal_ratio: Tensor, original: tuple[int, int], size: tuple
     return torch.stack(rows)
 
 
-def resize_intrinsics(intrinsics_px: Tensor, original: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Intrinsics (..., 3, 3) of images of `original` (height, width) after a resize to `size`."""
-    factors = intrinsics_px.new_tensor([[size[1] / original[1]], [size[0] / original[0]], [1.0]])
-    return intrinsics_px * factors
-
-
 def invert_intrinsics(intrinsics_px: Tensor) -> Tensor:
-    """Closed-form inverse of (..., 3, 3) matrices.
+    """Closed-form inverse (..., 3, 3) of intrinsics (..., 3, 3).
 
     Raises:
         ValueError: a matrix is singular.
+
+    >>> invert_intrinsics(torch.tensor([[2.0, 0, 3], [0, 4, 1], [0, 0, 1]])).tolist()
+    [[0.5, 0.0, -1.5], [0.0, 0.25, -0.25], [0.0, 0.0, 1.0]]
     """
     a, b, c = intrinsics_px.unbind(-2)
     rows = torch.stack((torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)), -1)
@@ -68,24 +62,16 @@ def invert_intrinsics(intrinsics_px: Tensor) -> Tensor:
 
 def pixel_grid(height: int, width: int, *, dtype: torch.dtype = torch.float64,
                device: torch.device | str | None = None) -> Tensor:
-    """Homogeneous pixels (height * width, 3) as (u, v, 1), row by row."""
+    """Homogeneous pixels (height * width, 3) as (u, v, 1), row by row.
+
+    >>> pixel_grid(1, 2).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
+    """
     v, u = torch.meshgrid(torch.arange(height, dtype=dtype, device=device),
                           torch.arange(width, dtype=dtype, device=device), indexing='ij')
     return torch.stack((u, v, torch.ones_like(u)), -1).reshape(-1, 3)
 
 
 def back_project(depth: Tensor, pixels: Tensor, inverse_intrinsics: Tensor) -> Tensor:
-    """Points (..., N, 3) in the camera frame from z-depth (..., N) and homogeneous pixels (N, 3)."""
+    """Points (..., N, 3) in the camera from z-depth (..., N), homogeneous pixels (N, 3) and inverses (..., 3, 3)."""
     return depth[..., None] * (pixels @ inverse_intrinsics.mT)
-
-
-def project(points_camera: Tensor, intrinsics_px: Tensor, *, min_depth: float = MIN_DEPTH) -> tuple[Tensor, Tensor]:
-    """Pixels (..., N, 2) and z-depth (..., N) of camera points; the depth is at least `min_depth`."""
-    image = points_camera @ intrinsics_px.mT
-    depth = image[..., 2].clamp(min=min_depth)
-    return image[..., :2] / depth[..., None], depth
-
-
-def transform(points: Tensor, poses: Tensor) -> Tensor:
-    """Points (..., N, 3) moved by rigid motions (..., 4, 4)."""
-    return points @ poses[..., :3, :3].mT + poses[..., None, :3, 3]

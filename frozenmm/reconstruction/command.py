@@ -1,6 +1,7 @@
 """What `tools/recon.py` does: settings from a config and options, the depth source, progress on the terminal."""
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from typing import TextIO
 
 from mmengine.config import Config
 
+from frozenmm.deprecation import warn_renamed
+from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind, reading
 from frozenmm.foundation.depth_networks import DepthNetwork
-from frozenmm.foundation.lookup import lookup
+from frozenmm.foundation.lookup import lookup, nearest
 from frozenmm.reconstruction.align import Alignment, AlignSettings
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.known_camera import KnownCamera
@@ -20,36 +23,42 @@ from frozenmm.reconstruction.track_solver import TrackSettings
 from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
-    'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses': None,
+    'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses_c2w': None,
     'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'glb': False,
     'min_faces': 100, 'depth_only': False, 'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
+_RENAMED = {'poses': 'poses_c2w'}
 
 
 def read_settings(config: str | Path | None, options: Mapping[str, object] | None = None) -> dict[str, object]:
     """Settings by name: the defaults, changed by a config file, changed by options.
 
     Raises:
-        FileNotFoundError: no such config.
-        ValueError: an unknown name, with the nearest ones, or a config that is no Python.
+        MissingFile: no such config.
+        UserError: an unknown name, with the nearest ones, or a config that is no Python.
     """
     settings = dict(DEFAULTS)
     if config is not None:
         path = Path(config).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f'there is no config {path.absolute()}; leave it out to use the defaults')
-        try:
-            settings.update(_known(Config.fromfile(path).to_dict()))
-        except SyntaxError as error:
-            raise ValueError(f'{path}: line {error.lineno} is no Python: {error.msg}') from error
+            raise MissingFile(f'there is no config {path.absolute()}; leave it out to use the defaults')
+        with reading(path, 'a config'):
+            content = Config.fromfile(path).to_dict()
+        settings.update(_known(content))
     settings.update(_known(options or {}))
     return settings
 
 
 def _known(values: Mapping[str, object]) -> dict[str, object]:
-    return {lookup(key, list(DEFAULTS), 'setting'): value for key, value in values.items()
-            if key not in _ALSO_IN_CONFIGS}
+    found = {}
+    for key, value in values.items():
+        if key in _RENAMED:
+            warn_renamed(f'the setting {key}', _RENAMED[key], removed_in='0.3')
+            key = _RENAMED[key]
+        if key not in _ALSO_IN_CONFIGS:
+            found[lookup(key, list(DEFAULTS), 'setting')] = value
+    return found
 
 
 class ProgressLine:
@@ -91,32 +100,44 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
         report: progress; by default on stderr.
 
     Raises:
-        FileNotFoundError: no such input, config or depth.
-        TypeError: `depth` of the config is no depth network.
-        ValueError: a setting or an input that cannot be; see `read_settings`, `read_frames` and `align`.
+        MissingFile: no such input, config or depth.
+        WrongKind: `depth` of the config is no depth network.
+        UserError: a setting or an input that cannot be; see `read_settings`, `read_frames` and `align`.
     """
     values = read_settings(config, options)
-    maps: PrecomputedDepth | NetworkDepth
-    if depth is not None:
-        maps = PrecomputedDepth(depth, kind=depth_kind)
-    else:
-        if not isinstance(values['depth'], Mapping):
-            raise ValueError(f"depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
-                             f'{values["depth"]!r}; depth maps from files are given by --depth')
-        network = MODELS.build(values['depth'])
-        if not isinstance(network, DepthNetwork):
-            raise TypeError(f'depth must be a depth network, got {type(network).__name__}')
-        maps = NetworkDepth(network, device=device)
-    settings = PipelineSettings(
+    maps = _network_depth(values['depth'], device) if depth is None else PrecomputedDepth(depth, kind=depth_kind)
+    return reconstruct(source, out, maps, settings=_pipeline_settings(values), mask=mask,
+                       report=report or ProgressLine())
+
+
+def _network_depth(config: object, device: str) -> NetworkDepth:
+    if not isinstance(config, Mapping):
+        raise UserError("depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
+                        f'{config!r}; depth maps from files are given by --depth')
+    name = str(config.get('type'))
+    kind = MODELS.get(name)
+    if kind is None:
+        raise UnknownName(f'depth names {name!r}, which is no registered depth network; did you mean one of '
+                          f'{nearest(name.rpartition(".")[2], MODELS.module_dict)}?')
+    try:
+        inspect.signature(kind).bind(**{key: value for key, value in config.items() if key != 'type'})
+    except TypeError as error:
+        raise WrongKind(f'the config of depth does not fit {name}: {error}') from error
+    network = MODELS.build(config)
+    if not isinstance(network, DepthNetwork):
+        raise WrongKind(f'depth must be a depth network, got {type(network).__name__}')
+    return NetworkDepth(network, device=device)
+
+
+def _pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
+    poses_c2w = None if values['poses_c2w'] is None else read_tum(str(values['poses_c2w']))[1]
+    return PipelineSettings(
         AlignSettings(mode=str(values['mode']), seed=_whole(values, 'seed') or 0,
                       tracks=TrackSettings(radial=_flag(values, 'radial'))),
         every=_whole(values, 'every'), mesh=_flag(values, 'mesh'), glb=_flag(values, 'glb'),
         depth_only=_flag(values, 'depth_only'),
-        known=KnownCamera(_number(values, 'focal_px'),
-                          None if values['poses'] is None else read_tum(str(values['poses']))[1],
-                          _number(values, 'metric_scale')),
+        known=KnownCamera(_number(values, 'focal_px'), poses_c2w, _number(values, 'metric_scale')),
         voxel_size=_number(values, 'voxel_size'), min_faces=_whole(values, 'min_faces') or 0)
-    return reconstruct(source, out, maps, settings=settings, mask=mask, report=report or ProgressLine())
 
 
 def _number(values: Mapping[str, object], name: str) -> float | None:
@@ -124,7 +145,7 @@ def _number(values: Mapping[str, object], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f'{name} must be a number or None, got {value!r}')
+        raise UserError(f'{name} must be a number or None, got {value!r}')
     return float(value)
 
 
@@ -133,12 +154,12 @@ def _whole(values: Mapping[str, object], name: str) -> int | None:
     if value is None:
         return None
     if not value.is_integer():
-        raise ValueError(f'{name} must be a whole number or None, got {value!r}')
+        raise UserError(f'{name} must be a whole number or None, got {value!r}')
     return int(value)
 
 
 def _flag(values: Mapping[str, object], name: str) -> bool:
     value = values[name]
     if not isinstance(value, bool):
-        raise ValueError(f'{name} must be True or False, got {value!r}')
+        raise UserError(f'{name} must be True or False, got {value!r}')
     return value

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from frozenmm.compat.dependencies import require
+from frozenmm.reconstruction.bundle import CAUCHY
 from frozenmm.reconstruction.depth_model import bilinear, hat_matrix, hats_at
 from frozenmm.reconstruction.features import pixel_unit
 from frozenmm.reconstruction.radial import distort, straighten
 
 ALL_PARTNERS_UP_TO = 40
 """Frames of a clip above which only linked frames can be partners."""
-CAUCHY = 4.0
-"""Squared width, in errors, of the Cauchy weights of known points."""
 STEEPEST = 0.3
 """Least change of a point's log depth in a partner by that in its own frame at which the two can be compared."""
 
@@ -105,25 +104,39 @@ class _Comparison:
     seen: np.ndarray
 
 
+@dataclass
+class Cameras:
+    """Of all frames.
+
+    Attributes:
+        poses_w2c: (F, 4, 4).
+        focal_px: focal length; the principal point is the centre of the image.
+        radial: coefficient of the distortion.
+    """
+
+    poses_w2c: np.ndarray
+    focal_px: float
+    radial: float = 0.0
+
+
 class DenseStage:
     """Bends depth maps until they agree.
 
     Args:
         log_maps: (F, H, W) logarithmic depth.
-        poses_w2c: (F, 4, 4).
-        focal_px: of all frames.
+        cameras: of the frames.
         marks: points of known depth.
         settings: of the stage.
-        radial: coefficient of the distortion.
         links: (F, F) greater means more in common, 0 nothing; of a clip of more than 40 frames.
         invalid: (F, H, W) bool, pixels that carry nothing.
         followers: frames with few known points whose poses are right all the same: they are bent, but pull no other.
     """
 
-    def __init__(self, log_maps: np.ndarray, poses_w2c: np.ndarray, focal_px: float, marks: Marks, *,
-                 settings: DenseSettings, radial: float = 0.0, links: np.ndarray | None = None,
-                 invalid: np.ndarray | None = None, followers: Sequence[int] = ()) -> None:
-        self.poses, self.focal, self.radial, self.marks = poses_w2c, focal_px, radial, marks
+    def __init__(self, log_maps: np.ndarray, cameras: Cameras, marks: Marks, *, settings: DenseSettings,
+                 links: np.ndarray | None = None, invalid: np.ndarray | None = None,
+                 followers: Sequence[int] = ()) -> None:
+        self.poses, self.focal, self.radial = cameras.poses_w2c, cameras.focal_px, cameras.radial
+        self.marks = marks
         self.settings, self.links = settings, links
         self.invalid = None if invalid is None else invalid.astype(np.float32)
         self.start = log_maps.astype(np.float32)

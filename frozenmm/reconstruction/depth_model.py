@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from frozenmm.errors import UserError
+
 GRID = 5
 SMALLEST = 1e-3
 """Least value of d + t m, in medians."""
@@ -16,7 +18,11 @@ KINDS = {'affine_depth': 1.0, 'affine_disparity': -1.0, 'metric': 1.0}
 
 
 def hat_matrix(length: int, nodes: int, positions: np.ndarray | None = None) -> np.ndarray:
-    """Values (N, nodes) of the hats along an axis of so many pixels, at positions (N, ) in pixels or at every pixel."""
+    """Values (N, nodes) of the hats along an axis of so many pixels, at positions (N, ) in pixels or at every pixel.
+
+    >>> hat_matrix(3, 2).tolist()
+    [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    """
     positions = np.arange(length) if positions is None else positions
     place = np.clip(positions / max(length - 1, 1), 0, 1) * (nodes - 1)
     return np.maximum(1 - np.abs(place[:, None] - np.arange(nodes)), 0)
@@ -62,28 +68,33 @@ class DepthParameters:
 class FrozenDepth:
     """Frozen predictions and the depth that parameters make of them.
 
+    >>> frozen = FrozenDepth(np.full((1, 2, 2), 2.0))
+    >>> parameters = DepthParameters(np.log([3.0]), np.array([0.5]))   # 3 (2 + 0.5 * 2)
+    >>> np.exp(frozen.log_maps(parameters)).round(6).tolist()
+    [[[9.0, 9.0], [9.0, 9.0]]]
+
     Args:
         maps: (F, H, W), greater means farther (depth) or nearer (disparity).
         kind: `'affine_depth'`, `'affine_disparity'` or `'metric'`.
 
     Raises:
-        ValueError: unknown kind, wrong shape, values that are not finite, or a frame without positive values.
+        UserError: unknown kind, wrong shape, values that are not finite, or a frame without positive values.
     """
 
     def __init__(self, maps: np.ndarray, kind: str = 'affine_depth') -> None:
         if kind not in KINDS:
-            raise ValueError(f'kind must be one of {list(KINDS)}, got {kind!r}')
+            raise UserError(f'kind must be one of {list(KINDS)}, got {kind!r}')
         if maps.ndim != 3:
             raise ValueError(f'depth maps must have shape (F, H, W), got {maps.shape}')
         self.maps, self.kind, self.sign = np.asarray(maps, np.float64), kind, KINDS[kind]
         if not np.isfinite(self.maps).all():
             frame = int(np.nonzero(~np.isfinite(self.maps).all((1, 2)))[0][0])
-            raise ValueError(f'the depth of frame {frame} holds values that are not finite; replace or drop them')
+            raise UserError(f'the depth of frame {frame} holds values that are not finite; replace or drop them')
         self.medians = np.median(self.maps.reshape(len(maps), -1), axis=1)
         if (self.medians <= 0).any():
             frame = int(np.nonzero(self.medians <= 0)[0][0])
-            raise ValueError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
-                             'positive (subtract the minimum and add 0.01)')
+            raise UserError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
+                            'positive (subtract the minimum and add 0.01)')
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,7 +110,13 @@ class FrozenDepth:
         return bilinear(self.maps, frame, pixels) / self.medians[frame]
 
     def log_base(self, values: np.ndarray, frame: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log M without scale and grid (N, ), and its derivative by the shift (N, ), of sampled `values`."""
+        """Log M without scale and grid (N, ), and its derivative by the shift (N, ).
+
+        Args:
+            values: (N, ) of `sample`.
+            frame: (N, ) indexes.
+            shift: (F, ) in medians.
+        """
         total = np.maximum(values + shift[frame], SMALLEST)
         return self.sign * np.log(total) + np.log(self.medians[frame]) * self.sign, self.sign / total
 

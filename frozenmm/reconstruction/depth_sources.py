@@ -1,15 +1,18 @@
 """Where the frozen depth of a clip comes from: files, or a registered depth network."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import DeviceError, MissingFile, UserError, reading
 from frozenmm.foundation.depth_networks.base import DEPTH_KINDS, DepthNetwork
-from frozenmm.reconstruction.frames import natural_key, resize_depth
+from frozenmm.reconstruction.frames import Progress, natural_key, resize_depth
+
+REMEDY = 'save it again as .npy, .npz or 16-bit .png'
 
 
 class PrecomputedDepth:
@@ -21,40 +24,41 @@ class PrecomputedDepth:
         kind: `'affine_depth'`, `'affine_disparity'` or `'metric'`.
 
     Raises:
-        FileNotFoundError: no such path.
-        ValueError: unknown kind.
+        MissingFile: no such path.
+        UserError: unknown kind.
     """
 
     def __init__(self, path: str | Path, *, kind: str = 'affine_depth') -> None:
         if kind not in DEPTH_KINDS:
-            raise ValueError(f'kind must be one of {list(DEPTH_KINDS)}, got {kind!r}')
+            raise UserError(f'kind must be one of {list(DEPTH_KINDS)}, got {kind!r}')
         self.path, self.kind = Path(path).expanduser(), kind
         if not self.path.exists():
-            raise FileNotFoundError(f'there is no depth at {self.path.absolute()}; give a folder of .npy or .png '
-                                    'files, or a .npz file')
+            raise MissingFile(f'there is no depth at {self.path.absolute()}; give a folder of .npy or .png '
+                              'files, or a .npz file')
 
     def maps(self, names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
         """Depth (F, H, W) of frames with these names, resized to (height, width).
 
         Raises:
-            ValueError: another number of maps than frames, or a file that cannot be read.
+            UserError: another number of maps than frames, or a file that cannot be read.
         """
         stack = self._from_folder(names) if self.path.is_dir() else self._from_file()
         if len(stack) != len(names):
-            raise ValueError(f'{self.path} holds {len(stack)} depth maps, but there are {len(names)} frames')
-        return resize_depth(stack.astype(np.float32), size)
+            raise UserError(f'{self.path} holds {len(stack)} depth maps, but there are {len(names)} frames')
+        return resize_depth(stack, size)
 
     def _from_file(self) -> np.ndarray:
-        content = np.load(self.path)
-        if isinstance(content, np.lib.npyio.NpzFile):
-            keys = list(content.keys())
-            key = 'depth' if 'depth' in keys else keys[0] if len(keys) == 1 else None
-            if key is None:
-                raise ValueError(f'{self.path} holds the arrays {keys}; expected one called depth')
-            content = content[key]
-        if content.ndim != 3:
-            raise ValueError(f'{self.path} holds an array of shape {content.shape}; expected (F, h, w)')
-        return content
+        with reading(self.path, 'a file of depth maps', REMEDY):
+            content = np.load(self.path)
+            if isinstance(content, np.lib.npyio.NpzFile):
+                keys = list(content.keys())
+                key = 'depth' if 'depth' in keys else keys[0] if len(keys) == 1 else None
+                if key is None:
+                    raise UserError(f'{self.path} holds the arrays {keys}; expected one called depth')
+                content = content[key]
+            if content.ndim != 3:
+                raise UserError(f'{self.path} holds an array of shape {content.shape}; expected (F, h, w)')
+            return content.astype(np.float32)
 
     def _from_folder(self, names: Sequence[str]) -> np.ndarray:
         files = {file.stem: file for suffix in ('.png', '.npy') for file in self.path.glob(f'*{suffix}')}
@@ -64,22 +68,20 @@ class PrecomputedDepth:
             chosen = sorted(files.values(), key=natural_key)
             if len(chosen) != len(names):
                 missing = [name for name in names if name not in files][:3]
-                raise ValueError(f'{self.path} holds {len(chosen)} depth maps, but there are {len(names)} frames, and '
-                                 f'no map is called {", ".join(missing)}')
+                raise UserError(f'{self.path} holds {len(chosen)} depth maps, but there are {len(names)} frames, and '
+                                f'no map is called {", ".join(missing)}')
         maps = [self._read(file) for file in chosen]
         if len({values.shape for values in maps}) > 1:
-            raise ValueError(f'the depth maps in {self.path} differ in size: {sorted({m.shape for m in maps})}')
+            raise UserError(f'the depth maps in {self.path} differ in size: {sorted({m.shape for m in maps})}')
         return np.stack(maps)
 
     @staticmethod
     def _read(file: Path) -> np.ndarray:
-        if file.suffix == '.npy':
-            values = np.load(file)
-        else:
-            values = require('cv2', 'reading depth').imread(str(file), -1)
-        if values is None or values.ndim != 2:
-            raise ValueError(f'{file} is no single-channel depth map')
-        return values
+        with reading(file, 'a depth map', REMEDY):
+            values = np.load(file) if file.suffix == '.npy' else require('cv2', 'reading depth').imread(str(file), -1)
+            if values is None or values.ndim != 2:
+                raise UserError(f'{file} is no single-channel depth map')
+            return values.astype(np.float32)
 
 
 class NetworkDepth:
@@ -91,7 +93,7 @@ class NetworkDepth:
         device: where the network runs.
 
     Raises:
-        ValueError: there is no such device.
+        DeviceError: there is no such device.
     """
 
     def __init__(self, network: DepthNetwork, *, batch: int = 4, device: str = 'cpu') -> None:
@@ -99,10 +101,11 @@ class NetworkDepth:
             self.network = network.to(device)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA fails an assertion
             reason = str(error).partition('\n')[0]
-            raise ValueError(f'the depth network cannot run on device {device!r}: {reason}') from error
+            raise DeviceError(f'the depth network cannot run on device {device!r}: {reason}; give --device cpu, or '
+                              'install a torch for it') from error
         self.batch, self.device, self.kind = batch, device, network.kind
 
-    def maps(self, images: np.ndarray, report: Callable[[str, int, int], None] | None = None) -> np.ndarray:
+    def maps(self, images: np.ndarray, report: Progress | None = None) -> np.ndarray:
         """Depth (F, H, W) of RGB images (F, H, W, 3) uint8."""
         found = []
         for start in range(0, len(images), self.batch):

@@ -22,7 +22,13 @@ def still_camera(tracks: Tracks, unit: float) -> bool:
 
 
 def parallax_deg(tracks: Tracks, points: np.ndarray, poses_c2w: np.ndarray) -> float:
-    """Median over the points of the angle in degrees between the first and the last ray to them."""
+    """Median over the points of the angle in degrees between the first and the last ray to them.
+
+    Args:
+        tracks: ordered by point.
+        points: (P, 3) in the world.
+        poses_c2w: (F, 4, 4).
+    """
     starts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
     ends = np.append(starts[1:], len(tracks)) - 1
     centres = poses_c2w[:, :3, 3]
@@ -32,18 +38,22 @@ def parallax_deg(tracks: Tracks, points: np.ndarray, poses_c2w: np.ndarray) -> f
 
 
 def black_frames(images: np.ndarray) -> list[int]:
-    """Frames without any contrast: black, white or one colour."""
+    """Frames of images (F, H, W, 3) without any contrast: black, white or one colour.
+
+    >>> black_frames(np.stack([np.zeros((2, 2, 3)), np.arange(12).reshape(2, 2, 3) * 20]))
+    [0]
+    """
     return [index for index, image in enumerate(images) if float(image.std(axis=(0, 1)).max()) < 1.0]
 
 
 def blank_warnings(images: np.ndarray) -> list[str]:
-    """A sentence where frames have no contrast."""
+    """A sentence where frames of images (F, H, W, 3) have no contrast."""
     blank = black_frames(images)
     return [f'frames {blank} are of one colour; their poses are those of their neighbours'] if blank else []
 
 
 def unlike_warnings(images: np.ndarray, likeness: np.ndarray, alike: float) -> list[str]:
-    """Sentences about a clip aligned by brightness: frames (F, ) whose likeness to their best partner is too low."""
+    """Sentences about images (F, H, W, 3) aligned by brightness: frames whose likeness (F, ) to others is too low."""
     blank = black_frames(images)
     unlike = [int(frame) for frame in np.flatnonzero(likeness < alike) if int(frame) not in blank]
     found = blank_warnings(images)
@@ -54,7 +64,7 @@ def unlike_warnings(images: np.ndarray, likeness: np.ndarray, alike: float) -> l
 
 
 def moving_warnings(found: np.ndarray, inliers: np.ndarray) -> list[str]:
-    """A sentence where too few of the tracked points of all frames, (F, ) found and fitting, fit a still scene."""
+    """A sentence where too few of the tracked points, `found` (F, ) and fitting `inliers` (F, ), fit a still scene."""
     share = float(inliers.sum() / max(found.sum(), 1))
     return [] if share >= FITTING else [
         f'only {100 * share:.0f} % of the tracked points fit one still scene: things move, or texture repeats; poses '
@@ -63,7 +73,17 @@ def moving_warnings(found: np.ndarray, inliers: np.ndarray) -> list[str]:
 
 def warnings_for(images: np.ndarray, tracks: Tracks, found_points: np.ndarray, inliers: np.ndarray, parallax: float,
                  unit: float, rescued: list[int]) -> list[str]:
-    """Sentences about what is doubtful in a result, most serious first."""
+    """Sentences about what is doubtful in a result, most serious first.
+
+    Args:
+        images: (F, H, W, 3) uint8.
+        tracks: that fit.
+        found_points: (F, ) observations per frame at the start.
+        inliers: (F, ) of these, the ones that fit.
+        parallax: of `parallax_deg`.
+        unit: pixels per pixel of a 320x240 image.
+        rescued: frames that were placed by brightness.
+    """
     blank, found = black_frames(images), blank_warnings(images)
     if still_camera(tracks, unit):
         found.append('the camera stands still: focal length and scale between frames stay at their priors')

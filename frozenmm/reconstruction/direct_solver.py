@@ -1,7 +1,6 @@
 """Mode `direct`: poses, focal length and depth from brightness and frozen depth, without features (spec section 12)."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
@@ -9,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.bundle import CAUCHY, BundleState
-from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage, Marks
+from frozenmm.reconstruction.dense_stage import Cameras, DenseSettings, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.direct_system import DARKEST, DEPTH, DirectState, DirectSystem, DirectWidths
+from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
 from frozenmm.reconstruction.photometry import View, image_shift, textured_points
 
-Report = Callable[[str, int, int], None]
 FINEST_SIDE = 240
 """Shorter side in pixels at which brightness is compared at most."""
 FOCAL_RATIOS = (0.79, 1.2)
@@ -111,17 +111,17 @@ class DirectSolver:
         self._systems = {step: self._level(step) for step in self.steps}
 
     def system(self, step: int, partners: Tensor) -> DirectSystem:
-        """Residuals at a level."""
+        """Residuals at a level, between every frame and its partners (F, K)."""
         return self._systems[step].between(partners)
 
     def _level(self, step: int) -> DirectSystem:
         points = textured_points(self.views[step], self.settings.points, self.invalid)
-        frames, valid = torch.arange(len(points))[:, None], None
+        valid = None
         if self.invalid is not None:
-            place = points.round().long()
+            frames, place = torch.arange(len(points))[:, None], points.round().long()
             valid = ~self.invalid[frames, place[..., 1].clamp(max=self.frozen.size[0] - 1),
                                   place[..., 0].clamp(max=self.frozen.size[1] - 1)]
-        return DirectSystem(self.views[step], self.depth_view, self.frozen, points, frames, valid=valid,
+        return DirectSystem(self.views[step], self.depth_view, self.frozen, points, valid=valid,
                             log_focal_prior=self.log_focal_prior, widths=self.settings.widths)
 
     def place(self, state: DirectState, frame: int, hosts: list[int], guesses: list[Tensor],
@@ -220,16 +220,16 @@ class DirectSolver:
         du, dv = (value * step / float(np.exp(log_focal)) for value in self._shifts[before, frame])
         return se3_exp(torch.tensor([0.0, 0.0, 0.0, -np.arctan(dv), np.arctan(du), 0.0], dtype=torch.float64))
 
-    def posed(self, log_focal: float, shift: float, poses: Tensor, near: Tensor) -> DirectState:
-        """Frames at given poses, on the scale at which neighbours look most alike."""
+    def posed(self, log_focal: float, shift: float, poses_w2c: Tensor, near: Tensor) -> DirectState:
+        """Frames at given poses (F, 4, 4), on the scale at which their neighbours `near` (F, K) look most alike."""
         state = self._flat(log_focal, shift)
-        reach = (poses[1:, :3, 3] - poses[:-1, :3, 3]).norm(dim=1).mean()
-        tried = [replace(state, poses=poses, depth=state.depth + _scaled(factor * reach))
+        reach = (poses_w2c[1:, :3, 3] - poses_w2c[:-1, :3, 3]).norm(dim=1).mean()
+        tried = [replace(state, poses=poses_w2c, depth=state.depth + _scaled(factor * reach))
                  for factor in SCALES]
         return min(tried, key=lambda t: self.compare(t, near))
 
     def compare(self, state: DirectState, partners: Tensor) -> float:
-        """Cost per patch on the middle level, by which starts are compared."""
+        """Cost per patch on the middle level with partners (F, K), by which starts are compared."""
         system = self.system(self.steps[1], partners)
         state = replace(state, log_points=system.surface(state.depth))
         every = system.counts[..., None].expand(-1, -1, system.points.shape[1])
@@ -259,13 +259,13 @@ class DirectSolver:
         return candidates.expand(frames, -1), torch.cat([(x.patch_weight > 0).double().mean(-1) for x in looks])
 
     def refine(self, state: DirectState, step: int, partners: Tensor, *, steps: int, **free: bool) -> DirectState:
-        """Joint steps at one level, `free` as for `DirectSystem.optimise`; the points start on the depth maps."""
+        """Joint steps at a level, partners (F, K), `free` as in `DirectSystem.optimise`; points begin on the maps."""
         system = self.system(step, partners)
         state = replace(state, log_points=system.surface(state.depth))
         return system.optimise(state, steps=steps, **free)[0]
 
     def dense_depth(self, state: DirectState, partners: Tensor) -> np.ndarray:
-        """Depth (F, H, W) that agrees, held by the points that at least two partners see."""
+        """Depth (F, H, W) that agrees, held by the points that at least two of the partners (F, K) see."""
         system, frames, depth = self.system(self.steps[-1], partners), len(self.frozen.maps), state.depth.numpy()
         seen = torch.stack([(system.look(state, torch.tensor([frame]), None).patch_weight[0] > 0).sum(0) >= 2
                             for frame in range(frames)])
@@ -276,13 +276,13 @@ class DirectSolver:
         links = np.zeros((frames, frames))
         links[np.arange(frames)[:, None], partners.numpy()] = 1
         maps = self.frozen.log_maps(DepthParameters(depth[:, 0], depth[:, 1], depth[:, 2:]))
-        stage = DenseStage(maps, state.poses.numpy(), float(np.exp(state.log_focal)), marks,
+        stage = DenseStage(maps, Cameras(state.poses.numpy(), float(np.exp(state.log_focal))), marks,
                            settings=self.settings.dense, links=links,
                            invalid=None if self.invalid is None else self.invalid.numpy())
         return np.exp(stage.run())
 
     def judge(self, state: DirectState, partners: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points that a partner sees, of these the ones whose brightness fits, and likeness, of every frame (F, )."""
+        """Points that a partner (F, K) sees, of these the ones whose brightness fits, and likeness: (F, ) each."""
         system, frames = self.system(self.steps[-1], partners), len(self.frozen.maps)
         noise = max(TYPICAL * self._contrast(self.steps[-1]), DARKEST)
         found, inliers, likeness = (np.zeros(frames) for _ in range(3))
@@ -310,7 +310,7 @@ def _scaled(factor: Tensor) -> Tensor:
     return change
 
 
-def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, report: Report | None = None,
+def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, report: Progress | None = None,
                  ) -> DirectSolution:
     """Joint solution of cameras, depth and points by brightness.
 
@@ -320,7 +320,7 @@ def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, repo
         report: called with the name of the step, steps done and their total.
 
     Raises:
-        ValueError: no frame looks like its neighbours wherever it is put.
+        UserError: no frame looks like its neighbours wherever it is put.
     """
     known, settings, tell = known or KnownCamera(), solver.settings, report or (lambda name, done, total: None)
     mean_side = sum(solver.frozen.size) / 2
@@ -344,8 +344,8 @@ def solve_direct(solver: DirectSolver, *, known: KnownCamera | None = None, repo
         tell('brightness', turn + 1, len(settings.steps))
     found, inliers, likeness = solver.judge(state, partners)
     if (likeness < settings.alike).all():
-        raise ValueError('no frame looks like its neighbours, wherever the camera is put: the images show different '
-                         'things, or nothing with texture')
+        raise UserError('no frame looks like its neighbours, wherever the camera is put: the images show different '
+                        'things, or nothing with texture')
     return DirectSolution(state, solver.dense_depth(state, partners), found, inliers, likeness)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenmm.reconstruction.bundle import CAUCHY, BundleSettings
+from frozenmm.reconstruction.bundle import CAUCHY, POSE, BundleSettings
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import GRID, SMALLEST, FrozenDepth
 from frozenmm.reconstruction.frame_system import FrameSystem
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp, skew
-from frozenmm.reconstruction.photometry import NEAREST, PATCH, Sight, View, brightness, hat_rows, see
+from frozenmm.reconstruction.photometry import PATCH, Sight, View, brightness, hat_rows, see
 
-POSE = 6
 DEPTH = 2 + GRID * GRID
 COLUMNS = POSE + DEPTH
 DARKEST = 2 / 255
@@ -108,18 +108,22 @@ class DirectSystem:
         depth_view: of the predictions in medians, at full size.
         frozen: the predictions.
         points: (F, N, 2) full-size pixels of the hosts' points.
-        partners: (F, K) indexes; a frame that lacks partners is filled up with itself, which does not count.
         log_focal_prior: centre of the prior.
         widths: of the residuals.
         valid: (F, N) bool, points that count.
+
+    Attributes:
+        partners: (F, K) indexes, see `between`; at first every frame has itself only.
+        counts: (F, K) bool, which of them are partners.
     """
 
-    def __init__(self, view: View, depth_view: View, frozen: FrozenDepth, points: Tensor, partners: Tensor, *,
-                 log_focal_prior: float, widths: DirectWidths, valid: Tensor | None = None) -> None:
+    def __init__(self, view: View, depth_view: View, frozen: FrozenDepth, points: Tensor, *, log_focal_prior: float,
+                 widths: DirectWidths, valid: Tensor | None = None) -> None:
         self.view, self.depth_view, self.frozen, self.points = view, depth_view, frozen, points
-        self.partners, self.widths, self.log_focal_prior = partners, widths, log_focal_prior
+        self.widths, self.log_focal_prior = widths, log_focal_prior
         frames = torch.arange(len(points))
-        self.counts = partners != frames[:, None]
+        self.partners = frames[:, None]
+        self.counts = self.partners != frames[:, None]
         self.valid = torch.ones(points.shape[:2], dtype=torch.bool) if valid is None else valid
         patch = points[:, :, None] + points.new_tensor(PATCH) * view.step
         self.brightness = view.look(frames[:, None, None], patch)[..., 0]
@@ -128,7 +132,7 @@ class DirectSystem:
         self.log_medians = torch.from_numpy(np.log(frozen.medians)) * frozen.sign
 
     def between(self, partners: Tensor) -> DirectSystem:
-        """The same level with other partners (F, K)."""
+        """The same level with partners (F, K); a frame that lacks some has itself there, which does not count."""
         other = copy.copy(self)
         other.partners = partners
         other.counts = partners != torch.arange(len(partners))[:, None]

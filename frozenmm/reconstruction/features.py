@@ -66,6 +66,11 @@ class Matches:
 class Tracks:
     """Observations of points.
 
+    >>> tracks = Tracks(np.array([0, 1, 0, 2]), np.array([0, 0, 1, 1]), np.zeros((4, 2)))
+    >>> left, old, kept = tracks.subset(tracks.frame < 2)   # point 1 is left with one observation
+    >>> left.points, old.tolist(), kept.tolist()
+    (1, [0], [True, True, False, False])
+
     Attributes:
         frame: (O, ) index of the frame.
         point: (O, ) index of the point, 0..P-1, every point in at least two frames and once per frame.
@@ -104,7 +109,11 @@ class Tracks:
 
 
 def pixel_unit(height: int, width: int) -> float:
-    """Pixels of an image of this size per pixel of a 320x240 image."""
+    """Pixels of an image of this size per pixel of a 320x240 image.
+
+    >>> pixel_unit(480, 640)
+    2.0
+    """
     return float(np.hypot(height, width)) / REFERENCE_DIAGONAL
 
 
@@ -179,7 +188,7 @@ def frame_similarity(features: Sequence[FrameFeatures], *, words: int = 64, samp
 
 
 def verify(first: np.ndarray, second: np.ndarray, tolerance_px: float, seed: int) -> np.ndarray:
-    """Bool (M, ): matches of pixels (M, 2) that fit one fundamental matrix (MAGSAC)."""
+    """Bool (M, ): matches of pixels (M, 2) with pixels (M, 2) that fit one fundamental matrix (MAGSAC)."""
     cv2 = require('cv2', 'feature tracks')
     settings = cv2.UsacParams()
     settings.confidence, settings.maxIterations, settings.threshold = 0.999, 5000, tolerance_px

@@ -41,6 +41,9 @@ def select_frames(similarity: Tensor, *, threshold: float = THRESHOLD) -> list[i
     Args:
         similarity: (F, W) table of `frame_similarity`.
         threshold: frames above it count as similar.
+
+    >>> select_frames(frame_similarity(torch.eye(4)[:, :, None, None], max_width=2))   # four frames, nothing alike
+    [0, 1, 2, 3]
     """
     count, half = len(similarity), similarity.shape[1] // 2
     similar = similarity[:, half + 1:] > threshold

@@ -1,12 +1,11 @@
 """A mesh of an aligned clip."""
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
 from frozenmm.reconstruction.align import Alignment
+from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.mesh import Mesh, drop_specks
 from frozenmm.reconstruction.sparse_tsdf import fuse_frames
 from frozenmm.reconstruction.tsdf import frustum_bounds
@@ -20,7 +19,7 @@ EDGE = 0.1
 
 
 def without_far(depth: np.ndarray) -> np.ndarray:
-    """Depth with the farthest percent set to 0 (unknown), because a few wild pixels would blow up the scene."""
+    """Depth (F, H, W) with the farthest percent set to 0 (unknown): a few wild pixels would blow up the scene."""
     return np.where(depth <= np.percentile(depth, FAR_PERCENTILE), depth, 0)
 
 
@@ -28,6 +27,9 @@ def without_edges(depth: np.ndarray, *, step: float = EDGE) -> np.ndarray:
     """Depth (F, H, W) with pixels at jumps set to 0 (unknown): a network smears them between front and back.
 
     A pixel goes where its depth and that of a pixel beside it differ by more than `step` of the nearer one.
+
+    >>> without_edges(np.array([[[1.0, 1.05, 2.0, 2.0]]])).tolist()
+    [[[1.0, 0.0, 0.0, 2.0]]]
     """
     known = depth > 0
     jump = np.zeros(depth.shape, dtype=bool)
@@ -102,7 +104,7 @@ def fitting_voxel_size(result: Alignment) -> float:
 
 
 def fuse(images: np.ndarray, result: Alignment, *, voxel_size: float | None = None, min_faces: int = 0,
-         report: Callable[[str, int, int], None] | None = None) -> Mesh:
+         report: Progress | None = None) -> Mesh:
     """A mesh of an aligned clip; pixels at jumps of depth and the farthest percent take no part.
 
     Args:

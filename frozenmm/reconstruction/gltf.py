@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.mesh import Mesh
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
@@ -20,10 +21,15 @@ def glb_content(mesh: Mesh) -> bytes:
     converted, to 16 bits, because 8 would leave visible steps in the dark.
 
     Raises:
-        ValueError: a mesh without faces.
+        UserError: a mesh without faces.
+
+    >>> mesh = Mesh(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.zeros((3, 3), np.uint8))
+    >>> content = glb_content(mesh)
+    >>> content[:4], len(content) % 4
+    (b'glTF', 0)
     """
     if not len(mesh.faces):
-        raise ValueError('a mesh without faces cannot be written as glTF; points.ply holds the point cloud')
+        raise UserError('a mesh without faces cannot be written as glTF; points.ply holds the point cloud')
     vertices = np.ascontiguousarray(mesh.vertices, '<f4')
     colours = np.full((len(vertices), 4), 65535, '<u2')
     colours[:, :3] = np.rint(_linear(mesh.colours) * 65535)

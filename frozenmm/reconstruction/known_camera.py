@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from frozenmm.errors import UserError
+
 
 @dataclass(frozen=True)
 class KnownCamera:
@@ -15,6 +17,10 @@ class KnownCamera:
         poses_c2w: (F, 4, 4) camera to world; the result has their unit and world.
         metric_scale: metres per unit of the frozen depth, on the geometric mean over the frames; the result is in
             metres. 1 for networks that predict metres.
+
+    >>> KnownCamera(focal_px=-1.0).check(frames=5)
+    Traceback (most recent call last):
+    frozenmm.errors.UserError: focal_px must be positive, got -1.0
     """
 
     focal_px: float | None = None
@@ -25,26 +31,26 @@ class KnownCamera:
         """Refuse values that cannot be.
 
         Raises:
-            ValueError: a focal length or scale that is not positive, poses of another shape or that are no motions.
+            UserError: a focal length or scale that is not positive, poses of another shape or that are no motions.
         """
         for name in ('focal_px', 'metric_scale'):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f'{name} must be positive, got {value}')
+                raise UserError(f'{name} must be positive, got {value}')
         if self.poses_c2w is None:
             return
         if self.poses_c2w.shape != (frames, 4, 4):
-            raise ValueError(f'poses_c2w must have shape ({frames}, 4, 4), one per frame, got {self.poses_c2w.shape}')
+            raise UserError(f'poses_c2w must have shape ({frames}, 4, 4), one per frame, got {self.poses_c2w.shape}')
         rotation = self.poses_c2w[:, :3, :3]
         off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
         wrong = ~(off < 1e-2) | ~(np.linalg.det(rotation) > 0)
         if wrong.any():
-            raise ValueError(f'the poses of frames {np.flatnonzero(wrong).tolist()[:5]} are no rigid motions; expected '
-                             'camera-to-world matrices with a rotation in the upper left')
+            raise UserError(f'the poses of frames {np.flatnonzero(wrong).tolist()[:5]} are no rigid motions; expected '
+                            'camera-to-world matrices with a rotation in the upper left')
         if self.metric_scale is not None:
-            raise ValueError('poses_c2w fix the unit already; leave out metric_scale')
+            raise UserError('poses_c2w fix the unit already; leave out metric_scale')
         if np.ptp(self.poses_c2w[:, :3, 3], axis=0).max() < 1e-9:
-            raise ValueError('the given poses stand in one place; depth has no scale without a baseline')
+            raise UserError('the given poses stand in one place; depth has no scale without a baseline')
 
     def poses_w2c(self) -> np.ndarray:
         """(F, 4, 4) world to camera, with rotations made orthonormal.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.local_lines import interpolation_matrix, node_positions
-from frozenmm.ops.line_maps import line_maps
 
 ANCHORS = 5
 BANDWIDTH_PX = 50.0
@@ -29,6 +29,11 @@ def anchor_positions(length: int, *, count: int = ANCHORS, device: torch.device 
 class LWLR:
     """Correction of depth maps of one size.
 
+    >>> lwlr = LWLR((40, 56))
+    >>> depth = torch.full((1, 40, 56), 2.0)
+    >>> lwlr(depth, 1.5 * torch.ones(1, 5, 5)).mean().round(decimals=1)   # nearly, because of the ridge
+    tensor(3.)
+
     Args:
         size: (height, width) of the maps.
         bandwidth_px: standard deviation of the weights in pixels of the map.
@@ -45,7 +50,7 @@ class LWLR:
     def __init__(self, size: tuple[int, int], *, bandwidth_px: float = BANDWIDTH_PX, stride: int = NODE_STRIDE,
                  ridge: float = RIDGE, compat: bool = False, device: torch.device | str | None = None) -> None:
         if bandwidth_px <= 0:
-            raise ValueError(f'bandwidth_px must be positive, got {bandwidth_px}')
+            raise UserError(f'bandwidth_px must be positive, got {bandwidth_px}')
         self.size, self.ridge, self.compat = size, ridge, compat
         self.rows, self.columns = (anchor_positions(length, device=device) for length in size)
         weights, spread = [], []
@@ -75,7 +80,7 @@ class LWLR:
         return depth[:, self.rows[:, None], self.columns[None]]
 
     def lines(self, depth: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """`coefficients` from the depth (F, 5, 5) at the anchors."""
+        """`coefficients`, two maps (F, Nr, Nc), from depth (F, 5, 5) at the anchors and their multipliers (F, 5, 5)."""
         x = depth.double()
         y = anchors.double().abs() * x
         used = (y[:1] if self.compat else y) != 0
@@ -90,7 +95,7 @@ class LWLR:
         return intercept, slope
 
     def __call__(self, depth: Tensor, anchors: Tensor) -> Tensor:
-        """Corrected depth (F, H, W), of the dtype of `depth`; a map without nonzero anchors stays as it is."""
+        """Corrected depth (F, H, W) of depth (F, H, W) and anchors (F, 5, 5); all anchors 0 leave it as it is."""
         self._check(depth, anchors)
         intercept, slope = (self.to_map(nodes).to(depth.dtype) for nodes in self.coefficients(depth, anchors))
         return intercept + slope * depth
@@ -109,7 +114,7 @@ class LWLR:
 
 def corrected_depth(affine_depth: Tensor, scale: Tensor, shift: Tensor, anchors: Tensor, lwlr: LWLR, *,
                     keep_negative: bool = False) -> Tensor:
-    """Depth model of a frame: LWLR of |s| d + t + 1e-6, negative values set to 0 (without gradient).
+    """Depth (F, H, W) of the model: LWLR of |s| d + t + 1e-6, negative values set to 0 (without gradient).
 
     Args:
         affine_depth: (F, H, W), known up to scale and shift.
@@ -119,9 +124,5 @@ def corrected_depth(affine_depth: Tensor, scale: Tensor, shift: Tensor, anchors:
         lwlr: the correction for this size.
         keep_negative: leave negative values, as the official output pass does.
     """
-    if keep_negative or affine_depth.dtype != torch.float32 or affine_depth.requires_grad:
-        depth = lwlr(scale.abs()[:, None, None] * affine_depth + shift[:, None, None] + DEPTH_OFFSET, anchors)
-        return depth if keep_negative else torch.where(depth < 0, torch.zeros_like(depth), depth)
-    scale, shift = scale.abs(), shift + DEPTH_OFFSET
-    samples = lwlr.at_anchors(affine_depth) * scale[:, None, None] + shift[:, None, None]
-    return line_maps(affine_depth, scale, shift, *lwlr.lines(samples, anchors), *lwlr.spread)
+    depth = lwlr(scale.abs()[:, None, None] * affine_depth + shift[:, None, None] + DEPTH_OFFSET, anchors)
+    return depth if keep_negative else torch.where(depth < 0, torch.zeros_like(depth), depth)

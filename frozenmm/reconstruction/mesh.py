@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import UserError
 
 
 @dataclass
@@ -40,7 +41,13 @@ def largest_share(mesh: Mesh) -> float:
 
 
 def drop_specks(mesh: Mesh, min_faces: int) -> Mesh:
-    """The mesh without connected parts of fewer than `min_faces` faces, and without vertices of no face."""
+    """The mesh without connected parts of fewer than `min_faces` faces, and without vertices of no face.
+
+    >>> faces = np.array([[0, 1, 2], [1, 2, 3], [4, 5, 6]])
+    >>> mesh = drop_specks(Mesh(np.zeros((7, 3)), faces, np.zeros((7, 3), np.uint8)), 2)
+    >>> mesh.faces.tolist(), len(mesh.vertices)
+    ([[0, 1, 2], [1, 2, 3]], 4)
+    """
     if not len(mesh.faces):
         return mesh
     part, count = component_of_faces(mesh)
@@ -53,12 +60,12 @@ def sample_surface(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
     """Points (count, 3) float64 drawn evenly by area from the faces.
 
     Raises:
-        ValueError: no face, or faces without area.
+        UserError: no face, or faces without area.
     """
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     if not area.sum() > 0:
-        raise ValueError(f'a mesh of {len(mesh.faces)} faces without area has no surface to sample')
+        raise UserError(f'a mesh of {len(mesh.faces)} faces without area has no surface to sample')
     random = np.random.default_rng(seed)
     face = random.choice(len(area), count, p=area / area.sum())
     u, v = random.random((2, count, 1))

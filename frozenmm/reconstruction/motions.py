@@ -1,4 +1,4 @@
-"""Rigid motions: three parametrisations by six numbers, logarithm, chains and angles (spec section 1.3).
+"""Rigid motions: three parametrisations by six numbers, chains and angles (spec section 1.3).
 
 A motion vector is (tx, ty, tz, rx, ry, rz). Poses are world to camera; a new motion multiplies on the left.
 """
@@ -27,10 +27,10 @@ def rigid(rotations: Tensor, translations: Tensor) -> Tensor:
     return torch.cat((top, bottom), -2)
 
 
-def invert_rigid(poses: Tensor) -> Tensor:
-    """Inverse of rigid motions (..., 4, 4) by the transpose of the rotation."""
-    rotation = poses[..., :3, :3].mT
-    return rigid(rotation, -(rotation @ poses[..., :3, 3:])[..., 0])
+def invert_rigid(motions: Tensor) -> Tensor:
+    """Inverse (..., 4, 4) of rigid motions (..., 4, 4) by the transpose of the rotation."""
+    rotation = motions[..., :3, :3].mT
+    return rigid(rotation, -(rotation @ motions[..., :3, 3:])[..., 0])
 
 
 def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,25 +42,6 @@ def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     second = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / safe)
     third = torch.where(small, 1 / 6 - squared / 120, (angle - angle.sin()) / (safe * angle))
     return first[..., None, None], second[..., None, None], third[..., None, None]
-
-
-def so3_exp(vectors: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) of rotation vectors (..., 3) in radians (Rodrigues)."""
-    first, second, _ = _coefficients(vectors.square().sum(-1))
-    matrix = skew(vectors)
-    return torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * matrix + second * matrix @ matrix
-
-
-def so3_log(rotations: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) in radians, of length at most pi; exact near 0 and near pi."""
-    quaternion = _quaternion(rotations)
-    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
-    sine_squared = quaternion[..., 1:].square().sum(-1, keepdim=True)
-    small = sine_squared < SMALL_ANGLE**4
-    sine = torch.where(small, torch.ones_like(sine_squared), sine_squared).sqrt()
-    cosine = quaternion[..., :1]
-    factor = torch.where(small, 2 / cosine.clamp(min=0.5), 2 * torch.atan2(sine, cosine) / sine)
-    return factor * quaternion[..., 1:]
 
 
 def _quaternion(rotations: Tensor) -> Tensor:
@@ -78,7 +59,11 @@ def _quaternion(rotations: Tensor) -> Tensor:
 
 
 def se3_exp(vectors: Tensor) -> Tensor:
-    """Motions (..., 4, 4) by the exponential of SE(3): (tau, phi) with t = V(phi) tau."""
+    """Motions (..., 4, 4) of vectors (..., 6) by the exponential of SE(3): (tau, phi) with t = V(phi) tau.
+
+    >>> se3_exp(torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]))[:3, 3]
+    tensor([1., 2., 3.])
+    """
     tau, phi = vectors.split(3, -1)
     first, second, third = _coefficients(phi.square().sum(-1))
     matrix, eye = skew(phi), torch.eye(3, dtype=vectors.dtype, device=vectors.device)
@@ -87,17 +72,8 @@ def se3_exp(vectors: Tensor) -> Tensor:
     return rigid(eye + first * matrix + second * squared, (left @ tau[..., None])[..., 0])
 
 
-def se3_log(poses: Tensor) -> Tensor:
-    """Vectors (..., 6) whose exponential is the motion (..., 4, 4)."""
-    phi = so3_log(poses[..., :3, :3])
-    _, second, third = _coefficients(phi.square().sum(-1))
-    matrix = skew(phi)
-    left = torch.eye(3, dtype=poses.dtype, device=poses.device) + second * matrix + third * matrix @ matrix
-    return torch.cat((torch.linalg.solve(left, poses[..., :3, 3:])[..., 0], phi), -1)
-
-
 def euler_motion(vectors: Tensor) -> Tensor:
-    """Motions (..., 4, 4) with R = Rx(rx) Ry(ry) Rz(rz) and the translation as it is."""
+    """Motions (..., 4, 4) of vectors (..., 6) with R = Rx(rx) Ry(ry) Rz(rz) and the translation as it is."""
     translation, angles = vectors.split(3, -1)
     (cx, cy, cz), (sx, sy, sz) = angles.cos().unbind(-1), angles.sin().unbind(-1)
     rows = (cy * cz, -cy * sz, sy,
@@ -122,7 +98,7 @@ def rotation_quaternion(rotations: Tensor) -> Tensor:
 
 
 def quaternion_motion(vectors: Tensor) -> Tensor:
-    """Motions (..., 4, 4) whose rotation is the quaternion (1, rx, ry, rz), normalised."""
+    """Motions (..., 4, 4) of vectors (..., 6) whose rotation is the quaternion (1, rx, ry, rz), normalised."""
     translation, axis = vectors.split(3, -1)
     quaternion = torch.nn.functional.normalize(torch.cat((torch.ones_like(axis[..., :1]), axis), -1), dim=-1)
     return rigid(quaternion_rotation(quaternion), translation)
@@ -157,6 +133,10 @@ def chain(motions: Tensor) -> Tensor:
     """World-to-camera poses (F, 4, 4) of consecutive motions (F - 1, 4, 4); the first is the identity.
 
     A prefix product in log2(F) batched steps, because a loop over frames dominates an iteration on long videos.
+
+    >>> steps = se3_exp(torch.tensor([[1.0, 0, 0, 0, 0, 0]] * 3))
+    >>> chain(steps)[:, 0, 3]
+    tensor([0., 1., 2., 3.])
     """
     return _Chain.apply(motions)
 

@@ -11,6 +11,7 @@ import torch
 
 from frozenmm.compat.dependencies import require
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.reconstruction.gltf import glb_content
 from frozenmm.reconstruction.mesh import Mesh
 from frozenmm.reconstruction.motions import quaternion_rotation, rotation_quaternion
@@ -21,7 +22,7 @@ CLOUD_STRIDE = 4
 
 def write_ply(path: Path, mesh: Mesh) -> Path:
     """A coloured mesh, or a point cloud where it has no faces, as binary little-endian PLY."""
-    vertices, faces = _ply_arrays(len(mesh.vertices), len(mesh.faces))
+    vertices, faces = (np.zeros(len(part), record) for part, record in zip((mesh.vertices, mesh.faces), _ply_types()))
     vertices['xyz'], vertices['rgb'] = mesh.vertices, mesh.colours
     faces['count'] = 3
     if len(faces):
@@ -42,27 +43,29 @@ def read_ply(path: Path) -> Mesh:
     """A mesh or point cloud from a PLY file that `write_ply` made.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another layout (other programs' PLY files open with trimesh), or an incomplete file.
+        MissingFile: no such file.
+        UserError: another layout (other programs' PLY files open with trimesh), or an incomplete file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path.resolve()}')
-    header, _, body = path.read_bytes().partition(b'end_header\n')
-    lines = header.decode('ascii', errors='replace').splitlines()
-    counts = {line.split()[1]: int(line.split()[2]) for line in lines if line.startswith('element')}
-    wanted = _ply_header(counts.get('vertex', 0), counts.get('face', 0)).partition('end_header')[0].splitlines()
-    vertices, faces = _ply_arrays(counts.get('vertex', 0), counts.get('face', 0))
-    if lines != wanted or len(body) != vertices.nbytes + faces.nbytes:
-        raise ValueError(f'{path} is no complete PLY file of this package; open those of other programs with trimesh')
-    vertices = np.frombuffer(body[:vertices.nbytes], vertices.dtype)
-    faces = np.frombuffer(body[vertices.nbytes:], faces.dtype)
+        raise MissingFile(f'there is no file {path.resolve()}')
+    with reading(path, 'a PLY file', 'open those of other programs with trimesh'):
+        header, _, body = path.read_bytes().partition(b'end_header\n')
+        lines = header.decode('ascii', errors='replace').splitlines()
+        counts = {line.split()[1]: int(line.split()[2]) for line in lines if line.startswith('element')}
+        number = counts.get('vertex', 0), counts.get('face', 0)
+        records = _ply_types()
+        split = number[0] * records[0].itemsize
+        if (lines != _ply_header(*number).partition('end_header')[0].splitlines()
+                or len(body) != split + number[1] * records[1].itemsize):
+            raise UserError(f'{path} is no complete PLY file of this package; open those of other programs with '
+                            'trimesh')
+        vertices, faces = np.frombuffer(body[:split], records[0]), np.frombuffer(body[split:], records[1])
     return Mesh(vertices['xyz'].copy(), faces['index'].astype(np.int64), vertices['rgb'].copy())
 
 
-def _ply_arrays(vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Empty records of so many vertices and faces."""
-    return (np.zeros(vertices, dtype=[('xyz', '<f4', 3), ('rgb', 'u1', 3)]),
-            np.zeros(faces, dtype=[('count', 'u1'), ('index', '<i4', 3)]))
+def _ply_types() -> tuple[np.dtype, np.dtype]:
+    """The records of a vertex and of a face."""
+    return (np.dtype([('xyz', '<f4', 3), ('rgb', 'u1', 3)]), np.dtype([('count', 'u1'), ('index', '<i4', 3)]))
 
 
 def _ply_header(vertices: int, faces: int) -> str:
@@ -129,23 +132,27 @@ def read_tum(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Times (F, ) and camera-to-world poses (F, 4, 4) from lines `time tx ty tz qx qy qz qw`; `#` begins a comment.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line with another count of numbers, or a quaternion of length 0.
+        MissingFile: no such file.
+        UserError: a line with another count of numbers, or a quaternion of length 0.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'there are no poses at {path.absolute()}')
-    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith('#')]
-    rows = [line.split() for line in lines]
-    wrong = next((line for line, row in zip(lines, rows) if len(row) != 8), None)
-    if wrong is not None or not rows:
-        raise ValueError(f'{path.name}: expected lines of 8 numbers, `time tx ty tz qx qy qz qw`, got '
-                         f'{wrong if rows else "none"!r}')
-    values = np.array(rows, dtype=float)
+        raise MissingFile(f'there are no poses at {path.absolute()}')
+    with reading(path, 'a file of poses', 'expected lines of 8 numbers, `time tx ty tz qx qy qz qw`'):
+        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith('#')]
+        rows = [line.split() for line in lines]
+        wrong = next((line for line, row in zip(lines, rows) if len(row) != 8), None)
+        if wrong is not None or not rows:
+            raise UserError(f'{path.name}: expected lines of 8 numbers, `time tx ty tz qx qy qz qw`, got '
+                            f'{wrong if rows else "none"!r}')
+        values = np.array(rows, dtype=float)
     x, y, z, w = values[:, 4:].T
     length = np.linalg.norm(values[:, 4:], axis=1, keepdims=True)
+    if not np.isfinite(values).all():
+        wrong = lines[int(np.argmin(np.isfinite(values).all(1)))]
+        raise UserError(f'{path.name}: expected finite numbers, got {wrong!r}')
     if (length < 1e-6).any():
-        raise ValueError(f'{path.name}: a quaternion of length 0 is no rotation')
+        raise UserError(f'{path.name}: a quaternion of length 0 is no rotation')
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     unit = torch.from_numpy(np.stack((w, x, y, z), 1) / length)
     poses[:, :3, :3], poses[:, :3, 3] = quaternion_rotation(unit).numpy(), values[:, 1:4]
@@ -209,6 +216,10 @@ def point_cloud(images: np.ndarray, depth: np.ndarray, poses_c2w: np.ndarray, fo
         poses_c2w: (F, 4, 4).
         focal_px: focal length; the principal point is the centre.
         stride: distance of the pixels.
+
+    >>> image, depth = np.zeros((1, 1, 1, 3), np.uint8), np.full((1, 1, 1), 2.0)
+    >>> point_cloud(image, depth, np.eye(4)[None], 100.0).vertices.tolist()
+    [[0.0, 0.0, 2.0]]
     """
     height, width = depth.shape[1:]
     v, u = np.meshgrid(np.arange(0, height, stride), np.arange(0, width, stride), indexing='ij')

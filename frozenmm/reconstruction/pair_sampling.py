@@ -29,7 +29,11 @@ class PairDraw:
 
 
 def offset_probabilities(count: int, *, near: int = NEAR) -> Tensor:
-    """Rows (count, 2 near + 1) over the offsets -near..near: uniform without 0."""
+    """Rows (count, 2 near + 1) over the offsets -near..near: uniform without 0.
+
+    >>> offset_probabilities(1, near=1)
+    tensor([[0.5000, 0.0000, 0.5000]])
+    """
     row = torch.full((2 * near + 1, ), 1 / (2 * near))
     row[near] = 0
     return row.expand(count, -1).clone()

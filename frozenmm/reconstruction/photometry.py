@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import GRID
 
 PATCH = ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
 """Offsets of the pixels that are compared per point, in pixels of the level."""
-NEAREST = 1e-3
 
 
 class View:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,10 +14,11 @@ import numpy as np
 from mmengine.logging import print_log
 
 from frozenmm.compat.files import write_whole
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.diagnosis import black_frames
-from frozenmm.reconstruction.frames import VIDEO_SUFFIXES, list_images, read_images, read_video
+from frozenmm.reconstruction.frames import VIDEO_SUFFIXES, Progress, list_images, read_images, read_video
 from frozenmm.reconstruction.fusion import fuse, without_far
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.outputs import (
@@ -35,8 +35,11 @@ from frozenmm.reconstruction.radial import straighten_clip
 from frozenmm.reconstruction.report import draw_mesh, draw_report
 from frozenmm.reconstruction.stored_state import StoredState
 
-Report = Callable[[str, int, int], None]
 VIDEO_STEP = 10
+
+
+class UnwritableFolder(UserError, OSError):
+    """The folder for the results cannot be made or written to."""
 
 
 class InvalidMask(Protocol):
@@ -48,7 +51,7 @@ class InvalidMask(Protocol):
 
     name: str
 
-    def __call__(self, images: np.ndarray, report: Report | None) -> np.ndarray:
+    def __call__(self, images: np.ndarray, report: Progress | None) -> np.ndarray:
         """Bool (F, H, W) of RGB images (F, H, W, 3) uint8."""
 
 
@@ -67,7 +70,7 @@ class PipelineSettings:
         depth_only: write depth that is consistent over the frames, the report and the summary, nothing else.
 
     Raises:
-        ValueError: a number that cannot be.
+        UserError: a number that cannot be.
     """
 
     align: AlignSettings = field(default_factory=AlignSettings)
@@ -81,37 +84,37 @@ class PipelineSettings:
 
     def __post_init__(self) -> None:
         if self.every is not None and self.every < 1:
-            raise ValueError(f'every must be at least 1, got {self.every}')
+            raise UserError(f'every must be at least 1, got {self.every}')
         if self.voxel_size is not None and not self.voxel_size > 0:
-            raise ValueError(f'voxel_size must be positive, got {self.voxel_size}')
+            raise UserError(f'voxel_size must be positive, got {self.voxel_size}')
         if self.min_faces < 0:
-            raise ValueError(f'min_faces must be at least 0, got {self.min_faces}')
+            raise UserError(f'min_faces must be at least 0, got {self.min_faces}')
 
 
 def read_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list[str]]:
     """Images (F, H, W, 3) and their names, of a folder or a video.
 
     Raises:
-        FileNotFoundError: no such input.
-        ValueError: images that cannot be read or differ in size or share a name.
+        MissingFile: no such input.
+        UserError: images that cannot be read or differ in size or share a name.
     """
     source = Path(source).expanduser()
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
         images = read_video(source, every=every or VIDEO_STEP)
         return images, [f'{index + 1:06d}.jpg' for index in range(len(images))]
     if source.is_file():
-        raise ValueError(f'{source} is neither a folder of images nor a video ({", ".join(VIDEO_SUFFIXES)})')
+        raise UserError(f'{source} is neither a folder of images nor a video ({", ".join(VIDEO_SUFFIXES)})')
     paths = list_images(source, every=every or 1)
     twice = next((path for path, count in Counter(path.stem for path in paths).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f'{source} holds several images called {twice}, whose depth maps would get one name; give a '
-                         'folder with the colour images only')
+        raise UserError(f'{source} holds several images called {twice}, whose depth maps would get one name; give a '
+                        'folder with the colour images only')
     return read_images(paths), [path.name for path in paths]
 
 
 def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | NetworkDepth, *,
                 settings: PipelineSettings | None = None, mask: InvalidMask | None = None,
-                report: Report | None = None) -> Alignment:
+                report: Progress | None = None) -> Alignment:
     """Reconstruct a clip and write everything below `out`.
 
     Frozen depth, masks, tracks and the alignment are kept in `out/state` as soon as each is there; the same command
@@ -131,19 +134,12 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         A mesh of an earlier, different alignment in the same folder is removed.
 
     Raises:
-        FileNotFoundError: no such input.
-        NotADirectoryError: `out` is a file.
-        PermissionError: nothing can be written to `out`.
-        ValueError: fewer than 2 frames, images without content, and what `read_frames` and `align` refuse.
+        MissingFile: no such input.
+        UnwritableFolder: `out` is a file, or nothing can be written to it.
+        UserError: fewer than 2 frames, images without content, and what `read_frames` and `align` refuse.
     """
-    settings = settings or PipelineSettings()
-    out = Path(out).expanduser()
-    images, names = read_frames(source, settings.every)
-    if len(images) < 2:
-        raise ValueError(f'{source} gives 1 frame; a reconstruction needs at least 2 frames from different places')
-    if len(black_frames(images)) == len(images):
-        raise ValueError(f'all {len(images)} frames of {source} are of one colour (black, white, a lens cap); there '
-                         'is nothing to reconstruct')
+    settings, out = settings or PipelineSettings(), Path(out).expanduser()
+    images, names = _clip_frames(source, settings.every)
     _check_writable(out)
     state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
     frozen = _frozen_depth(images, names, depth, state, report)
@@ -152,33 +148,50 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
     for sentence in result.warnings:
         print_log(sentence, 'current', level=logging.WARNING)
     images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)
-    write_results(out, images, names, frozen, result, source=str(source), invalid=invalid,
-                  depth_only=settings.depth_only)
+    visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
+    if not settings.depth_only:
+        write_scene(out, images, names, visible)
+    write_overview(out, images, names, frozen, result, source=str(source))
     if settings.mesh and not settings.depth_only:
-        visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
-        mesh = fuse(images, visible, voxel_size=settings.voxel_size, min_faces=settings.min_faces, report=report)
-        write_ply(out / 'mesh.ply', mesh)
-        if settings.glb:
-            write_glb(out / 'mesh.glb', mesh)
-        draw_mesh(out / 'mesh.png', mesh, images, result)
+        _write_mesh(out, images, visible, settings, report)
     return result
+
+
+def _write_mesh(out: Path, images: np.ndarray, result: Alignment, settings: PipelineSettings,
+                report: Progress | None) -> None:
+    mesh = fuse(images, result, voxel_size=settings.voxel_size, min_faces=settings.min_faces, report=report)
+    write_ply(out / 'mesh.ply', mesh)
+    if settings.glb:
+        write_glb(out / 'mesh.glb', mesh)
+    draw_mesh(out / 'mesh.png', mesh, images, result)
+
+
+def _clip_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list[str]]:
+    """What `read_frames` gives, where that is a clip with content."""
+    images, names = read_frames(source, every)
+    if len(images) < 2:
+        raise UserError(f'{source} gives 1 frame; a reconstruction needs at least 2 frames from different places')
+    if len(black_frames(images)) == len(images):
+        raise UserError(f'all {len(images)} frames of {source} are of one colour (black, white, a lens cap); there '
+                        'is nothing to reconstruct')
+    return images, names
 
 
 def _check_writable(out: Path) -> None:
     """Refuse a folder that cannot be written to before hours are spent."""
     if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f'{out.absolute()} is a file; give a folder for the results')
+        raise UnwritableFolder(f'{out.absolute()} is a file; give a folder for the results')
     try:
         (out / 'state').mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise type(error)(f'the folder {out.absolute()} cannot be made ({error.strerror}); give another '
-                          'place') from error
+        raise UnwritableFolder(f'the folder {out.absolute()} cannot be made ({error.strerror}); give another '
+                               'place') from error
     if not os.access(out, os.W_OK) or not os.access(out / 'state', os.W_OK):
-        raise PermissionError(f'nothing can be written to {out.absolute()}; give another folder for the results')
+        raise UnwritableFolder(f'nothing can be written to {out.absolute()}; give another folder for the results')
 
 
 def _frozen_depth(images: np.ndarray, names: list[str], depth: PrecomputedDepth | NetworkDepth, state: StoredState,
-                  report: Report | None) -> np.ndarray:
+                  report: Progress | None) -> np.ndarray:
     if isinstance(depth, PrecomputedDepth):
         return depth.maps([Path(name).stem for name in names], images.shape[1:3])
     state = state.with_key(f'{depth.network.name} {depth.network.fingerprint}')
@@ -190,7 +203,7 @@ def _frozen_depth(images: np.ndarray, names: list[str], depth: PrecomputedDepth 
     return maps
 
 
-def _invalid(images: np.ndarray, mask: InvalidMask, state: StoredState, report: Report | None) -> np.ndarray:
+def _invalid(images: np.ndarray, mask: InvalidMask, state: StoredState, report: Progress | None) -> np.ndarray:
     state = state.with_key(mask.name)
     stored = state.load('invalid')
     if stored is not None:
@@ -198,14 +211,14 @@ def _invalid(images: np.ndarray, mask: InvalidMask, state: StoredState, report: 
     invalid = mask(images, report)
     empty = invalid.all((1, 2))
     if empty.any():
-        raise ValueError(f'the mask {mask.name} leaves nothing of frames {np.flatnonzero(empty).tolist()[:5]}; '
-                         'mask fewer classes or drop these frames')
+        raise UserError(f'the mask {mask.name} leaves nothing of frames {np.flatnonzero(empty).tolist()[:5]}; '
+                        'mask fewer classes or drop these frames')
     state.save('invalid', invalid=invalid)
     return invalid
 
 
 def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | None, kind: str, state: StoredState,
-               settings: PipelineSettings, report: Report | None) -> Alignment:
+               settings: PipelineSettings, report: Progress | None) -> Alignment:
     digest = hashlib.sha256(frozen.tobytes())
     for values in (settings.known.poses_c2w, invalid):
         digest.update(b'' if values is None else values.tobytes())
@@ -235,21 +248,39 @@ def _as_pinhole(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | No
     return straight, frozen, invalid, replace(result, depth=depth)
 
 
-def write_results(out: Path, images: np.ndarray, names: list[str], frozen: np.ndarray, result: Alignment, *,
-                  source: str, invalid: np.ndarray | None = None, depth_only: bool = False) -> None:
-    """Poses, depth, exports, point cloud, picture and summary of an alignment."""
+def write_scene(out: Path, images: np.ndarray, names: list[str], result: Alignment) -> None:
+    """Poses, images, exports and point cloud of an alignment.
+
+    Args:
+        out: folder.
+        images: (F, H, W, 3) uint8.
+        names: of the frames, with suffix.
+        result: of the alignment; depth 0 gives no points.
+    """
     size = images.shape[1:3]
+    cloud = point_cloud(images, without_far(result.depth), result.poses_c2w, result.focal_px)
+    write_tum(out / 'poses.txt', result.poses_c2w)
+    write_colmap(out / 'colmap', names, result.poses_c2w, result.focal_px, size, cloud)
+    files = write_images(out / 'images', names, images)
+    write_nerfstudio(out / 'transforms.json', files, result.poses_c2w, result.focal_px, size)
+    write_ply(out / 'points.ply', cloud)
+
+
+def write_overview(out: Path, images: np.ndarray, names: list[str], frozen: np.ndarray, result: Alignment, *,
+                   source: str) -> None:
+    """Depth, picture and summary of an alignment.
+
+    Args:
+        out: folder.
+        images: (F, H, W, 3) uint8.
+        names: of the frames, with suffix.
+        frozen: (F, H, W), what the frozen network predicted.
+        result: of the alignment.
+        source: where the frames are from, for the picture's title.
+    """
     write_depth(out / 'depth', [Path(name).stem for name in names], result.depth)
-    if not depth_only:
-        known = result.depth if invalid is None else np.where(invalid, 0, result.depth)
-        cloud = point_cloud(images, without_far(known), result.poses_c2w, result.focal_px)
-        write_tum(out / 'poses.txt', result.poses_c2w)
-        write_colmap(out / 'colmap', names, result.poses_c2w, result.focal_px, size, cloud)
-        files = write_images(out / 'images', names, images)
-        write_nerfstudio(out / 'transforms.json', files, result.poses_c2w, result.focal_px, size)
-        write_ply(out / 'points.ply', cloud)
     draw_report(out / 'report.png', images, frozen, result, title=f'{source}: {len(images)} frames')
     pixels = float(np.median(result.reprojection)) if len(result.reprojection) else None
-    summary = {'frames': len(images), 'size': list(size), 'focal_px': result.focal_px, 'radial': result.radial,
-               'reprojection_px': pixels, 'warnings': result.warnings}
+    summary = {'frames': len(images), 'size': list(images.shape[1:3]), 'focal_px': result.focal_px,
+               'radial': result.radial, 'reprojection_px': pixels, 'warnings': result.warnings}
     write_whole(out / 'summary.json', json.dumps(summary, indent=1))

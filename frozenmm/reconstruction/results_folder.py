@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.reconstruction.frames import read_images
 from frozenmm.reconstruction.mesh import Mesh
 from frozenmm.reconstruction.outputs import point_cloud, read_ply, read_tum
@@ -48,15 +49,16 @@ class ResultsFolder:
         """Aligned depth (H, W) float32 of a frame, in the unit of the poses; 0 where it is unknown.
 
         Raises:
-            FileNotFoundError: the file is missing.
-            ValueError: another size than the images'.
+            MissingFile: the file is missing.
+            UserError: another size than the images'.
         """
         path = self.folder / 'depth' / f'{self.names[frame]}.npy'
         if not path.is_file():
-            raise FileNotFoundError(f'there is no depth {path.resolve()}; run tools/recon.py again')
-        depth = np.load(path)
+            raise MissingFile(f'there is no depth {path.resolve()}; run tools/recon.py again')
+        with reading(path, 'a depth map', 'run tools/recon.py again'):
+            depth = np.asarray(np.load(path))
         if depth.shape != self.size:
-            raise ValueError(f'{path.name} has shape {depth.shape}, but the images have {self.size}')
+            raise UserError(f'{path.name} has shape {depth.shape}, but the images have {self.size}')
         return depth
 
     def frame_points(self, frame: int, *, stride: int = 2) -> Mesh:
@@ -81,24 +83,22 @@ def open_results(folder: str | Path) -> ResultsFolder:
         folder: the `--out` folder of `tools/recon.py`.
 
     Raises:
-        FileNotFoundError: no such folder, or no cameras in it.
-        ValueError: `transforms.json` is no such file, or has another number of cameras than `poses.txt`.
+        MissingFile: no such folder, or no cameras in it.
+        UserError: `transforms.json` is no such file, or has another number of cameras than `poses.txt`.
     """
     folder = Path(folder).expanduser()
     file = folder / 'transforms.json'
     if not folder.is_dir():
-        raise FileNotFoundError(f'there is no folder {folder.absolute()}; give the --out folder of tools/recon.py')
+        raise MissingFile(f'there is no folder {folder.absolute()}; give the --out folder of tools/recon.py')
     if not file.is_file():
-        raise FileNotFoundError(f'there is no file {file.absolute()}; give the --out folder of a finished '
-                                'tools/recon.py (with depth_only=True it writes no cameras)')
-    try:
+        raise MissingFile(f'there is no file {file.absolute()}; give the --out folder of a finished '
+                          'tools/recon.py (with depth_only=True it writes no cameras)')
+    with reading(file, 'a transforms.json of tools/recon.py', 'run it again'):
         cameras = json.loads(file.read_text(encoding='utf-8'))
         paths = [folder / frame['file_path'] for frame in cameras['frames']]
         focal_px, size = float(cameras['fl_x']), (int(cameras['h']), int(cameras['w']))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{file} is no transforms.json of tools/recon.py ({error!r}); run it again') from error
     poses = read_tum(folder / 'poses.txt')[1]
     if len(poses) != len(paths):
-        raise ValueError(f'{folder} has {len(poses)} poses in poses.txt but {len(paths)} frames in transforms.json; '
-                         'run tools/recon.py again')
+        raise UserError(f'{folder} has {len(poses)} poses in poses.txt but {len(paths)} frames in transforms.json; '
+                        'run tools/recon.py again')
     return ResultsFolder(folder, [path.stem for path in paths], paths, poses, focal_px, size)

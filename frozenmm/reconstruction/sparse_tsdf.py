@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.mesh import Mesh
 from frozenmm.reconstruction.tsdf import TRUNCATION_VOXELS, observe, seen_cubes
 
@@ -54,14 +55,14 @@ class SparseTSDF:
         colour: (N, 512, 3) in 0..255.
 
     Raises:
-        ValueError: a size or truncation that is not positive.
+        UserError: a size or truncation that is not positive.
     """
 
     def __init__(self, *, voxel_size: float, truncation_voxels: float = TRUNCATION_VOXELS,
                  device: torch.device | str | None = None) -> None:
         if voxel_size <= 0 or truncation_voxels <= 0:
-            raise ValueError(f'voxel_size and truncation_voxels must be positive, got {voxel_size} and '
-                             f'{truncation_voxels}')
+            raise UserError(f'voxel_size and truncation_voxels must be positive, got {voxel_size} and '
+                            f'{truncation_voxels}')
         self.voxel_size, self.truncation = voxel_size, truncation_voxels * voxel_size
         self.keys = torch.zeros(0, dtype=torch.int64, device=device)
         count = BLOCK**3
@@ -88,7 +89,7 @@ class SparseTSDF:
             pose_c2w: (4, 4).
 
         Raises:
-            ValueError: more than 400,000 blocks are needed, or one lies a million blocks from the origin.
+            UserError: more than 400,000 blocks are needed, or one lies a million blocks from the origin.
         """
         device = self.keys.device
         rows, columns = (depth > 0).nonzero(as_tuple=True)
@@ -110,15 +111,15 @@ class SparseTSDF:
     def _checked(self, points: Tensor) -> Tensor:
         blocks = (points / (self.voxel_size * BLOCK)).floor()
         if bool((blocks.abs() >= _HALF_RANGE).any()):
-            raise ValueError(f'depth reaches {float(points.abs().max()):g} units, a million blocks of voxels of '
-                             f'{self.voxel_size}; use larger voxels or cut the depth off')
+            raise UserError(f'depth reaches {float(points.abs().max()):g} units, a million blocks of voxels of '
+                            f'{self.voxel_size}; use larger voxels or cut the depth off')
         return blocks
 
     def _add(self, keys: Tensor) -> None:
         fresh = keys[~torch.isin(keys, self.keys)]
         if len(self) + len(fresh) > MAX_BLOCKS:
-            raise ValueError(f'the surface needs more than {MAX_BLOCKS} blocks of {BLOCK}x{BLOCK}x{BLOCK} voxels of '
-                             f'{self.voxel_size}; use larger voxels')
+            raise UserError(f'the surface needs more than {MAX_BLOCKS} blocks of {BLOCK}x{BLOCK}x{BLOCK} voxels of '
+                            f'{self.voxel_size}; use larger voxels')
         if not len(fresh):
             return
         self.keys, order = torch.cat((self.keys, fresh)).sort()
@@ -179,12 +180,12 @@ class SparseTSDF:
             min_weight: voxels must have been seen with more than this weight.
 
         Raises:
-            ValueError: there is no surface.
+            UserError: there is no surface.
         """
         bricks = torch.unique(_keys(_blocks(self.keys).div(BRICK, rounding_mode='floor')))
         pieces = [piece for brick in _blocks(bricks) if (piece := self._extract(brick, min_weight)) is not None]
         if not pieces:
-            raise ValueError('the volume holds no surface: no frame with valid depth was integrated into it')
+            raise UserError('the volume holds no surface: no frame with valid depth was integrated into it')
         vertices = np.concatenate([piece[0] for piece in pieces])
         starts = np.cumsum([0, *(len(piece[0]) for piece in pieces[:-1])])
         faces = np.concatenate([piece[1] + start for piece, start in zip(pieces, starts)])

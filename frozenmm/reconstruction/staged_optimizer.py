@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenmm.ops.warp_loss import SMALLEST_SIDE, warp_loss
-from frozenmm.reconstruction.cameras import focal_intrinsics, invert_intrinsics, pixel_grid
+from frozenmm.errors import UserError
+from frozenmm.reconstruction.cameras import focal_intrinsics
 from frozenmm.reconstruction.lwlr import ANCHORS, BANDWIDTH_PX, LWLR, corrected_depth
-from frozenmm.reconstruction.motions import MOTIONS, chain, invert_rigid, relative_angles
+from frozenmm.reconstruction.motions import MOTIONS, chain, relative_angles
 from frozenmm.reconstruction.pair_sampling import PairDraw, PairSampler
 from frozenmm.reconstruction.warp import (
+    Frames,
     anchor_norm,
     geometric_residuals,
-    normalise_pixels,
     photometric_residuals,
-    sample,
     trimmed_mean,
     warp,
 )
@@ -74,6 +73,25 @@ OFFICIAL_STAGES = (
     Stage(2000, 2.0, 1.0, 0.1, 1e-3, 1e-4, 1e-2, 1e-2, 1e-2, 0.9, True),
     Stage(2000, 2.0, 0.1, 0.1, 1e-3, 1e-4, 1e-2, 1e-2, 1e-2, None, True),
 )
+
+
+@dataclass(frozen=True)
+class StagedSettings:
+    """Settings of the loop.
+
+    Attributes:
+        stages: what is run.
+        motion: parametrisation of the motions: 'se3', 'euler' or 'quaternion'.
+        bandwidth_px: of the correction.
+        compat: the official sampling positions, node positions, self pairs and arccosine.
+        seed: of pairs and pixels.
+    """
+
+    stages: tuple[Stage, ...] = OFFICIAL_STAGES
+    motion: str = 'se3'
+    bandwidth_px: float = BANDWIDTH_PX
+    compat: bool = False
+    seed: int = 0
 
 
 @dataclass
@@ -146,46 +164,34 @@ class StagedOptimizer:
         affine_depth: (F, H, W).
         original_size: (height, width) of the images before their resize; default: the size given.
         parameters: where to start; default: `StagedParameters.start`.
-        stages: what is run.
-        motion: parametrisation of the motions: 'se3', 'euler' or 'quaternion'.
-        bandwidth_px: of the correction.
         invalid: (F, H, W) bool, pixels left out.
-        compat: the official sampling positions, node positions, self pairs and arccosine.
-        seed: of pairs and pixels.
-        fused: from 24 pixels a side the losses of the warp and their gradient come from one operator
-            (`frozenmm.ops.warp_loss`), not from autograd over `warp.py`.
+        settings: of the loop.
 
     Raises:
-        ValueError: fewer than 2 frames, shapes that do not fit, or an unknown motion.
+        UserError: fewer than 2 frames, or an unknown motion.
+        ValueError: shapes that do not fit.
     """
 
     def __init__(self, images: Tensor, affine_depth: Tensor, *, original_size: tuple[int, int] | None = None,
-                 parameters: StagedParameters | None = None, stages: tuple[Stage, ...] = OFFICIAL_STAGES,
-                 motion: str = 'se3', bandwidth_px: float = BANDWIDTH_PX, invalid: Tensor | None = None,
-                 compat: bool = False, seed: int = 0, fused: bool = True) -> None:
+                 parameters: StagedParameters | None = None, invalid: Tensor | None = None,
+                 settings: StagedSettings | None = None) -> None:
+        settings = settings or StagedSettings()
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[:1] + images.shape[2:] != affine_depth.shape:
             raise ValueError(f'images must be (F, 3, H, W) and affine_depth (F, H, W) of the same size, got '
                              f'{tuple(images.shape)} and {tuple(affine_depth.shape)}')
         if len(images) < 2:
-            raise ValueError('an alignment needs at least 2 frames, got 1')
-        if motion not in MOTIONS:
-            raise ValueError(f'motion must be one of {sorted(MOTIONS)}, got {motion!r}')
-        self.images, self.affine_depth, self.invalid = images.float(), affine_depth.float(), invalid
+            raise UserError('an alignment needs at least 2 frames, got 1')
+        if settings.motion not in MOTIONS:
+            raise UserError(f'motion must be one of {sorted(MOTIONS)}, got {settings.motion!r}')
+        self.affine_depth = affine_depth.float()
         self.size = (int(images.shape[2]), int(images.shape[3]))
         self.original_size = original_size or self.size
         self.parameters = (parameters or StagedParameters.start(len(images), device=images.device)).as_leaves()
-        self.stages, self.motion, self.compat = stages, MOTIONS[motion], compat
-        self.lwlr = LWLR(self.size, bandwidth_px=bandwidth_px, compat=compat, device=images.device)
-        self.colours = self._colours() if fused and min(self.size) >= SMALLEST_SIDE else None
-        self.sampler = PairSampler(len(images), self.size, generator=torch.Generator().manual_seed(seed),
-                                   compat=compat)
-
-    def _colours(self) -> tuple[Tensor, Tensor]:
-        """Every pixel's colour, and its colour at its own sampling position, (F, H, W, 4) each."""
-        own = normalise_pixels(pixel_grid(*self.size, device=self.images.device)[:, :2], self.size, compat=self.compat)
-        moved = sample(self.images, own.expand(len(self.images), -1, -1)).view_as(self.images)
-        padded = [torch.nn.functional.pad(x.permute(0, 2, 3, 1), (0, 1)).contiguous() for x in (self.images, moved)]
-        return padded[0], padded[1]
+        self.stages, self.motion, self.compat = settings.stages, MOTIONS[settings.motion], settings.compat
+        self.lwlr = LWLR(self.size, bandwidth_px=settings.bandwidth_px, compat=self.compat, device=images.device)
+        self.frames = Frames.of(images.float(), invalid=invalid, compat=self.compat)
+        self.sampler = PairSampler(len(images), self.size, compat=self.compat,
+                                   generator=torch.Generator().manual_seed(settings.seed))
 
     def poses(self) -> Tensor:
         """World-to-camera poses (F, 4, 4) of the current parameters."""
@@ -202,25 +208,14 @@ class StagedOptimizer:
         return corrected_depth(self.affine_depth, parameters.scale, parameters.shift, parameters.anchors, self.lwlr,
                                keep_negative=keep_negative)
 
-    def evaluate(self, stage: Stage, draw: PairDraw, poses: Tensor | None = None) -> StagedLosses:
-        """The loss of given pairs and pixels under the current parameters; `poses` are theirs, where they are known."""
-        poses = self.poses() if poses is None else poses
-        intrinsics = self.intrinsics()
-        inverse, depth = invert_intrinsics(intrinsics), self.depth()
+    def evaluate(self, stage: Stage, draw: PairDraw, poses_w2c: Tensor | None = None) -> StagedLosses:
+        """The loss of given pairs and pixels; `poses_w2c` (F, 4, 4) are the parameters', where they are known."""
+        poses_w2c = self.poses() if poses_w2c is None else poses_w2c
         anchors = anchor_norm(self.parameters.anchors, draw.targets, draw.references)
-        if self.colours is not None:
-            relative = poses[draw.references] @ invert_rigid(poses[draw.targets])
-            image = intrinsics @ relative[:, :3]
-            weighted, (photometric, geometric) = warp_loss(
-                *self.colours, depth, self.invalid, image[..., :3] @ inverse, image[..., 3], draw.targets,
-                draw.references, draw.pixels, photometric=stage.photometric, geometric=stage.geometric,
-                trim=stage.trim, stretched=self.compat)
-        else:
-            warped = warp(self.images, depth, poses, intrinsics, inverse, draw.targets, draw.references, draw.pixels,
-                          invalid=self.invalid, compat=self.compat)
-            photometric = trimmed_mean(photometric_residuals(warped), stage.trim)
-            geometric = trimmed_mean(geometric_residuals(warped), stage.trim)
-            weighted = stage.photometric * photometric + stage.geometric * geometric
+        warped = warp(self.frames, self.depth(), poses_w2c, self.intrinsics(), draw)
+        photometric = trimmed_mean(photometric_residuals(warped), stage.trim)
+        geometric = trimmed_mean(geometric_residuals(warped), stage.trim)
+        weighted = stage.photometric * photometric + stage.geometric * geometric
         return StagedLosses(photometric, geometric, anchors, weighted + stage.anchors * anchors)
 
     def run(self, draws: Iterable[PairDraw] | None = None,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from frozenmm.compat.files import whole_file
+from frozenmm.errors import reading
 
 
 class StoredState:
@@ -29,9 +30,10 @@ class StoredState:
         path = self.folder / f'{name}.npz'
         if not path.is_file():
             return None
-        with np.load(path) as content:
-            arrays = dict(content)
-        return arrays if str(arrays.pop('key')) == self.key else None
+        with reading(path, 'the state of an earlier run', 'remove it to start anew'):
+            with np.load(path) as content:
+                arrays = dict(content)
+            return arrays if str(arrays.pop('key')) == self.key else None
 
     def save(self, name: str, **arrays: np.ndarray) -> None:
         """Write arrays, as a whole or not at all."""

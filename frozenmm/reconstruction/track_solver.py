@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from frozenmm.reconstruction.bundle import NEAREST, Bundle, BundleSettings, BundleState
-from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage, Marks
+from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.cameras import NEAREST
+from frozenmm.reconstruction.dense_stage import Cameras, DenseSettings, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.features import (
     ALL_PAIRS_UP_TO,
@@ -21,10 +22,10 @@ from frozenmm.reconstruction.features import (
     match_frames,
     pixel_unit,
 )
+from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.track_start import FOCAL_RATIOS, SHIFTS, NothingSharedError, best_start, posed_start
 
-Report = Callable[[str, int, int], None]
 Rescue = Callable[[BundleState, list[int]], tuple[BundleState, list[int]]]
 START_WINDOW = 24
 PRIOR_RATIO = 1.2
@@ -85,7 +86,7 @@ class TrackSolution:
     rescued: list[int]
 
 
-def find_tracks(images: np.ndarray, settings: MatchSettings, report: Report | None = None,
+def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | None = None,
                 invalid: np.ndarray | None = None) -> Tracks:
     """Tracks of RGB images (F, H, W, 3) uint8, none of them on `invalid` pixels (F, H, W)."""
     features: list[FrameFeatures] = []
@@ -101,7 +102,7 @@ def find_tracks(images: np.ndarray, settings: MatchSettings, report: Report | No
 
 def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings, known: KnownCamera | None = None,
                  invalid: np.ndarray | None = None, rescue: Rescue | None = None,
-                 report: Report | None = None) -> TrackSolution:
+                 report: Progress | None = None) -> TrackSolution:
     """Joint solution of cameras, depth and points.
 
     Args:
@@ -120,9 +121,27 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     if not len(tracks):
         raise NothingSharedError
     known, tell = known or KnownCamera(), report or (lambda name, done, total: None)
-    unit = pixel_unit(*depth.size)
-    build = BundleBuilder(depth, settings, known)
-    state = _start(tracks, build, settings)
+    bundle, state = _solve_cameras(tracks, BundleBuilder(depth, settings, known), settings, tell)
+    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
+    weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
+    rescued: list[int] = []
+    if weak and rescue is not None and known.poses_c2w is None:
+        state, rescued = rescue(state, weak)
+    cameras = Cameras(state.poses, float(np.exp(state.log_focal)), state.radial)
+    stage = DenseStage(depth.log_maps(state.depth), cameras, track_marks(bundle, state, settings),
+                       settings=settings.dense, links=bundle.shared_counts(), invalid=invalid, followers=rescued)
+    maps = np.exp(stage.run())
+    tell('dense depth', 1, 1)
+    pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
+    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued)
+
+
+def _solve_cameras(tracks: Tracks, build: BundleBuilder, settings: TrackSettings, tell: Progress,
+                   ) -> tuple[Bundle, BundleState]:
+    """All unknowns but the dense depth, and the solver of the tracks that fit them."""
+    if not len(tracks):
+        raise NothingSharedError
+    state, unit = _start(tracks, build, settings), pixel_unit(*build.depth.size)
     tell('cameras', 1, 3)
     bundle = build(tracks)
     for turn, (limit, steps) in enumerate(((settings.first_drop_px, settings.first_steps),
@@ -131,18 +150,7 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
         bundle = build(kept_tracks)
         state, _ = bundle.optimise(state, steps=steps)
         tell('cameras', turn + 2, 3)
-    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
-    weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
-    rescued: list[int] = []
-    if weak and rescue is not None and known.poses_c2w is None:
-        state, rescued = rescue(state, weak)
-    stage = DenseStage(depth.log_maps(state.depth), state.poses, float(np.exp(state.log_focal)),
-                       track_marks(bundle, state, settings), settings=settings.dense, radial=state.radial,
-                       links=bundle.shared_counts(), invalid=invalid, followers=rescued)
-    maps = np.exp(stage.run())
-    tell('dense depth', 1, 1)
-    pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued)
+    return bundle, state
 
 
 def track_marks(bundle: Bundle, state: BundleState, settings: TrackSettings) -> Marks:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from frozenmm.compat.dependencies import require
-from frozenmm.reconstruction.bundle import NEAREST, Bundle, BundleState
+from frozenmm.errors import UserError
+from frozenmm.reconstruction.bundle import Bundle, BundleState
+from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
 
@@ -18,7 +20,7 @@ NOTHING_SHARED = ('no two frames share enough feature tracks to be joined: they 
                   'texture. Give frames with more overlap (a smaller step of the video) and less blur')
 
 
-class NothingSharedError(ValueError):
+class NothingSharedError(UserError):
     """No two frames could be joined by feature tracks."""
 
     def __init__(self) -> None:
@@ -125,7 +127,7 @@ def grow(tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, u
 
 def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float], shifts: Sequence[float],
                steps: int) -> tuple[BundleState, np.ndarray]:
-    """The start with the lowest robust cost after a few steps.
+    """The start with the lowest robust cost after a few steps, and the inliers (F, ) with which frames joined.
 
     Args:
         bundle: of the clip or a window of it.
@@ -181,7 +183,14 @@ def posed_start(bundle: Bundle, poses_w2c: np.ndarray, *, mean_side: float, foca
 
 
 def triangulate(tracks: Tracks, poses_w2c: np.ndarray, focal_px: float, centre: np.ndarray) -> np.ndarray:
-    """Points (P, 3) that lie nearest to the rays of their observations (least squares of the rays' distances)."""
+    """Points (P, 3) that lie nearest to the rays of their observations (least squares of the rays' distances).
+
+    Args:
+        tracks: ordered by point.
+        poses_w2c: (F, 4, 4).
+        focal_px: of all frames.
+        centre: (2, ) principal point in pixels.
+    """
     rays = np.concatenate(((tracks.pixels - centre) / focal_px, np.ones((len(tracks), 1))), 1)
     pose = poses_w2c[tracks.frame]
     rays = np.einsum('oji,oj->oi', pose[:, :3, :3], rays / np.linalg.norm(rays, axis=1, keepdims=True))

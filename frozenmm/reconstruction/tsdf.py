@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from frozenmm.compat.dependencies import require
+from frozenmm.errors import UserError
 from frozenmm.reconstruction.mesh import Mesh
 
 TRUNCATION_VOXELS = 5.0
@@ -13,9 +14,15 @@ MAX_VOXELS = 200_000_000
 
 
 def mask_border(depth: Tensor, pixels: int) -> Tensor:
-    """A copy of depth maps (..., H, W) with a border of so many pixels set to 0 (no measurement)."""
+    """A copy (..., H, W) of depth maps (..., H, W) with a border of so many pixels set to 0 (no measurement).
+
+    >>> mask_border(torch.ones(3, 3), 1)
+    tensor([[0., 0., 0.],
+            [0., 1., 0.],
+            [0., 0., 0.]])
+    """
     if pixels < 0 or 2 * pixels >= min(depth.shape[-2:]):
-        raise ValueError(f'a border of {pixels} pixels leaves nothing of maps of {depth.shape[-2]}x{depth.shape[-1]}')
+        raise UserError(f'a border of {pixels} pixels leaves nothing of maps of {depth.shape[-2]}x{depth.shape[-1]}')
     masked = torch.zeros_like(depth)
     inner = (..., slice(pixels, depth.shape[-2] - pixels), slice(pixels, depth.shape[-1] - pixels))
     masked[inner] = depth[inner]
@@ -53,21 +60,21 @@ class TSDFVolume:
         device: where the volume lies.
 
     Raises:
-        ValueError: a voxel size that is not positive, an empty box, or more than 200 million voxels.
+        UserError: a voxel size that is not positive, an empty box, or more than 200 million voxels.
     """
 
     def __init__(self, bounds: Tensor, *, voxel_size: float, truncation_voxels: float = TRUNCATION_VOXELS,
                  device: torch.device | str | None = None) -> None:
         if voxel_size <= 0:
-            raise ValueError(f'voxel_size must be positive, got {voxel_size}')
+            raise UserError(f'voxel_size must be positive, got {voxel_size}')
         bounds = bounds.double().cpu()
         self.dim = [int(length) for length in ((bounds[:, 1] - bounds[:, 0]) / voxel_size).ceil().tolist()]
         count = int(np.prod(self.dim, dtype=np.float64))
         if min(self.dim) < 1:
-            raise ValueError(f'the bounds {bounds.tolist()} hold no voxel of {voxel_size}; is all depth 0?')
+            raise UserError(f'the bounds {bounds.tolist()} hold no voxel of {voxel_size}; is all depth 0?')
         if count > MAX_VOXELS:
-            raise ValueError(f'{count} voxels of {voxel_size} do not fit a dense volume (limit {MAX_VOXELS}); '
-                             'use larger voxels or SparseTSDF')
+            raise UserError(f'{count} voxels of {voxel_size} do not fit a dense volume (limit {MAX_VOXELS}); '
+                            'use larger voxels or SparseTSDF')
         self.bounds = torch.stack((bounds[:, 0], bounds[:, 0] + voxel_size * torch.tensor(self.dim)), 1)
         self.origin = self.bounds[:, 0].float()
         self.voxel_size, self.truncation = voxel_size, truncation_voxels * voxel_size
@@ -113,7 +120,7 @@ class TSDFVolume:
         self.colour[:, plane] = colours.view(3, *self.dim[1:])
 
     def packed_colour(self) -> Tensor:
-        """Colour as blue * 65536 + green * 256 + red, float32."""
+        """Colour (X, Y, Z) as blue * 65536 + green * 256 + red, float32."""
         return self.colour[2] * 65536 + self.colour[1] * 256 + self.colour[0]
 
     def extract_mesh(self, *, observed_only: bool = True) -> Mesh:
@@ -124,11 +131,11 @@ class TSDFVolume:
                 volume behind every surface by a sheet that nobody saw.
 
         Raises:
-            ValueError: the volume holds no surface.
+            UserError: the volume holds no surface.
         """
         distance = self.distance.cpu().numpy()
         if not (distance.min() < 0 < distance.max()):
-            raise ValueError('the volume holds no surface: no frame with valid depth was integrated into it')
+            raise UserError('the volume holds no surface: no frame with valid depth was integrated into it')
         measure = require('skimage.measure', 'a mesh')
         vertices, faces, _, _ = measure.marching_cubes(distance, level=0,
                                                        mask=seen_cubes(self.weight) if observed_only else None)
@@ -139,7 +146,7 @@ class TSDFVolume:
 
 
 def seen_cubes(weight: Tensor) -> np.ndarray:
-    """Bool volume, True at the last corner of every cube whose eight corners were seen, from weights (X, Y, Z)."""
+    """Bool (X, Y, Z), True at the last corner of every cube whose eight corners were seen, from weights (X, Y, Z)."""
     seen = torch.nn.functional.max_pool3d((weight == 0).float()[None, None], 2, 1)[0, 0] == 0
     return torch.nn.functional.pad(seen, (1, 0, 1, 0, 1, 0)).cpu().numpy()
 

@@ -43,8 +43,8 @@ class Viewer:
 
     Raises:
         MissingPackage: viser is not installed.
-        FileNotFoundError: a file of the results is missing.
-        ValueError: a file of the results cannot be read.
+        MissingFile: a file of the results is missing.
+        UserError: a file of the results cannot be read.
     """
 
     def __init__(self, results: ResultsFolder, *, host: str = '127.0.0.1', port: int = DEFAULT_PORT) -> None:

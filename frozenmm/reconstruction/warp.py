@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frozenmm.ops.warp_loss import BORDER, MIN_DEPTH
-from frozenmm.reconstruction.cameras import back_project, pixel_grid
+from frozenmm.reconstruction.cameras import NEAREST, back_project, invert_intrinsics, pixel_grid
+from frozenmm.reconstruction.pair_sampling import PairDraw
 
+BORDER = 0.95
+"""Greatest normalised coordinate of a pixel that counts."""
 OUTSIDE = 2.0
 
 
@@ -39,6 +41,9 @@ def normalise_pixels(pixels: Tensor, size: tuple[int, int], *, compat: bool = Fa
         pixels: integer coordinates are pixel centres.
         size: (height, width).
         compat: 2 u / (W - 1) - 1, which belongs to align_corners True and is off by up to half a pixel.
+
+    >>> normalise_pixels(torch.tensor([0.0, 1.5]), (4, 4))
+    tensor([-0.7500,  0.0000])
     """
     extent = pixels.new_tensor([size[1], size[0]])
     return 2 * pixels / (extent - 1) - 1 if compat else (2 * pixels + 1) / extent - 1
@@ -50,44 +55,60 @@ def sample(maps: Tensor, grid: Tensor, *, mode: str = 'bilinear') -> Tensor:
                          align_corners=False)[..., 0]
 
 
-def warp(images: Tensor, depth: Tensor, poses_w2c: Tensor, intrinsics_px: Tensor, inverse_intrinsics: Tensor,
-         targets: Tensor, references: Tensor, pixels: Tensor, *, invalid: Tensor | None = None,
-         compat: bool = False) -> Warped:
+@dataclass
+class Frames:
+    """Colours of a clip and how they are sampled.
+
+    Attributes:
+        images: (F, 3, H, W) in 0..1.
+        own_colours: (F, 3, H W) every pixel's colour, sampled at its own place.
+        invalid: (F, H, W) bool, pixels that count in neither frame of a pair.
+        compat: the official sampling positions (see `normalise_pixels`).
+    """
+
+    images: Tensor
+    own_colours: Tensor
+    invalid: Tensor | None
+    compat: bool
+
+    @classmethod
+    def of(cls, images: Tensor, *, invalid: Tensor | None = None, compat: bool = False) -> Frames:
+        """The frames of images (F, 3, H, W) with what stays the same in every iteration."""
+        size = (int(images.shape[2]), int(images.shape[3]))
+        own = normalise_pixels(pixel_grid(*size, device=images.device)[:, :2], size, compat=compat)
+        return cls(images, sample(images, own.expand(len(images), -1, -1)), invalid, compat)
+
+
+def warp(frames: Frames, depth: Tensor, poses_w2c: Tensor, intrinsics_px: Tensor, draw: PairDraw) -> Warped:
     """Carry pixels of the targets into their references.
 
     Args:
-        images: (F, 3, H, W) in 0..1.
+        frames: of the clip.
         depth: (F, H, W) z-depth.
         poses_w2c: (F, 4, 4).
         intrinsics_px: (3, 3) shared or (F, 3, 3).
-        inverse_intrinsics: of the same shape.
-        targets: (P, ) frame indexes.
-        references: (P, ) frame indexes.
-        pixels: (N, ) flat indexes row * W + column, shared by all pairs.
-        invalid: (F, H, W) bool, pixels that count in neither frame.
-        compat: the official sampling positions (see `normalise_pixels`).
+        draw: P pairs and N pixels.
     """
-    size = (int(depth.shape[1]), int(depth.shape[2]))
-    uv = pixel_grid(*size, dtype=poses_w2c.dtype, device=depth.device)[pixels]
-    of_target, of_reference = ((intrinsics_px, inverse_intrinsics) if intrinsics_px.ndim == 2 else
-                               (intrinsics_px[references], inverse_intrinsics[targets]))[::-1]
-    target_depth = depth.flatten(1)[targets][:, pixels]
+    size, targets, references = (int(depth.shape[1]), int(depth.shape[2])), draw.targets, draw.references
+    uv = pixel_grid(*size, dtype=poses_w2c.dtype, device=depth.device)[draw.pixels]
+    inverse = invert_intrinsics(intrinsics_px)
+    of_target, of_reference = ((inverse, intrinsics_px) if intrinsics_px.ndim == 2 else
+                               (inverse[targets], intrinsics_px[references]))
+    target_depth = depth.flatten(1)[targets][:, draw.pixels]
     points = back_project(target_depth.to(poses_w2c.dtype), uv, of_target)
     relative = poses_w2c[references] @ torch.linalg.inv(poses_w2c[targets])
     shift = (of_reference @ relative[:, :3, 3:])[..., 0]
     image = points @ (of_reference @ relative[:, :3, :3]).mT + shift[:, None]
-    projected = image[..., 2].clamp(min=MIN_DEPTH)
-    grid = normalise_pixels(image[..., :2] / projected[..., None], size, compat=compat)
+    projected = image[..., 2].clamp(min=NEAREST)
+    grid = normalise_pixels(image[..., :2] / projected[..., None], size, compat=frames.compat)
     grid = torch.where((projected == shift[:, 2:])[..., None], torch.full_like(grid, OUTSIDE), grid)
-    looked_up = sample(torch.cat((images, depth[:, None]), 1)[references], grid)
-    own = normalise_pixels(uv[:, :2], size, compat=compat)
-    colour = sample(images, own.expand(len(images), -1, -1))[targets]
-    reference_colour, reference_depth = looked_up[:, :3], looked_up[:, 3]
-    valid = (grid.abs() <= BORDER).all(-1) & (reference_depth != 0) & (reference_colour.sum(1) != 0)
-    if invalid is not None:
-        valid &= ~invalid.flatten(1)[targets][:, pixels]
-        valid &= sample(invalid[references][:, None].float(), grid, mode='nearest')[:, 0] == 0
-    return Warped(colour, reference_colour, projected, reference_depth, valid)
+    looked_up = sample(torch.cat((frames.images, depth[:, None]), 1)[references], grid)
+    colour, depth_there = looked_up[:, :3], looked_up[:, 3]
+    valid = (grid.abs() <= BORDER).all(-1) & (depth_there != 0) & (colour.sum(1) != 0)
+    if frames.invalid is not None:
+        valid &= ~frames.invalid.flatten(1)[targets][:, draw.pixels]
+        valid &= sample(frames.invalid[references][:, None].float(), grid, mode='nearest')[:, 0] == 0
+    return Warped(frames.own_colours[targets][..., draw.pixels], colour, projected, depth_there, valid)
 
 
 def photometric_residuals(warped: Warped) -> Tensor:
@@ -102,11 +123,14 @@ def geometric_residuals(warped: Warped) -> Tensor:
 
 
 def trimmed_mean(values: Tensor, quantile: float | None) -> Tensor:
-    """Mean of the values strictly below their quantile; of all of them where that leaves none, 0 of none.
+    """Mean, a scalar, of the values strictly below their quantile; of all where that leaves none, 0 of none.
 
     Args:
         values: (V, ).
         quantile: in (0, 1], linearly interpolated; None keeps all values.
+
+    >>> trimmed_mean(torch.tensor([1.0, 2.0, 3.0, 100.0]), 0.9)
+    tensor(2.)
     """
     if not values.numel():
         return values.sum()
@@ -122,6 +146,12 @@ def trimmed_mean(values: Tensor, quantile: float | None) -> Tensor:
 
 
 def anchor_norm(anchors: Tensor, targets: Tensor, references: Tensor) -> Tensor:
-    """Mean over the frames of the pairs of the sum of |g - 1| over the 25 anchors."""
+    """Mean, a scalar, over the frames of the pairs of the sum of |g - 1| over the 25 anchors.
+
+    Args:
+        anchors: (F, 5, 5).
+        targets: (P, ) frame indexes.
+        references: (P, ) frame indexes.
+    """
     per_frame = (anchors - 1).abs().sum((-2, -1))
     return (per_frame[targets].sum() + per_frame[references].sum()) / (len(targets) + len(references))

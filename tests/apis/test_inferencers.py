@@ -13,8 +13,9 @@ from PIL import Image
 
 from frozenmm.apis import DepthInferencer, DetectionInferencer, FusionerInferencer, OpenVocabularyInferencer, inferencer
 from frozenmm.compat.checkpoint import save_checkpoint_file
+from frozenmm.errors import DeviceError, UserError
 from frozenmm.foundation.depth_networks import DepthNetwork, DepthPrediction
-from frozenmm.registry import MODELS
+from frozenmm.registry import INFERENCERS, MODELS
 from frozenmm.zoo import checkpoints
 
 
@@ -59,7 +60,7 @@ def picture(height=60, width=90):
     return np.ascontiguousarray(skimage.data.chelsea()[:height, :width])
 
 
-def test_a_detector_gives_boxes_in_pixels_of_the_image(detector, tmp_path):
+def test_a_detector_gives_boxes_in_pixels_of_the_image(demo_room, detector, tmp_path):
     results = detector([picture(), picture(90, 50)], out_dir=tmp_path, batch_size=2)
     assert detector.classes[0] == 'cat' and len(detector.classes) == 8
     for result, (height, width) in zip(results, [(60, 90), (90, 50)]):
@@ -208,3 +209,28 @@ def test_a_file_that_is_no_config_is_refused(tmp_path):
     (tmp_path / 'a.py').write_text('model = dict(')
     with pytest.raises(ValueError, match='cannot be read as a config'):
         inferencer(tmp_path / 'a.py')
+
+
+def test_an_inferencer_of_one_s_own_is_found_by_its_model():
+    class BrightInferencer(DepthInferencer):
+
+        def __init__(self, model, *, device='auto'):
+            super().__init__(model, device=device)
+
+        @classmethod
+        def models(cls):
+            return (BrightDepth, )
+
+    INFERENCERS.register_module(module=BrightInferencer)
+    try:
+        found = inferencer(dict(model=dict(type='frozenmm.BrightDepth', gain=4.0)))
+        assert type(found) is BrightInferencer and found.model.gain == 4.0
+        with pytest.raises(UserError, match='BrightInferencer takes no weights'):
+            inferencer(dict(model=dict(type='frozenmm.BrightDepth')), weights='a.pth')
+    finally:
+        INFERENCERS.module_dict.pop('BrightInferencer')
+
+
+def test_a_missing_device_is_refused_before_anything_is_built():
+    with pytest.raises(DeviceError, match="got 'gpu'"):
+        inferencer('dino_scratch_scenes', device='gpu')

@@ -11,8 +11,11 @@ from pycocotools import mask as coco_mask
 from tiny_segmentors import CONVNEXT, TESTING, CountingTower, classifier_options, fc_clip, generator_options
 
 from frozenmm.apis import OpenVocabularyInferencer
+from frozenmm.apis.image_pipeline import ImagePipeline
+from frozenmm.apis.open_vocabulary_inferencer import PLAIN_PIPELINE
 from frozenmm.apis.vocabulary_text import parse_vocabulary
 from frozenmm.compat.checkpoint import save_checkpoint_file
+from frozenmm.compat.image_sources import NamedImage
 from frozenmm.datasets.panoptic_files import read_panoptic_map
 from frozenmm.foundation.frozen_module import frozen_modules
 from frozenmm.registry import INFERENCERS
@@ -28,9 +31,13 @@ def made():
 
 @pytest.fixture
 def inferencer(made):
-    found = OpenVocabularyInferencer(made, WORDS)
-    found.size = (64, 64)
-    return found
+    return small(OpenVocabularyInferencer(made, WORDS))
+
+
+def small(inferencer):
+    """The inferencer of a built model, but on small images."""
+    inferencer.pipeline = ImagePipeline([dict(PLAIN_PIPELINE[0], scale=(64, 64)), PLAIN_PIPELINE[1]])
+    return inferencer
 
 
 def picture(height=48, width=80, seed=0):
@@ -49,7 +56,7 @@ def test_every_kind_of_source_gives_the_same_result(inferencer, tmp_path):
 
 def test_a_batch_gives_what_single_images_give():
     inferencer = OpenVocabularyInferencer(fc_clip(seed=3, mask_padding=True), WORDS)
-    inferencer.size = (64, 64)
+    small(inferencer)
     images = [picture(64, 64), picture(64, 64, seed=1), picture(64, 64, seed=2)]
     together, alone = inferencer(images, batch_size=2), [inferencer(image)[0] for image in images]
     assert len(together) == 3
@@ -62,7 +69,7 @@ def test_a_second_vocabulary_encodes_its_new_words_and_nothing_else(made):
     tower = CountingTower()
     model = fc_clip(classifier=classifier_options(text_tower=tower))
     inferencer = OpenVocabularyInferencer(model, WORDS)
-    inferencer.size = (64, 64)
+    small(inferencer)
     first = inferencer(picture())[0]
     before, networks = tower.encoded, {name: id(module.network) for name, module in frozen_modules(model).items()}
     weights = [parameter.clone() for parameter in model.parameters()]
@@ -82,7 +89,7 @@ def test_a_second_vocabulary_encodes_its_new_words_and_nothing_else(made):
     ('panoptic', {'pred_panoptic_seg'}), ('instance', {'pred_instances'}), ('semantic', {'pred_sem_seg'})])
 def test_only_what_the_task_asks_for_is_computed(made, tmp_path, task, fields):
     inferencer = OpenVocabularyInferencer(made, WORDS, task=task)
-    inferencer.size = (64, 64)
+    small(inferencer)
     configured = made.postprocessor.tasks
     sample = inferencer(picture(), out_dir=tmp_path)[0]
     assert {key for key in sample.keys() if key.startswith('pred')} == fields
@@ -201,11 +208,12 @@ def test_a_config_is_built_in_its_scope_and_gives_the_test_size():
                      model=dict(width=16, layers=1, heads=2, output_dim=16))),
                  data_preprocessor=dict(type='DetDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True,
                                         pad_size_divisor=32))
-    pipeline = [dict(type='LoadImageFromFile', to_float32=True), dict(type='Resize', scale=(96, 64), keep_ratio=True)]
+    pipeline = [dict(type='LoadImageFromFile', to_float32=True), dict(type='Resize', scale=(96, 64), keep_ratio=True),
+                dict(type='PackDetInputs')]
     before = DefaultScope._instance_dict.copy()
     inferencer = OpenVocabularyInferencer(dict(
         default_scope='mmdet', model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
-    assert inferencer.size == (96, 64) and inferencer.as_float
+    assert inferencer.pipeline.as_float
     sample = inferencer(picture(48, 80))[0]
     assert sample.img_shape == (58, 96) and sample.classes == tuple(word.split(',')[0] for word in TESTING)
     assert DefaultScope._instance_dict == before  # the process's scope is as it was
@@ -232,7 +240,7 @@ def test_a_typed_vocabulary_has_classes_and_synonyms():
     assert len(parse_vocabulary('ade20k_150')) == 150
     with pytest.raises(ValueError, match='empty name'):
         parse_vocabulary('cat,,dog')
-    with pytest.raises(FileNotFoundError, match='no vocabulary file'):
+    with pytest.raises(FileNotFoundError, match='there is no nothing.txt, which should be a vocabulary'):
         parse_vocabulary('nothing.txt')
 
 
@@ -248,3 +256,17 @@ def test_the_detections_of_supervision_take_the_results(inferencer):
     drawn = supervision.MaskAnnotator().annotate(picture().copy(), found)
     drawn = supervision.LabelAnnotator().annotate(drawn, found, labels=names)
     assert drawn.shape == (48, 80, 3) and (drawn != picture()).any()
+
+
+def test_tasks_of_calls_that_run_side_by_side_do_not_mix(inferencer):
+    from concurrent.futures import ThreadPoolExecutor
+    tasks = ['panoptic', 'semantic', 'instance', 'all'] * 2
+    image = NamedImage('a', picture())
+    with ThreadPoolExecutor(4) as pool:
+        samples = list(pool.map(lambda task: inferencer.predict([image], task=task)[0], tasks))
+    fields = dict(panoptic={'pred_panoptic_seg'}, semantic={'pred_sem_seg'}, instance={'pred_instances'},
+                  all={'pred_panoptic_seg', 'pred_sem_seg', 'pred_instances'})
+    for task, sample in zip(tasks, samples):
+        assert {key for key in sample.keys() if key.startswith('pred')} == fields[task]
+    with pytest.raises(ValueError, match='task must be one of'):
+        inferencer.predict([image], task='depth')

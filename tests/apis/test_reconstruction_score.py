@@ -12,7 +12,6 @@ from frozenmm.apis.reconstruction_score import PosedDepth, score_folder, score_r
 from frozenmm.datasets.rgbd import read_sequence
 from frozenmm.reconstruction.align import Alignment
 from frozenmm.reconstruction.fusion import fuse, without_edges
-from frozenmm.reconstruction.generated_room import RoomSettings, render_room
 from frozenmm.reconstruction.outputs import write_depth, write_nerfstudio, write_ply, write_tum
 
 FACTOR = 0.4
@@ -20,8 +19,8 @@ NAMES = ['000', '001', '002', '003']
 
 
 @pytest.fixture(scope='module')
-def clip():
-    return render_room(RoomSettings(frames=4, size=(90, 120), path_m=0.6, samples=1, seed=2))
+def clip(rooms):
+    return rooms.render_room(rooms.RoomSettings(frames=4, size=(90, 120), path_m=0.6, samples=1, seed=2))
 
 
 @pytest.fixture(scope='module')

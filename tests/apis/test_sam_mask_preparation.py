@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_sam import DEMO
+from small_sam import DECODER, ENCODER
 
 from frozenmm.apis import sam_mask_preparation as preparation
-from frozenmm.foundation.mask_prompters import DemoSAMPrompter
+from frozenmm.foundation.mask_prompters import SAMPrompter
 from frozenmm.segmentation.frozen_seg.automatic_masks import AutomaticMasks
 from frozenmm.segmentation.frozen_seg.mask_files import SAMMaskFolder, read_masks, write_masks
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks
@@ -33,7 +33,7 @@ def images(tmp_path):
 
 @pytest.fixture(scope='module')
 def generator():
-    return AutomaticMasks(DemoSAMPrompter(**DEMO), **OPTIONS)
+    return AutomaticMasks(SAMPrompter(ENCODER, 'random', decoder=DECODER), **OPTIONS)
 
 
 def test_a_run_goes_on_where_it_stopped(images, generator, tmp_path):
@@ -47,7 +47,7 @@ def test_a_run_goes_on_where_it_stopped(images, generator, tmp_path):
     assert (second.made, second.found, second.failed) == (1, 2, {})
     assert all((out / name).stat().st_mtime_ns == time for name, time in times.items())
     masks = SAMMaskFolder(out).load('elsewhere/a.png')
-    assert masks.size == (40, 60) and masks.logits.shape[1:] == (43, 64)
+    assert masks.size == (40, 60) and masks.logits.shape[1:] == (11, 16)
     assert preparation.verify_sam_masks(found, out) == {}
     assert not list(out.glob('*.part'))
 
@@ -59,7 +59,8 @@ def test_damaged_files_are_made_again(images, generator, tmp_path):
     write_masks(out / 'b.safetensors', SAMMasks(torch.full((1, 4, 4), torch.nan), (64, 48)))
     write_masks(out / 'c.safetensors', SAMMasks(torch.ones(1, 4, 4), (9, 9)))
     wrong = preparation.verify_sam_masks(found, out)
-    assert 'does not hold SAM masks' in wrong[str(found[0])] and 'infinite or undefined' in wrong[str(found[1])]
+    assert 'cannot be read as prepared SAM masks' in wrong[str(found[0])]
+    assert 'infinite or undefined' in wrong[str(found[1])]
     assert wrong[str(found[2])].endswith('is for an image of 9x9 pixels, but it has 50x50')
     assert preparation.prepare_sam_masks(found, generator, out).made == 2
     assert read_masks(out / 'b.safetensors').size == (64, 48)
@@ -83,12 +84,12 @@ def test_masks_of_other_options_are_not_mixed(images, generator, tmp_path):
         preparation.prepare_sam_masks(found, other, out)
 
 
-def test_images_come_from_a_config(tmp_path, repo_root, tiny_scenes):
-    root, settings = tiny_scenes
+def test_images_come_from_a_config(tmp_path, repo_root, tiny_coco):
     path = tmp_path / 'config.py'
     path.write_text("default_scope = 'mmdet'\ncustom_imports = dict(imports=['frozenmm'])\nval_dataloader = dict("
-                    f"dataset=dict(type='frozenmm.GeneratedScenesPanoptic', data_root={root!r}, split='val', "
-                    f'settings={settings!r}, test_mode=True, pipeline=[]))\n')
+                    f"dataset=dict(type='frozenmm.CocoPanoptic', data_root={tiny_coco!r}, test_mode=True, pipeline=[], "
+                    "ann_file='annotations/panoptic_val.json', data_prefix=dict(img='images/val/', "
+                    "seg='panoptic_val/')))\n")
     found = preparation.find_images(path, 'val')
     assert [image.name for image in found] == ['val_00000.jpg', 'val_00001.jpg'] and all(map(os.path.isfile, found))
     with pytest.raises(ValueError, match='has no test_dataloader'):
@@ -112,7 +113,7 @@ def test_models_have_names():
 
 
 @pytest.mark.journey
-def test_the_command_prepares_verifies_and_says_what_is_missing(repo_root, images, tmp_path):
+def test_the_command_prepares_verifies_and_says_what_is_missing(demo_room, repo_root, images, tmp_path):
     def run(*arguments, **environment):
         return subprocess.run([sys.executable, 'tools/prepare_sam_masks.py', str(images), '--out',
                                str(tmp_path / 'masks'), *arguments], cwd=repo_root, capture_output=True, text=True,

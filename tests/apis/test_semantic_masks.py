@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from frozenmm.apis.semantic_masks import SemanticMask
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
 from frozenmm.reconstruction.outputs import read_ply
 
 CONFIG = '''
@@ -49,15 +48,15 @@ def colour_model(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope='module')
-def clip(tmp_path_factory) -> tuple[Path, np.ndarray]:
+def clip(tmp_path_factory, rooms) -> tuple[Path, np.ndarray]:
     """A folder with a room through which a red square flies, its depth, and where the square is."""
-    room = render_room(RoomSettings(frames=3, size=(120, 160), path_m=0.4, samples=1, seed=1))
+    room = rooms.render_room(rooms.RoomSettings(frames=3, size=(120, 160), path_m=0.4, samples=1, seed=1))
     folder, where = tmp_path_factory.mktemp('clip'), np.zeros(room.depth.shape, dtype=bool)
     for index, image in enumerate(room.images):
         where[index, 30:60, 20 + 25 * index:50 + 25 * index] = True
         image[where[index]] = 255, 0, 0
         cv2.imwrite(str(folder / f'{index}.png'), image[..., ::-1])
-    np.savez(folder / 'depth.npz', depth=distort_depth(room.depth))
+    np.savez(folder / 'depth.npz', depth=rooms.distort_depth(room.depth))
     return folder, where
 
 

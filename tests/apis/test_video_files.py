@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from frozenmm.apis.base import Inferencer
-from frozenmm.apis.image_sources import NamedImage
 from frozenmm.apis.video_files import AnnotatedVideos, fitted
+from frozenmm.compat.image_sources import NamedImage
 
 
 class Framed(Inferencer):

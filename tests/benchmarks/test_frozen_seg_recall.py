@@ -67,7 +67,7 @@ def test_both_arms_are_trained_measured_and_reported(script, tiny_scenes, tmp_pa
     arguments = ['--seeds', '0', '--iterations', '1', '--images', '1', '--side', '64', '--data-root', root,
                  '--work-dir', str(tmp_path / 'runs'), '--out', str(tmp_path / 'r.json')]
     options = ['--cfg-options', '+model.sam_tower.tower.weights=random', 'log_level=ERROR',
-               '+model.automatic_masks.prompter.weights=random', 'model.criterion.num_points=16']
+               '+model.sam_masks.automatic.prompter.weights=random', 'model.criterion.num_points=16']
     options += [f'+{loader}.dataset.settings={settings}' for loader in ('train_dataloader', 'val_dataloader')]
     script.main([*arguments, *options])
     runs = json.loads((tmp_path / 'r.json').read_text())['runs']

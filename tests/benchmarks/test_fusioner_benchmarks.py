@@ -75,7 +75,7 @@ def test_the_coco_mini_benchmark_trains_both_arms_and_reports(tmp_path, shared_d
     assert benchmark.main([*arguments, '--report']) == text
 
 
-def test_the_scenes_benchmark_trains_both_heads_and_takes_finished_models_from_disk(tmp_path, monkeypatch):
+def test_the_scenes_benchmark_trains_both_heads_and_takes_finished_models_from_disk(demo_room, tmp_path, monkeypatch):
     few = dict(train=2, val=3, size=64, objects=[3, 4])
     words = dict(type='frozenmm.CLIPTextTower', weights='random',
                  model=dict(width=16, layers=1, heads=2, output_dim=12))

@@ -14,6 +14,7 @@ from PIL import Image
 from frozenmm.datasets.few_shot import fold_table
 from frozenmm.engine.launch import build_runner
 from frozenmm.foundation.frozen_module import frozen_modules
+from frozenmm.registry import HAS_DEMO
 
 FOLDER = Path(__file__).resolve().parents[2] / 'configs' / 'fusioner'
 CONFIGS = sorted(path.stem for path in FOLDER.glob('*.py'))
@@ -55,7 +56,7 @@ def tiny_data(root: Path, config: Config) -> None:
         if kind == 'SceneEpisodes':
             inner.settings = SCENES
         if kind == 'PASCAL5iDataset' and inner.split == 'test':
-            inner.pairs = [('v0', 1), ('v1', 2)]
+            inner.asking = dict(pairs=[('v0', 1), ('v1', 2)])
         WRITERS[kind](root / kind, inner)
 
 
@@ -68,7 +69,7 @@ def pascal(root: Path, _: dict) -> None:
 
 
 def coco(root: Path, settings: dict) -> None:
-    if settings.get('annotations'):
+    if 'maps' in settings:
         coco_panoptic(root, settings)
         return
     prefix = settings['data_prefix']
@@ -86,12 +87,12 @@ def coco_panoptic(root: Path, settings: dict) -> None:
     for number, values in enumerate([(2, 3, 5), (1, 7)], start=1):
         labels = blocks(*values)
         picture(root / settings['data_prefix']['img_path'] / f'{number}.jpg', labels,
-                root / settings['panoptic_folder'] / f'{number}.png', colour=True)
+                root / settings['maps']['panoptic_folder'] / f'{number}.png', colour=True)
         # the colour of a segment is (v, v, v)
         segments = [dict(id=int(v) * 65793, category_id=table['coco_ids'][v - 1], iscrowd=0) for v in values]
         images.append(dict(id=number, file_name=f'{number}.jpg', width=96, height=72))
         annotations.append(dict(image_id=number, file_name=f'{number}.png', segments_info=segments))
-    path = root / settings['annotations']
+    path = root / settings['maps']['annotations']
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
 
@@ -103,7 +104,13 @@ def fss(root: Path, settings: dict) -> None:
         picture(root / name / '1.jpg', blocks(255), root / name / '1.png')
 
 
-WRITERS = dict(PASCAL5iDataset=pascal, COCO20iDataset=coco, FSS1000Dataset=fss, SceneEpisodes=lambda *_: None)
+def scenes(*_: object) -> None:
+    """The runner paints them."""
+    if not HAS_DEMO:
+        pytest.skip('shows scenes of frozenmm.demo, which has been removed')
+
+
+WRITERS = dict(PASCAL5iDataset=pascal, COCO20iDataset=coco, FSS1000Dataset=fss, SceneEpisodes=scenes)
 CLIP = dict(input_resolution=SIDE, patch_size=16, width=16, layers=1, heads=2, output_dim=12)
 RESNET = dict(input_resolution=SIDE, width=8, layers=[1, 1, 1, 1], heads=2, output_dim=12)
 TEXT = dict(type='frozenmm.CLIPTextTower', weights='random', model=dict(width=16, layers=1, heads=2, output_dim=12))

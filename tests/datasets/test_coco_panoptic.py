@@ -55,5 +55,5 @@ def test_images_without_any_segment_of_the_classes_are_dropped_on_request(mini):
 
 
 def test_a_missing_file_is_named(mini):
-    with pytest.raises(FileNotFoundError, match='no panoptic annotation file .*nothing.json'):
+    with pytest.raises(FileNotFoundError, match='there is no .*nothing.json, which should be a COCO panoptic'):
         DATASETS.build(dict(type='frozenmm.CocoPanoptic', **{**mini, 'ann_file': 'nothing.json'}))

@@ -95,7 +95,7 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / 'labels/b.png').unlink()
     with pytest.raises(FileNotFoundError, match=r'1 of 2 files are missing, e.g. .*labels/b.png; prepare'):
         dataset(tmp_path)
-    with pytest.raises(FileNotFoundError, match='there is no list of names .*val.txt'):
+    with pytest.raises(FileNotFoundError, match='there is no .*val.txt, which should be a list of names'):
         dataset(tmp_path, ann_file='val.txt')
     (tmp_path / 'val.txt').write_text('a\nd\n')
     with pytest.raises(FileNotFoundError, match='1 of 2 files are missing, e.g. .*images/d.jpg'):
@@ -110,5 +110,5 @@ def test_unusable_maps_are_explained(tmp_path):
     with pytest.raises(ValueError, match="the sample of a.jpg has no 'sem_map_path'; give the data set the folder"):
         load(tmp_path, key='sem_map_path')
     (tmp_path / 'labels/a.png').write_bytes(b'')
-    with pytest.raises(ValueError, match='a.png is no readable picture'):
+    with pytest.raises(ValueError, match='a.png cannot be read as a picture'):
         load(tmp_path)

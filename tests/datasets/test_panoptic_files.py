@@ -46,17 +46,17 @@ def test_a_class_that_is_no_category_is_refused_with_the_nearest_name():
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('{"images": [', 'not valid JSON .* truncated'),
+    ('{"images": [', 'cannot be read as a COCO panoptic annotation file: Expecting value.*; give the panoptic one'),
     ('{"images": []}', r"has no \['annotations', 'categories'\]"),
     (json.dumps(dict(images=[], categories=[], annotations=[dict(image_id=1, segmentation=[])])),
-     'is it an instance file'),
+     'its annotations have no segments_info, as those of an instance file'),
     (json.dumps(dict(images=[], categories=[], annotations=[dict(image_id=1, file_name='a', segments_info=[])])),
      'belongs to image 1, which is not among the images'),
     (json.dumps(dict(images=[dict(id=1, file_name='a', height=1, width=1)], categories=[], annotations=[
         dict(image_id=1, file_name='a', segments_info=[dict(id=3, category_id=8, area=1, bbox=[0, 0, 1, 1])])])),
      'segment 3 of image 1 has the category 8'),
     (json.dumps(dict(images=[dict(id=1)], categories=[], annotations=[
-        dict(image_id=1, file_name='a', segments_info=[])])), "lacks the key 'file_name'"),
+        dict(image_id=1, file_name='a', segments_info=[])])), "the key 'file_name' is missing"),
 ])
 def test_unusable_files_are_refused(tmp_path, text, message):
     (tmp_path / 'a.json').write_text(text)
@@ -65,12 +65,12 @@ def test_unusable_files_are_refused(tmp_path, text, message):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no panoptic annotation file .*a.json'):
+    with pytest.raises(FileNotFoundError, match='there is no .*a.json, which should be a COCO panoptic'):
         read_panoptic_file(tmp_path / 'a.json')
-    with pytest.raises(FileNotFoundError, match='no panoptic map .*a.png'):
+    with pytest.raises(FileNotFoundError, match='there is no .*a.png, which should be a panoptic map'):
         read_panoptic_map(tmp_path / 'a.png')
     (tmp_path / 'a.png').write_bytes(b'no picture')
-    with pytest.raises(ValueError, match='no readable picture'):
+    with pytest.raises(ValueError, match='a.png cannot be read as a panoptic map'):
         read_panoptic_map(tmp_path / 'a.png')
 
 

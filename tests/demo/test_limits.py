@@ -1,8 +1,12 @@
 """What the demo takes and what it refuses, without gradio."""
 from __future__ import annotations
 
+import string
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from frozenmm.apis.base import Inferencer
@@ -105,3 +109,19 @@ def test_offers_are_loaded_by_name(monkeypatch):
     monkeypatch.setattr(offers, 'TITLES', {})
     with pytest.raises(FileNotFoundError, match='no task has a checkpoint'):
         offers.load_inferencers()
+
+
+@given(content=st.binary(max_size=200), suffix=st.sampled_from(['.png', '.jpg', '.gif', '.tif', '.webp']))
+def test_bytes_that_call_themselves_a_picture_are_refused(tmp_path_factory, content, suffix):
+    path = tmp_path_factory.getbasetemp() / f'foreign{suffix}'
+    path.write_bytes(content)
+    with pytest.raises(Refused):
+        picture_of(str(path))
+
+
+@given(st.text(alphabet=string.printable + 'äß漢\u200b\U0001f600', max_size=40))
+def test_words_of_any_kind_are_read_or_refused(text):
+    try:
+        assert words_of(text).names
+    except Refused as error:
+        assert str(error)

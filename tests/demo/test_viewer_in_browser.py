@@ -12,7 +12,7 @@ pytest.importorskip('viser', reason='the viewer needs requirements/viewer.txt')
 from chromium import INSTALLED, wait
 from small_results import write_room
 
-from frozenmm.reconstruction.generated_room import RoomSettings, render_room
+from frozenmm.demo.rooms.clip import RoomSettings, render_room
 from frozenmm.reconstruction.results_folder import open_results
 from frozenmm.reconstruction.viewer import Viewer
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from frozenmm.detection.frozen_detr import compat_record
+from frozenmm.detection.frozen_detr.denoising import DenoisingQueries
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
 from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_query_boxes
 from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
@@ -123,3 +124,8 @@ def test_numbers_of_the_head_under_their_old_names():
     assert {(head.reference_eps, head.clip_boxes) for head in heads} == {(1e-3, False)}
     plain = tiny.build(tiny.enhanced()).bbox_head
     assert (plain.reference_eps, plain.clip_boxes) == (1e-5, True)
+
+
+def test_noise_is_that_of_dino_unless_told_otherwise():
+    queries = DenoisingQueries(3, 8, 5, group_cfg=dict(dynamic=False, num_groups=2))
+    assert (queries.label_noise_scale, queries.box_noise_scale, queries.num_image_queries) == (0.5, 1.0, 0)

@@ -24,8 +24,8 @@ RUNNABLE = [path for path in DOCUMENTS
 
 
 @pytest.fixture(scope='session')
-def scenes(tmp_path_factory) -> Path:
-    from frozenmm.datasets.scenes import write_scenes
+def scenes(demo_room, tmp_path_factory) -> Path:
+    from frozenmm.demo.scenes import write_scenes
     folder = tmp_path_factory.mktemp('documents') / 'scenes'
     write_scenes(folder)
     return folder
@@ -42,12 +42,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.F
     cv2.imwrite(str(tmp_path / 'photo.jpg'), skimage.data.chelsea()[..., ::-1])
     text = request.node.callspec.params['path'].read_text()
     if 'frames' in text:
-        from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
-        room = render_room(RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
+        rooms = request.getfixturevalue('rooms')
+        room = rooms.render_room(rooms.RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
         (tmp_path / 'frames').mkdir()
         for index, image in enumerate(room.images):
             cv2.imwrite(str(tmp_path / 'frames' / f'{index}.png'), image[..., ::-1])
-        np.savez(tmp_path / 'frames_depth.npz', depth=distort_depth(room.depth))
+        np.savez(tmp_path / 'frames_depth.npz', depth=rooms.distort_depth(room.depth))
     if 'scenes' in text:
         (tmp_path / 'data').mkdir()
         (tmp_path / 'data' / 'scenes').symlink_to(request.getfixturevalue('scenes'))

@@ -5,11 +5,11 @@ import re
 import pytest
 from mmdet.registry import MODELS
 
-from frozenmm.engine.explain import explained_registry_misses
+from frozenmm.engine.explain import explained_building
 
 
 def _miss(name: str) -> str:
-    with pytest.raises(KeyError) as caught, explained_registry_misses():
+    with pytest.raises(KeyError) as caught, explained_building():
         MODELS.build(dict(type=name))
     return caught.value.args[0]
 
@@ -35,5 +35,5 @@ def test_a_name_unlike_any_other_asks_for_the_import_of_its_module():
 
 
 def test_other_key_errors_pass_unchanged():
-    with pytest.raises(KeyError, match='^\'plain\'$'), explained_registry_misses():
+    with pytest.raises(KeyError, match='^\'plain\'$'), explained_building():
         raise KeyError('plain')

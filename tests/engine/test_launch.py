@@ -13,24 +13,18 @@ from frozenmm.registry import OPTIM_WRAPPERS
 CONFIG = 'configs/quickstart/dino_scratch_scenes.py'
 
 
-def _tiny(repo_root, tiny_scenes, folder, *options):
-    root, settings = tiny_scenes
-    cfg = load_config(repo_root / CONFIG, [
+def _tiny(repo_root, tiny_coco, folder, *options):
+    return load_config(repo_root / CONFIG, [
         'model.backbone.base_channels=8', 'model.neck.in_channels=[16,32,64]', 'model.encoder.num_layers=1',
         'model.decoder.num_layers=2', 'train_dataloader.batch_size=2', 'env_cfg.dist_cfg.backend=gloo',
         'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1', 'log_level=ERROR',
-        'custom_hooks=[]', *options], work_dir=folder)
-    for loader in 'train_dataloader', 'val_dataloader', 'test_dataloader':
-        cfg[loader].dataset.update(data_root=root, settings=settings)
-    for evaluator in 'val_evaluator', 'test_evaluator':
-        cfg[evaluator].ann_file = f'{root}/annotations/instances_val.json'
-    return cfg
+        'custom_hooks=[]', f'data_root={tiny_coco}', *options], work_dir=folder)
 
 
 @pytest.fixture(scope='module')
-def trained(repo_root, tiny_scenes, tmp_path_factory):
+def trained(repo_root, tiny_coco, tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
-    train(_tiny(repo_root, tiny_scenes, folder))
+    train(_tiny(repo_root, tiny_coco, folder))
     return folder
 
 
@@ -40,17 +34,17 @@ def test_training_validates_and_leaves_a_checkpoint(trained):
     assert any('coco/bbox_mAP' in entry for entry in scalars)
 
 
-def test_a_resumed_training_goes_on_where_it_was(repo_root, tiny_scenes, trained, tmp_path):
+def test_a_resumed_training_goes_on_where_it_was(repo_root, tiny_coco, trained, tmp_path):
     shutil.copy(trained / 'iter_2.pth', tmp_path)
-    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'train_cfg.max_iters=3', 'train_cfg.val_interval=9')
+    cfg = _tiny(repo_root, tiny_coco, tmp_path, 'train_cfg.max_iters=3', 'train_cfg.val_interval=9')
     cfg.resume, cfg.load_from = True, str(tmp_path / 'iter_2.pth')
     runner = train(cfg)
     scalars = next(tmp_path.rglob('scalars.json')).read_text()
     assert runner.iter == 3 and (tmp_path / 'iter_3.pth').is_file() and '"step": 1' not in scalars
 
 
-def test_a_checkpoint_is_tested_drawn_and_its_metrics_written(repo_root, tiny_scenes, trained, tmp_path):
-    cfg = _tiny(repo_root, tiny_scenes, tmp_path)
+def test_a_checkpoint_is_tested_drawn_and_its_metrics_written(repo_root, tiny_coco, trained, tmp_path):
+    cfg = _tiny(repo_root, tiny_coco, tmp_path)
     metrics = evaluate(cfg, trained / 'iter_2.pth', show_dir=tmp_path / 'pictures', show_count=1,
                        out=tmp_path / 'm.json')
     assert json.loads((tmp_path / 'm.json').read_text()) == metrics
@@ -58,11 +52,11 @@ def test_a_checkpoint_is_tested_drawn_and_its_metrics_written(repo_root, tiny_sc
     assert [path.name for path in (tmp_path / 'pictures').iterdir()] == ['val_00000.png']
 
 
-def test_a_missing_checkpoint_lists_those_that_exist(repo_root, tiny_scenes, trained, tmp_path):
+def test_a_missing_checkpoint_lists_those_that_exist(repo_root, tiny_coco, trained, tmp_path):
     with pytest.raises(FileNotFoundError, match='no checkpoint .*iter_7.pth.*that folder holds .*iter_2.pth'):
-        evaluate(_tiny(repo_root, tiny_scenes, tmp_path), trained / 'iter_7.pth')
+        evaluate(_tiny(repo_root, tiny_coco, tmp_path), trained / 'iter_7.pth')
     with pytest.raises(FileNotFoundError, match='train first'):
-        evaluate(_tiny(repo_root, tiny_scenes, tmp_path), tmp_path / 'nowhere/iter_7.pth')
+        evaluate(_tiny(repo_root, tiny_coco, tmp_path), tmp_path / 'nowhere/iter_7.pth')
 
 
 def test_a_missing_config_lists_the_nearest(repo_root):
@@ -70,21 +64,21 @@ def test_a_missing_config_lists_the_nearest(repo_root):
         load_config(repo_root / 'configs/quickstart/dino_scratch_scene.py')
 
 
-def test_a_data_set_emptied_by_its_filter_is_refused(repo_root, tiny_scenes, tmp_path):
-    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'train_dataloader.dataset.filter_cfg={"min_size": 999}')
+def test_a_data_set_emptied_by_its_filter_is_refused(repo_root, tiny_coco, tmp_path):
+    cfg = _tiny(repo_root, tiny_coco, tmp_path, 'train_dataloader.dataset.filter_cfg={"min_size": 999}')
     with pytest.raises(ValueError, match='no image left after filtering with filter_cfg=.*999'):
         train(cfg)
 
 
-def test_a_batch_larger_than_the_data_set_is_refused_where_it_would_be_dropped(repo_root, tiny_scenes, tmp_path):
-    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'train_dataloader.batch_size=9', '+train_dataloader.drop_last=True',
+def test_a_batch_larger_than_the_data_set_is_refused_where_it_would_be_dropped(repo_root, tiny_coco, tmp_path):
+    cfg = _tiny(repo_root, tiny_coco, tmp_path, 'train_dataloader.batch_size=9', '+train_dataloader.drop_last=True',
                 'train_dataloader.sampler.type=DefaultSampler')
     with pytest.raises(ValueError, match='4 images make no batch of 9'):
         train(cfg)
 
 
-def test_an_unregistered_model_is_explained(repo_root, tiny_scenes, tmp_path):
-    cfg = _tiny(repo_root, tiny_scenes, tmp_path, 'model.backbone.type=ResNett')
+def test_an_unregistered_model_is_explained(repo_root, tiny_coco, tmp_path):
+    cfg = _tiny(repo_root, tiny_coco, tmp_path, 'model.backbone.type=ResNett')
     with pytest.raises(KeyError, match='no model is registered as \'ResNett\' \\(nearest: .*mmdet.ResNet'):
         train(cfg)
 

@@ -4,12 +4,15 @@ import time
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from frozenmm.engine import TimeBudgetHook
+from frozenmm.engine.time_budget import with_movable_end
+from frozenmm.errors import UserError
 
 
 class Numbers(Dataset):
@@ -43,12 +46,12 @@ class Rates(Hook):
         self.rates.append(runner.optim_wrapper.get_lr()['lr'][0])
 
 
-def _runner(folder, budget, rates, seconds=0.02, resume=False):
+def _runner(folder, budget, rates, seconds=0.02, resume=False, loop='frozenmm.BudgetTrainLoop'):
     return Runner(
         model=Slow(seconds), work_dir=str(folder), train_dataloader=dict(
             dataset=Numbers(), batch_size=2, num_workers=0,
             sampler=dict(type='InfiniteSampler'), collate_fn=dict(type='default_collate')),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=10000, val_interval=10000),
+        train_cfg=dict(type=loop, max_iters=10000, val_interval=10000),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), custom_hooks=[budget, rates],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=10000)),
         default_scope='mmengine', experiment_name=f'budget_{time.monotonic_ns()}', log_level='ERROR', resume=resume)
@@ -99,7 +102,7 @@ def test_time_outside_training_steps_does_not_count():
     budget = TimeBudgetHook(minutes=1)
     runner = type('Runner', (), {})()
     runner.iter, runner.message_hub = 0, type('Hub', (), {'runtime_info': {}, 'update_info': lambda *args: None})()
-    runner.train_loop, runner.optim_wrapper = type('Loop', (), {})(), {}
+    runner.train_loop, runner.optim_wrapper = type('Loop', (), {'end_at': lambda self, iterations: None})(), {}
     budget.before_train(runner)
     for stop in budget.before_val, lambda runner: budget.before_save_checkpoint(runner, {}):
         stop(runner)
@@ -107,6 +110,23 @@ def test_time_outside_training_steps_does_not_count():
         budget.before_train_iter(runner, 0)
         budget.after_train_iter(runner, 0)
     assert budget.seconds < 0.05
+
+
+def test_a_loop_whose_end_cannot_be_moved_is_refused_with_the_one_that_can(trusted):
+    runner = _runner(trusted, TimeBudgetHook(iterations=2), Rates(), loop='IterBasedTrainLoop')
+    with pytest.raises(UserError, match="needs train_cfg=.*frozenmm.BudgetTrainLoop.*got a IterBasedTrainLoop"):
+        runner.train()
+
+
+def test_a_config_of_the_last_release_gets_the_loop_and_a_word():
+    cfg = Config(dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=3),
+                      custom_hooks=[dict(type='frozenmm.TimeBudgetHook', minutes=1)]))
+    with pytest.warns(FutureWarning, match='frozenmm.BudgetTrainLoop'):
+        with_movable_end(cfg)
+    assert cfg.train_cfg.type == 'frozenmm.BudgetTrainLoop'
+    plain = Config(dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=3), custom_hooks=[dict(type='EMAHook')]))
+    with_movable_end(plain)
+    assert plain.train_cfg.type == 'IterBasedTrainLoop'
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -8,11 +8,9 @@ from mmengine.config import Config
 from frozenmm.engine.launch import build_runner, load_config, use_tta
 
 
-def test_a_detector_is_tested_at_two_scales_and_mirrored(repo_root, tiny_scenes, tmp_path):
-    folder, settings = tiny_scenes
-    cfg = load_config(repo_root / 'configs/quickstart/dino_frozen_scenes_tta.py', work_dir=tmp_path)
-    cfg.test_dataloader.dataset.update(data_root=folder, settings=settings)
-    cfg.test_evaluator.ann_file = f'{folder}/annotations/instances_val.json'
+def test_a_detector_is_tested_at_two_scales_and_mirrored(repo_root, tiny_coco, tmp_path):
+    cfg = load_config(repo_root / 'configs/quickstart/dino_frozen_scenes_tta.py', [f'data_root={tiny_coco}'],
+                      work_dir=tmp_path)
     cfg.log_level = 'ERROR'
     cfg.custom_hooks = []
     use_tta(cfg)

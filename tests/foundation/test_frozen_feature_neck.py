@@ -11,7 +11,6 @@ from torch import nn
 from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
-from frozenmm.registry import join
 
 TOWER = dict(type='frozenmm.RandomTower')
 PREPROCESSOR = dict(type='ImgDataPreprocessor', mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True)
@@ -44,7 +43,7 @@ class Model(BaseModel):
 def build(tower=TOWER, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return join(Model(FrozenFeatureNeck(PlainNeck(), tower, **options)))
+        return Model(FrozenFeatureNeck(PlainNeck(), tower, **options))
 
 
 def open_gates(model, generator):
@@ -178,7 +177,7 @@ def test_a_neck_that_hides_its_sizes_needs_them_stated():
 
 
 def test_a_neck_that_breaks_its_promise_is_refused(images):
-    model = join(Model(FrozenFeatureNeck(PlainNeck(), TOWER, num_levels=3)))
+    model = Model(FrozenFeatureNeck(PlainNeck(), TOWER, num_levels=3))
     with pytest.raises(ValueError, match='PlainNeck returned 2 levels, expected 3'):
         model(images)
 
@@ -187,7 +186,6 @@ def test_a_model_without_backbone_is_refused():
     model = BaseModelWithoutBackbone(PREPROCESSOR)
     with pytest.raises(ValueError, match='BaseModelWithoutBackbone has no backbone'):
         model.neck = FrozenFeatureNeck(PlainNeck(), TOWER)
-        join(model)
 
 
 class BaseModelWithoutBackbone(BaseModel):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
 
@@ -8,10 +9,10 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from torch import nn
+from torch.nn.modules import module
 
 from frozenmm.foundation import joining
-from frozenmm.foundation.joining import BatchInView, agreed_stats, parse_stats, share_image
-from frozenmm.registry import MODELS, join
+from frozenmm.foundation.joining import BatchInView, agreed_stats, join_when_taken_in, parse_stats, share_image
 from frozenmm.structures import ImageStats
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -22,6 +23,7 @@ class Part(nn.Module):
     def __init__(self):
         super().__init__()
         self.joined = []
+        join_when_taken_in(self)
 
     def join(self, model):
         self.joined.append(type(model).__name__)
@@ -40,66 +42,43 @@ def preprocessor(**options):
     return dict(type='ImgDataPreprocessor', **IMAGENET, bgr_to_rgb=True, **options)
 
 
-def owner(part, preprocessor=True):
-    model = Model() if preprocessor else nn.Module()
+def test_a_part_joins_when_a_model_takes_it_in():
+    part, model = Part(), Model()
     model.backbone = part
-    return model
-
-
-def test_a_part_joins_its_model():
-    part = Part()
-    model = owner(part)
-    assert join(model) is model and part.joined == ['Model']
+    assert part.joined == ['Model']
 
 
 def test_a_part_inside_another_module_joins_with_it():
-    part = Part()
-    join(owner(nn.Sequential(nn.ReLU(), part)))
+    part, model = Part(), Model()
+    model.backbone = nn.Sequential(nn.ReLU(), part)
     assert part.joined == ['Model']
 
 
 def test_owners_without_data_preprocessor_are_passed_over():
-    part = Part()
-    inner = owner(part, preprocessor=False)
-    join(inner)
+    part, owner, model = Part(), nn.Module(), Model()
+    owner.inner = part
     assert part.joined == []
-    join(owner(inner))
+    model.backbone = owner
     assert part.joined == ['Model']
 
 
-def test_a_part_joins_the_innermost_of_nested_models():
+def test_a_part_joins_once():
     part = Part()
-    inner = owner(part)
-    outer = Outer()
-    outer.student = inner
-    join(outer)
+    for _ in range(2):
+        Model().backbone = part
     assert part.joined == ['Model']
 
 
-class Outer(Model):
-    pass
-
-
-def test_models_that_mmengine_builds_alone_join_by_a_line_of_their_config():
-    from mmengine.registry import MODELS as ROOT
-    ROOT.register_module(name='ModelOfTestJoining', module=ModelWithPart, force=True)
-    MODELS.get('frozenmm.FrozenBackbone')  # as custom_imports=['frozenmm'] does
-    assert ROOT.build(dict(type='ModelOfTestJoining')).part.joined == []
-    assert ROOT.build(dict(type='frozenmm.Joined', of='ModelOfTestJoining')).part.joined == ['ModelWithPart']
-    assert MODELS.build(dict(type='ModelOfTestJoining')).part.joined == ['ModelWithPart']
-
-
-class ModelWithPart(Model):
-
-    def __init__(self):
-        super().__init__()
-        self.part = Part()
-
-
-def test_importing_and_building_leaves_no_hook_in_torch():
-    from torch.nn.modules import module
-    join(owner(Part()))
-    assert not module._global_module_registration_hooks and not module._global_forward_pre_hooks
+def test_a_part_watches_until_it_has_a_model_or_is_gone():
+    watches = module._global_module_registration_hooks
+    before = len(watches)  # parts of other tests that something still holds
+    part, lost = Part(), Part()
+    assert len(watches) == before + 2
+    Model().backbone = part
+    assert len(watches) == before + 1
+    del lost
+    gc.collect()
+    assert len(watches) <= before
 
 
 def test_statistics_come_from_the_data_preprocessor():

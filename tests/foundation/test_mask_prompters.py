@@ -1,16 +1,14 @@
-"""Points and boxes to masks: SAM's own package, and the demonstration model."""
+"""Points and boxes to masks, as SAM's own package answers them."""
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_sam import DECODER, DEMO, ENCODER, official_sam
+from small_sam import DECODER, ENCODER, official_sam
 
-from frozenmm.compat.checkpoint import save_checkpoint_file
-from frozenmm.foundation.image_towers.demo_sam import DemoSAMTower
-from frozenmm.foundation.image_towers.demo_sam_network import DemoSAMHead
-from frozenmm.foundation.mask_prompters import DemoSAMPrompter, MaskPrompter, SAMPrompter, resize_matrix
+from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
+from frozenmm.foundation.mask_prompters import MaskPrompter, SAMPrompter, resize_matrix
 
 
 @pytest.fixture(scope='module')
@@ -75,63 +73,15 @@ def test_the_prompter_shares_the_encoder_with_the_tower_of_the_same_file(pair):
     assert not list(pair[1].parameters())
 
 
-@pytest.fixture(scope='module')
-def demo():
-    return DemoSAMPrompter(**DEMO)
-
-
-def test_the_demonstration_model_answers_points_and_boxes(demo, picture):
-    features = embedded(demo, np.tile(picture, (1, 2, 1)))
-    assert {name: tuple(value.shape[1:]) for name, value in features.maps.items()} == {
-        'mask': (16, 64, 64), 'neck': (32, 32, 32), 'coarse': (32, 16, 16)}
-    logits, predicted = demo.ask(features, torch.tensor([[[4.0, 4.0]], [[60.0, 60.0]]]), torch.ones(2, 1))
-    assert logits.shape == (2, 3, 64, 64) and predicted.shape == (2, 3)
-    assert 0 <= predicted.min() and predicted.max() <= 1
-    assert (logits[0] - logits[1]).abs().max() > 1e-4
-    box, _ = demo.ask(features, torch.tensor([[[4.0, 4.0], [60.0, 60.0]]]), torch.tensor([[2, 3]]), single=True)
-    assert box.shape == (1, 1, 64, 64)
-
-
-def test_padding_points_change_nothing_but_their_kind(demo, picture):
-    features = embedded(demo, np.tile(picture, (1, 2, 1)))
-    labels = torch.tensor([[1, -1]])
-    one, other = (demo.ask(features, torch.tensor([[[9.0, 9.0], [place, place]]]), labels)[0] for place in (0.0, 50.0))
-    torch.testing.assert_close(one, other)
-
-
-def test_prompts_are_answered_alike_alone_and_together(demo, picture):
-    features = embedded(demo, np.tile(picture, (1, 2, 1)))
-    points, labels = torch.rand(5, 1, 2, generator=torch.Generator().manual_seed(1)) * 64, torch.ones(5, 1)
-    together = demo.ask(features, points, labels)[0]
-    torch.testing.assert_close(demo.ask(features, points[3:4], labels[3:4])[0], together[3:4], atol=1e-4, rtol=1e-4)
-
-
-def test_tower_and_prompter_of_the_demonstration_model_share_a_network(demo):
-    tower = DemoSAMTower(**DEMO)
-    assert tower.network is demo.tower.network and tower.fingerprint == demo.fingerprint
-    assert tower.channels == {'neck': 32} and tower.strides == {'neck': 8}
-
-
-def test_weights_of_another_trunk_are_refused(tmp_path):
-    path = tmp_path / 'head.safetensors'
-    torch.manual_seed(0)
-    state = DemoSAMHead(**DEMO['model']).state_dict()
-    save_checkpoint_file(path, state, dict(base_models={'EfficientNet-Lite0': '0' * 16}))
-    with pytest.raises(ValueError, match=r'trained on the frozen network EfficientNet-Lite0 \(fingerprint 0{16}\)'):
-        DemoSAMTower(path, model=DEMO['model'], trunk='random')
-    save_checkpoint_file(path, state, {})
-    tower = DemoSAMTower(path, model=DEMO['model'], trunk='random')
-    assert torch.equal(tower.network.head.state_dict()['decoder.tokens.weight'], state['decoder.tokens.weight'])
-
-
-def test_what_does_not_fit_is_refused(demo, picture):
-    features = embedded(demo, np.tile(picture, (1, 2, 1)))
+def test_what_does_not_fit_is_refused(pair, picture):
+    prompter = pair[1]
+    features = embedded(prompter, np.tile(picture, (1, 2, 1)))
     with pytest.raises(ValueError, match=r'points must be \(N, K, 2\) and labels \(N, K\), got \(1, 2\) and \(1,\)'):
-        demo.ask(features, torch.zeros(1, 2), torch.ones(1))
-    two = demo.embed(torch.zeros(2, 3, 64, 64))
+        prompter.ask(features, torch.zeros(1, 2), torch.ones(1))
+    two = prompter.embed(torch.zeros(2, 3, 64, 64))
     with pytest.raises(ValueError, match='prompts are for one image, got features of 2'):
-        demo.ask(two, torch.zeros(1, 1, 2), torch.ones(1, 1))
+        prompter.ask(two, torch.zeros(1, 1, 2), torch.ones(1, 1))
     with pytest.raises(ValueError, match="resize_mode='pad', got 'none'"):
-        MaskPrompter(DemoSAMTower(**DEMO, resize_mode='none'))
+        MaskPrompter(EfficientNetLiteTower('random', resize_mode='none'))
     with pytest.raises(ValueError, match="unknown SAM model 'vit_hh'; did you mean one of .'vit_h'"):
         SAMPrompter('vit_hh', 'random')

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from PIL import Image
 
-from frozenmm.apis.image_sources import read_images
 from frozenmm.apis.model_sources import read_config
 from frozenmm.apis.vocabulary_text import parse_vocabulary
 from frozenmm.compat.checkpoint import load_checkpoint_file
+from frozenmm.compat.image_sources import read_images
 from frozenmm.convert.command import CONVERTERS
-from frozenmm.demo.limits import Refused, picture_of, words_of
 from frozenmm.engine.options import merge_options, parse_options
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.zoo.checkpoints import read_index
@@ -79,8 +78,6 @@ def test_bytes_that_call_themselves_a_picture(content, suffix):
     path = written(content, suffix)
     with pytest.raises(ValueError, match='no readable image'):
         list(read_images(path))
-    with pytest.raises(Refused):
-        picture_of(str(path))
 
 
 @BUDGET
@@ -127,11 +124,10 @@ def test_vocabulary_files_of_any_bytes(content):
 @BUDGET
 @given(st.text(alphabet=string.printable + 'äß漢\u200b\U0001f600', max_size=40))
 def test_words_that_are_typed(text):
-    for read in (parse_vocabulary, words_of):
-        try:
-            assert read(text).names
-        except (ValueError, FileNotFoundError) as error:
-            assert str(error)
+    try:
+        assert parse_vocabulary(text).names
+    except (ValueError, FileNotFoundError) as error:
+        assert str(error)
 
 
 @BUDGET

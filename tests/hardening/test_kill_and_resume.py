@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from frozenmm.reconstruction.generated_room import RoomSettings, distort_depth, render_room
-
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240
 
@@ -44,12 +42,11 @@ def finish(process: subprocess.Popen) -> str:
 
 
 @pytest.fixture
-def training(tiny_scenes, tmp_path):
+def training(tiny_coco, tmp_path):
     """A command line that trains six iterations and saves at each."""
-    folder, settings = tiny_scenes
     config = tmp_path / 'config.py'
     config.write_text(f"""_base_ = '{ROOT}/configs/quickstart/dino_frozen_scenes.py'
-train_dataloader = dict(batch_size=2, dataset=dict(data_root='{folder}', settings={settings}))
+train_dataloader = dict(batch_size=2)
 val_dataloader = None
 val_cfg = None
 val_evaluator = None
@@ -61,7 +58,8 @@ custom_hooks = [dict(type='frozenmm.AccelerateHook'), dict(type='frozenmm.ExactR
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=20))
 log_level = 'ERROR'
 """)
-    return lambda name: ['tools/train.py', str(config), '--resume', '--work-dir', str(tmp_path / name)]
+    return lambda name: ['tools/train.py', str(config), '--resume', '--work-dir', str(tmp_path / name),
+                         '--cfg-options', f'data_root={tiny_coco}']
 
 
 @pytest.mark.journey
@@ -87,12 +85,12 @@ def test_a_killed_training_makes_the_steps_that_are_left_and_no_other(training, 
 
 
 @pytest.mark.journey
-def test_a_killed_reconstruction_keeps_what_it_had_and_gives_the_same(tmp_path):
-    room = render_room(RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
+def test_a_killed_reconstruction_keeps_what_it_had_and_gives_the_same(rooms, tmp_path):
+    room = rooms.render_room(rooms.RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
     (tmp_path / 'frames').mkdir()
     for index, image in enumerate(room.images):
         cv2.imwrite(str(tmp_path / 'frames' / f'{index}.png'), image[..., ::-1])
-    np.savez(tmp_path / 'depth.npz', depth=distort_depth(room.depth))
+    np.savez(tmp_path / 'depth.npz', depth=rooms.distort_depth(room.depth))
 
     def command(out: str) -> list[str]:
         return ['tools/recon.py', str(tmp_path / 'frames'), '--depth', str(tmp_path / 'depth.npz'), '--out',

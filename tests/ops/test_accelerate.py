@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from frozenmm.engine.accelerate_hook import AccelerateHook
 from frozenmm.ops import accelerate, restore
 from frozenmm.ops.accelerate import AcceleratedMultiScaleDeformableAttention as Accelerated
+from frozenmm.ops.accelerate import AccelerationReport
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
 Foreign = mmcv_ops.MultiScaleDeformableAttention
@@ -109,6 +110,14 @@ def test_the_older_name_of_identity_still_works() -> None:
 def test_anything_but_a_module_is_an_error() -> None:
     with pytest.raises(TypeError, match='takes a built model .* got dict'):
         accelerate(dict(type='DINO'))
+
+
+def test_the_old_name_of_the_report_still_works() -> None:
+    with pytest.warns(FutureWarning, match='AccelerateReport is now called .*AccelerationReport; .* with frozenmm 0.3'):
+        from frozenmm.ops.accelerate import AccelerateReport
+    assert AccelerateReport is AccelerationReport
+    with pytest.raises(ImportError):
+        from frozenmm.ops.accelerate import NoSuchReport  # noqa: F401
 
 
 def test_a_mask2former_pixel_decoder_gives_the_same_maps() -> None:

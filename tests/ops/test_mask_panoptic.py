@@ -24,6 +24,7 @@ from frozenmm.ops.mask_ensemble import (
     mask_ensemble_panoptic,
     mask_owners,
 )
+from frozenmm.ops.mask_panoptic import panoptic_definition
 
 
 def _naive_owners(scores, logits, geometry):
@@ -142,3 +143,24 @@ def test_stuff_joins_things_stay_apart_and_small_rests_are_dropped():
     assert result.segment_of_query.tolist() == [1, 2, 1, 3, 0]
     assert [(s.id, s.category, s.is_thing, s.area) for s in result.segments] == [
         (1, 2, False, 16), (2, 0, True, 8), (3, 0, True, 8)]
+
+
+@pytest.mark.parametrize('run', [torch.ops.frozenmm.mask_ensemble_panoptic, panoptic_definition],
+                         ids=['operator', 'torch path'])
+def test_a_logit_of_zero_is_inside_and_a_score_of_zero_takes_part(run):
+    owner, inside, areas = run(torch.tensor([0.0]), torch.tensor([[[0.0, -1.0]]]), [1, 2], [1, 2], [1, 2])
+    assert owner.tolist() == [[0, 0]] and inside.tolist() == [[True, False]] and areas.tolist() == [[2, 1, 1]]
+
+
+def test_thresholds_include_their_own_overlap_and_exclude_their_own_score():
+    logits = torch.tensor([[[9.0, 9.0]], [[-9.0, 8.0]]])
+    classes = torch.tensor([[0.5, 0.0, 0.5 - 1e-3], [0.0, 0.75, 0.25]])
+    geometry = MaskGeometry.resize_to((1, 2))
+    # the first query keeps one of its two pixels
+    kept = mask_ensemble_panoptic(classes, logits, geometry, thing_classes=[0], overlap_threshold=0.5)
+    assert kept.ids.tolist() == [[1, 2]]
+    dropped = mask_ensemble_panoptic(classes, logits, geometry, thing_classes=[0], overlap_threshold=0.51)
+    assert dropped.ids.tolist() == [[0, 1]]
+    scored = mask_ensemble_panoptic(classes, logits, geometry, thing_classes=[0], overlap_threshold=0.5,
+                                    score_threshold=0.75)
+    assert scored.segments == []

@@ -136,6 +136,16 @@ def test_samples_without_a_place_are_dropped(run, bad: float) -> None:
     torch.testing.assert_close(run(*case.plain), expected, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize('run', [OPS.ms_deform_attn, definition._forward], ids=['operator', 'torch path'])
+def test_the_weight_of_a_dropped_point_is_not_read(run) -> None:
+    case = make_case(batch=1, queries=2, heads=1, points=2)
+    case.locations[0, 1, 0, :, 0] = -3.0
+    case.weights[0, 1, 0, :, 0] = 0.0
+    expected = run(*case.plain)
+    case.weights[0, 1, 0, :, 0] = float('nan')
+    torch.testing.assert_close(run(*case.plain), expected)
+
+
 @pytest.mark.parametrize('run', [OPS.ms_deform_attn_bwd, definition._backward], ids=['operator', 'torch path'])
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -5.0])
 def test_dropped_samples_have_zero_gradient(run, bad: float) -> None:
@@ -175,6 +185,8 @@ def test_empty_inputs_give_empty_outputs_and_zero_gradients(batch: int, queries:
     out.sum().backward()
     assert value.grad.shape == value.shape and not value.grad.any()
     assert OPS.ms_deform_attn_fused(*case.fused).shape == (batch, queries, 48)
+    by_value, by_location, by_weight = definition._backward(torch.zeros(batch, queries, 48), *case.plain, False)
+    assert not by_value.any() and by_location.shape == locations.shape and by_weight.shape == weights.shape
 
 
 def test_non_contiguous_inputs_give_the_same_result() -> None:

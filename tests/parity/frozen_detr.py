@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from frozenmm.convert.frozen_detr import finish, key_map_of
 from frozenmm.convert.rename import rename_keys
 from frozenmm.detection.frozen_detr import EnhancedDINO, FrozenEnhancer
+from frozenmm.detection.frozen_detr.decoder import LayerImageQueries
 from frozenmm.detection.frozen_detr.denoising import DenoisingNoise, DenoisingQueries
 from frozenmm.detection.frozen_detr.image_queries import image_query_boxes, image_query_references
-from frozenmm.detection.frozen_detr.levels import level_positions
+from frozenmm.detection.frozen_detr.levels import Levels, level_positions
 from frozenmm.foundation import ImageTower, TowerInput
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
@@ -253,17 +254,17 @@ def decoder_image_query(case: Case) -> dict[str, Tensor]:
     model = _detector(params)
     _load(model, {key if key.startswith('bbox_embed') else f'transformer.decoder.{key}': value
                   for key, value in case.weights.items()}, untouched=r'(?!decoder|image_queries).*')
-    shapes = inputs['spatial_shapes']
-    shared = dict(query=inputs['tgt'], value=inputs['memory'], key_padding_mask=inputs['memory_padding_mask'],
-                  reference_points=inputs['refpoints_unsigmoid'].sigmoid(), spatial_shapes=shapes,
-                  level_start_index=torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]]),
-                  valid_ratios=inputs['valid_ratios'], reg_branches=model.bbox_head.reg_branches)
+    memory = inputs['memory']
+    levels = Levels(memory, torch.zeros_like(memory), inputs['memory_padding_mask'], inputs['valid_ratios'],
+                    [(height, width) for height, width in inputs['spatial_shapes'].tolist()])
+    shared = dict(query=inputs['tgt'], memory=memory, levels=levels, reg_branches=model.bbox_head.reg_branches,
+                  reference_points=inputs['refpoints_unsigmoid'].sigmoid())
     mask = inputs.get('attn_mask')
     count = len(inputs['tgt'][0])
     with torch.no_grad():
         states, references = model.decoder(**shared, self_attn_mask=None if mask is None else mask[:count],
-                                           image_queries=model.image_queries(inputs['image_query']),
-                                           image_references=inputs['image_box'])
+                                           image_queries=LayerImageQueries(
+                                               model.image_queries(inputs['image_query']), inputs['image_box']))
         plain, _ = model.decoder(**shared, self_attn_mask=None if mask is None else mask[:count, :count])
     outputs = {f'hs{index}': state for index, state in enumerate(states)}
     outputs |= {f'ref{index}': reference for index, reference in enumerate(references)}

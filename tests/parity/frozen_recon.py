@@ -12,7 +12,7 @@ from frozenmm.reconstruction.frame_selection import frame_similarity, select_fra
 from frozenmm.reconstruction.lwlr import LWLR
 from frozenmm.reconstruction.motions import chain, euler_motion, quaternion_motion, relative_angles, se3_exp
 from frozenmm.reconstruction.pair_sampling import PairDraw, angle_probabilities, offset_probabilities
-from frozenmm.reconstruction.staged_optimizer import Stage, StagedOptimizer, StagedParameters
+from frozenmm.reconstruction.staged_optimizer import Stage, StagedOptimizer, StagedParameters, StagedSettings
 from frozenmm.reconstruction.tsdf import TSDFVolume, frustum_bounds, mask_border
 from parity.cases import Case
 
@@ -88,8 +88,8 @@ def warp_and_losses(case: Case) -> dict[str, Tensor]:
     start = StagedParameters(*(case.inputs[name] for name in ('t', 'r', 'focal', 'scale', 'shift', 'anchors')))
     outputs = {}
     for index, stage in enumerate(_stages(case.params)):
-        optimizer = StagedOptimizer(_images(case), case.inputs['depth'], parameters=start, motion=case.params['pose'],
-                                    bandwidth_px=case.params['bandwidth'], compat=True)
+        settings = StagedSettings(motion=case.params['pose'], bandwidth_px=case.params['bandwidth'], compat=True)
+        optimizer = StagedOptimizer(_images(case), case.inputs['depth'], parameters=start, settings=settings)
         draw = PairDraw(*(case.inputs[f's{index}.{name}'].long() for name in ('tgt', 'ref', 'pixels')))
         losses = optimizer.evaluate(stage, draw)
         losses.total.backward()
@@ -108,8 +108,8 @@ def optimise_small(case: Case) -> dict[str, Tensor]:
     for targets, references, pixels in zip(*(case.inputs[name].long() for name in ('tgt', 'ref', 'pixels'))):
         inside = (references >= 0) & (references < frames)
         draws.append(PairDraw(targets[inside], references[inside], pixels))
-    optimizer = StagedOptimizer(_images(case), case.inputs['depth'], stages=_stages(case.params),
-                                motion=case.params['pose'], compat=True)
+    settings = StagedSettings(_stages(case.params), motion=case.params['pose'], compat=True)
+    optimizer = StagedOptimizer(_images(case), case.inputs['depth'], settings=settings)
     result = optimizer.run(draws)
     parameters = result.parameters
     return {'losses': result.losses, 't': parameters.translations, 'r': parameters.rotations,

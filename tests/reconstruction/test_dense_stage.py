@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from frozenmm.reconstruction.dense_stage import DenseSettings, DenseStage, Marks
+from frozenmm.reconstruction.dense_stage import Cameras, DenseSettings, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import bilinear, hat_matrix
 
 SETTINGS = DenseSettings()
@@ -44,7 +44,7 @@ def _part(marks, kept):
 
 def _stage(room, log_maps, marks, settings=SETTINGS, poses_c2w=None, **options):
     poses = np.linalg.inv(room.poses_c2w if poses_c2w is None else poses_c2w)
-    return DenseStage(log_maps, poses, room.focal_px, marks, settings=settings, **options)
+    return DenseStage(log_maps, Cameras(poses, room.focal_px), marks, settings=settings, **options)
 
 
 def _error(log_maps, room):

@@ -9,7 +9,6 @@ from frozenmm.reconstruction.align import AlignSettings, align
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver
 from frozenmm.reconstruction.direct_system import DirectState
-from frozenmm.reconstruction.generated_room import distort_depth
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
 from frozenmm.reconstruction.photometry import View, image_shift, see
@@ -23,16 +22,16 @@ def _path_error(poses, room):
     return trajectory_errors(torch.from_numpy(poses[:, :3, 3]), truth)['ate_rmse'] / path
 
 
-def test_a_generated_room_is_recovered_without_features(room):
-    result = align(room.images, distort_depth(room.depth), settings=DIRECT)
+def test_a_generated_room_is_recovered_without_features(room, rooms):
+    result = align(room.images, rooms.distort_depth(room.depth), settings=DIRECT)
     assert _path_error(result.poses_c2w, room) < 0.02
     assert abs(result.focal_px / room.focal_px - 1) < 0.05
     assert result.warnings == [] and len(result.reprojection) == 0
 
 
-def test_given_poses_are_kept_and_give_the_unit(room):
+def test_given_poses_are_kept_and_give_the_unit(room, rooms):
     known = KnownCamera(focal_px=room.focal_px, poses_c2w=room.poses_c2w)
-    result = align(room.images, distort_depth(room.depth), known=known, settings=DIRECT)
+    result = align(room.images, rooms.distort_depth(room.depth), known=known, settings=DIRECT)
     np.testing.assert_allclose(result.poses_c2w, room.poses_c2w, atol=1e-6)
     assert 0.9 < np.median(result.depth / room.depth) < 1.1
 
@@ -81,8 +80,8 @@ def test_a_frame_is_placed_between_its_neighbours(room):
     assert share > 0.6 and off[:3, 3].norm() < 0.02
 
 
-def test_options_that_a_mode_lacks_are_refused(room):
-    depth = distort_depth(room.depth)
+def test_options_that_a_mode_lacks_are_refused(room, rooms):
+    depth = rooms.distort_depth(room.depth)
     with pytest.raises(ValueError, match='mode compat finds the poses itself'):
         align(room.images, depth, settings=AlignSettings(mode='compat'), known=KnownCamera(poses_c2w=room.poses_c2w))
     with pytest.raises(ValueError, match='for disparity use mode tracks or direct'):

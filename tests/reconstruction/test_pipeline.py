@@ -10,20 +10,21 @@ import torch
 from mmengine.config import Config
 
 import frozenmm.reconstruction.pipeline as pipeline
+from frozenmm.errors import UserError
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.frames import list_images, read_images, read_video
-from frozenmm.reconstruction.generated_room import distort_depth
 from frozenmm.reconstruction.outputs import read_ply, read_tum, write_glb
+from frozenmm.reconstruction.pipeline import UnwritableFolder
 
 
 @pytest.fixture(scope='module')
-def clip(room, tmp_path_factory) -> Path:
+def clip(room, tmp_path_factory, rooms) -> Path:
     folder = tmp_path_factory.mktemp('clip')
     for index, image in enumerate(room.images):
         cv2.imwrite(str(folder / f'{index + 8}.png'), image[..., ::-1])  # 8, 9, 10, ...: natural order matters
-    np.savez(folder / 'depth.npz', depth=distort_depth(room.depth))
+    np.savez(folder / 'depth.npz', depth=rooms.distort_depth(room.depth))
     return folder
 
 
@@ -91,6 +92,11 @@ def test_the_shipped_config_states_the_defaults(repo_root):
     assert config == DEFAULTS and read_settings(path) == DEFAULTS
 
 
+def test_the_old_name_of_given_poses_still_works():
+    with pytest.warns(FutureWarning, match='the setting poses is now called poses_c2w; .* goes with frozenmm 0.3'):
+        assert read_settings(None, {'poses': 'poses.txt'}) == {**DEFAULTS, 'poses_c2w': 'poses.txt'}
+
+
 def test_bad_settings_are_explained(clip, tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no config'):
         read_settings('nothing.py')
@@ -108,23 +114,29 @@ def test_bad_settings_are_explained(clip, tmp_path):
             reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz', options=options)
     with pytest.raises(ValueError, match='depth must be the config of a depth network'):
         reconstruct_from(clip, tmp_path / 'out', options={'depth': 5})
+    for depth, message in (
+            ({'type': 'frozenmm.LightDeth'}, "'frozenmm.LightDeth', which is no .*LightDepth"),
+            ({}, "'None', which is no registered"), ({'type': 'frozenmm.LightDepth', 'wieghts': None}, "'wieghts'"),
+            ({'type': 'frozenmm.AffineDepthLoss'}, 'must be a depth network, got AffineDepthLoss')):
+        with pytest.raises(UserError, match=message):
+            reconstruct_from(clip, tmp_path / 'out', options={'depth': depth})
     for device in 'gpuu', 'cuda:99':
         with pytest.raises(ValueError, match=f"the depth network cannot run on device '{device}'"):
             reconstruct_from(clip, tmp_path / 'out', device=device)
     (tmp_path / 'broken.py').write_text('every = (')
-    with pytest.raises(ValueError, match='broken.py: line 1 is no Python'):
+    with pytest.raises(ValueError, match='broken.py cannot be read as a config: .* line 1'):
         read_settings(tmp_path / 'broken.py')
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, 'align', None)
     (tmp_path / 'file').touch()
-    with pytest.raises(NotADirectoryError, match='file is a file; give a folder for the results'):
+    with pytest.raises(UnwritableFolder, match='file is a file; give a folder for the results'):
         reconstruct_from(clip, tmp_path / 'file', depth=clip / 'depth.npz')
-    with pytest.raises(NotADirectoryError, match='cannot be made .*; give another place'):
+    with pytest.raises(OSError, match='cannot be made .*; give another place'):
         reconstruct_from(clip, tmp_path / 'file' / 'below', depth=clip / 'depth.npz')
     monkeypatch.setattr(pipeline.os, 'access', lambda path, mode: False)
-    with pytest.raises(PermissionError, match='nothing can be written to'):
+    with pytest.raises(UnwritableFolder, match='nothing can be written to'):
         reconstruct_from(clip, tmp_path / 'out', depth=clip / 'depth.npz')
 
 
@@ -156,7 +168,7 @@ def test_bad_input_is_explained(clip, tmp_path, room):
     with pytest.raises(FileNotFoundError, match='there is no image'):
         read_images([tmp_path / 'a.png'])
     (tmp_path / 'a.png').write_bytes(b'no image')
-    with pytest.raises(ValueError, match='cannot be decoded as an image'):
+    with pytest.raises(ValueError, match='is no readable image'):
         read_images([tmp_path / 'a.png'])
     cv2.imwrite(str(tmp_path / 'b.png'), room.images[0, :50])
     with pytest.raises(ValueError, match=r'b.png has 160x50 pixels, but 8.png has 160x120'):
@@ -249,7 +261,7 @@ def test_depth_alone_is_written_where_nothing_else_is_wanted(clip, tmp_path):
     assert len(list((tmp_path / 'depth').glob('*.npy'))) == 5
 
 
-def test_results_of_a_distorting_lens_are_straight(room, tmp_path):
+def test_results_of_a_distorting_lens_are_straight(room, tmp_path, rooms):
     """Images bent by a known k, so that the way back is tested too."""
     k, (height, width) = 0.12, room.images.shape[1:3]
     v, u = np.meshgrid(np.arange(height), np.arange(width), indexing='ij')
@@ -260,7 +272,7 @@ def test_results_of_a_distorting_lens_are_straight(room, tmp_path):
     place = (straight * room.focal_px + [(width - 1) / 2, (height - 1) / 2]).astype(np.float32)
     (tmp_path / 'in').mkdir()
     depth = [cv2.remap(x.astype(np.float32), place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-             for x in distort_depth(room.depth)]
+             for x in rooms.distort_depth(room.depth)]
     for index, image in enumerate(room.images):
         cv2.imwrite(str(tmp_path / 'in' / f'{index}.png'), cv2.remap(image[..., ::-1], place, None, cv2.INTER_CUBIC))
     np.savez(tmp_path / 'depth.npz', depth=np.stack(depth))

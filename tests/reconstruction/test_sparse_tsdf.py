@@ -96,7 +96,8 @@ def test_specks_go_and_the_rest_stays():
     kept = drop_specks(mesh, 2)
     assert len(kept.faces) == 10 and len(kept.vertices) == 12
     np.testing.assert_array_equal(kept.vertices[kept.faces], mesh.vertices[strip])
-    assert len(drop_specks(mesh, 0).faces) == 11 and len(drop_specks(mesh, 99).faces) == 0
+    assert len(drop_specks(mesh, 10).faces) == 10 and len(drop_specks(mesh, 11).faces) == 0
+    assert len(drop_specks(mesh, 1).faces) == len(drop_specks(mesh, 0).faces) == 11
 
 
 def test_samples_lie_on_the_faces_in_proportion_to_their_area():

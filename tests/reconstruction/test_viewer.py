@@ -122,7 +122,7 @@ def test_folders_that_are_no_results_are_explained(out, tmp_path):
         open_results(broken).depth(2)
     for text in '{', '[]', '{"frames": [], "fl_x": 1}':
         (broken / 'transforms.json').write_text(text)
-        with pytest.raises(ValueError, match='no transforms.json of tools/recon.py'):
+        with pytest.raises(ValueError, match='cannot be read as a transforms.json of tools/recon.py: .*; run it again'):
             open_results(broken)
 
 

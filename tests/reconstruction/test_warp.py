@@ -6,7 +6,9 @@ from torch.autograd import gradcheck
 
 from frozenmm.reconstruction.cameras import invert_intrinsics, pixel_grid
 from frozenmm.reconstruction.motions import invert_rigid, se3_exp
+from frozenmm.reconstruction.pair_sampling import PairDraw
 from frozenmm.reconstruction.warp import (
+    Frames,
     anchor_norm,
     geometric_residuals,
     normalise_pixels,
@@ -34,8 +36,8 @@ def _plane_views():
 
 
 def _warp(images, depth, poses, **options):
-    return warp(images, depth, poses, K, invert_intrinsics(K), torch.tensor([0, 1]), torch.tensor([1, 0]),
-                torch.arange(24 * 32), **options)
+    draw = PairDraw(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.arange(24 * 32))
+    return warp(Frames.of(images, **options), depth, poses, K, draw)
 
 
 def test_a_rendered_plane_with_known_poses_has_no_loss():
@@ -67,9 +69,8 @@ def test_one_factor_on_depth_and_translation_leaves_the_losses(generator):
 
 def test_swapping_frames_swaps_the_pairs():
     images, depth, poses = _plane_views()
-    swapped = warp(images.flip(0), depth.flip(0), poses.flip(0), K, invert_intrinsics(K), torch.tensor([1, 0]),
-                   torch.tensor([0, 1]), torch.arange(24 * 32))
-    torch.testing.assert_close(swapped.projected_depth, _warp(images, depth, poses).projected_depth)
+    swapped = _warp(images.flip(0), depth.flip(0), poses.flip(0))
+    torch.testing.assert_close(swapped.projected_depth.flip(0), _warp(images, depth, poses).projected_depth)
 
 
 def test_pixels_marked_invalid_count_in_neither_frame():
@@ -100,8 +101,8 @@ def test_warp_has_correct_gradients_in_depth_and_motion():
 
     def residuals(depth, vector):
         moved = torch.stack((poses[0], se3_exp(vector) @ poses[1]))
-        warped = warp(images.double(), depth, moved, K, invert_intrinsics(K), torch.tensor([0]), torch.tensor([1]),
-                      pixels)
+        draw = PairDraw(torch.tensor([0]), torch.tensor([1]), pixels)
+        warped = warp(Frames.of(images.double()), depth, moved, K, draw)
         return warped.projected_depth, warped.reference_depth, warped.reference_colour
 
     vector = torch.tensor([0.01, 0.02, -0.01, 0.01, -0.02, 0.01], dtype=torch.float64, requires_grad=True)

@@ -54,12 +54,8 @@ def test_random_towers_need_no_file(repo_root, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def scenes_config(repo_root, tiny_scenes):
-    folder, settings = tiny_scenes
-    cfg = load_config(repo_root / 'configs/quickstart/dino_scratch_scenes.py')
-    for loader in ('train_dataloader', 'val_dataloader'):
-        cfg[loader].dataset.update(data_root=folder, settings=settings)
-    return cfg
+def scenes_config(repo_root, tiny_coco):
+    return load_config(repo_root / 'configs/quickstart/dino_scratch_scenes.py', [f'data_root={tiny_coco}'])
 
 
 def test_images_are_drawn_as_the_pipeline_gives_them(scenes_config, tmp_path):

@@ -7,10 +7,13 @@ import sys
 
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
-from frozenmm.engine.cache_filling import build_cached_model, cached_towers, estimate, fill_caches
+from frozenmm.datasets.self_made import make_missing_files
+from frozenmm.engine.cache_filling import _TowerRun, build_cached_model, cached_towers, estimate, fill_caches
 from frozenmm.engine.launch import load_config
+from frozenmm.errors import UserError
 
 NAME = 'configs/fusioner/fusioner_lite0_minilm_scenes.py'
 SETTINGS = "{'train':3,'val':2,'size':64,'objects':(3,4)}"
@@ -26,20 +29,22 @@ def _scope_and_home(tmp_path, monkeypatch):
 
 def options(tmp_path):
     result = [f'model.backbone.model.folder={tmp_path}/cache', '+model.backbone.model.tower.weights=random',
-              'model.decode_head.num_layers=1', 'model.decode_head.channels=16', 'model.decode_head.templates=simple',
-              '+model.decode_head.store_text=False', 'train_dataloader.dataset.pipeline.0.variants=2']
+              'model.decode_head.fusion.num_layers=1', 'model.decode_head.channels=16',
+              'model.decode_head.templates=simple', '+model.decode_head.store_text=False',
+              'train_dataloader.dataset.pipeline.0.variants=2']
     for loader in 'train_dataloader', 'val_dataloader', 'test_dataloader':
         result += [f'{loader}.dataset.data_root={tmp_path}/scenes', f'+{loader}.dataset.settings={SETTINGS}']
     return result
 
 
 @pytest.fixture
-def config(tmp_path, repo_root):
+def config(demo_room, tmp_path, repo_root):
     return load_config(repo_root / NAME, options(tmp_path), work_dir=tmp_path / 'work')
 
 
 def episodes(config, split):
     from frozenmm.registry import DATASETS
+    make_missing_files(config[f'{split}_dataloader'])
     return len(DATASETS.build(config[f'{split}_dataloader'].dataset))
 
 
@@ -59,6 +64,43 @@ def test_filling_computes_every_variant_once_and_goes_on_where_it_stopped(config
     assert both['computed'] == sum(passes) - first['computed'] <= val
     again = fill_caches(config, build_cached_model(config), ['train', 'val'])
     assert again['computed'] == 0 and again['read'] == 2 * train + val
+
+
+def test_filling_runs_the_towers_alone_in_training(config):
+    model = build_cached_model(config)
+
+    def refuse(*_, **__):
+        raise AssertionError('the head was run')
+
+    model.decode_head.loss = refuse
+    assert fill_caches(config, model, ['train'])['computed'] > 0
+
+
+def test_a_tower_outside_the_features_is_filled_by_the_whole_step():
+    class Enhanced(BaseModel):
+        """A model whose tower is no part of its features."""
+
+        def __init__(self):
+            super().__init__()
+            self.tower, self.steps = torch.nn.Identity(), []
+
+        def extract_feat(self, inputs):
+            self.steps.append('features')
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            self.steps.append(mode)
+            self.tower(inputs)
+
+    model = Enhanced()
+    run = _TowerRun(model, [model.tower])
+    data = dict(inputs=torch.zeros(1, 3, 4, 4))
+    run(data, training=True)
+    run(data, training=True)
+    run(data, training=False)
+    assert model.steps == ['features', 'loss', 'loss', 'predict']
+    model.tower = torch.nn.Identity()
+    with pytest.raises(UserError, match='1 of 1 cached towers did not run'):
+        run(data, training=True)
 
 
 def test_training_after_filling_runs_no_tower(config, tmp_path):
@@ -111,7 +153,7 @@ def test_a_config_without_cache_or_split_is_told_so(config):
 
 
 @pytest.mark.journey
-def test_the_command_line_fills_checks_prunes_and_finds_damage(tmp_path, repo_root):
+def test_the_command_line_fills_checks_prunes_and_finds_damage(demo_room, tmp_path, repo_root):
     def run(*arguments, more=()):
         return subprocess.run([sys.executable, 'tools/cache_features.py', NAME, *arguments, '--cfg-options',
                                *options(tmp_path), *more], cwd=repo_root, capture_output=True, text=True, timeout=300,

@@ -61,7 +61,7 @@ optim_wrapper = dict(
             void_embedding=dict(decay_mult=0.0))),
     clip_grad=dict(max_norm=0.01, norm_type=2))
 # the budget ends the training; the numbers are no schedule
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=100000, val_interval=100000)
+train_cfg = dict(type='frozenmm.BudgetTrainLoop', max_iters=100000, val_interval=100000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [

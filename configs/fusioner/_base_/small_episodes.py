@@ -25,7 +25,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(classes_per_episode=3, negatives=2, pipeline=train_pipeline))
+    dataset=dict(asking=dict(classes_per_episode=3, negatives=2), pipeline=train_pipeline))
 val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(classes_per_episode=1, pipeline=test_pipeline))
+    num_workers=0, persistent_workers=False, dataset=dict(asking=dict(classes_per_episode=1), pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -13,6 +13,7 @@ from frozenmm.datasets.prepare.annotations import (
     write_panoptic_set,
 )
 from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 
 FOLDERS = {'train': 'training', 'val': 'validation'}
@@ -59,7 +60,7 @@ def instance_segments(image: AnnotatedImage) -> Segments:
     """Things of the instance map: red holds the class (1..100), green the object's number, 0 for nothing.
 
     Raises:
-        ValueError: an object with two classes, or a class outside 1..100.
+        UserError: an object with two classes, or a class outside 1..100.
     """
     things = [entry.id for entry in Vocabulary.named('ade20k_150') if entry.isthing]
     red, green = np.moveaxis(read_picture(image.annotations[1], mode='RGB').astype(np.int64), -1, 0)[:2]
@@ -67,7 +68,7 @@ def instance_segments(image: AnnotatedImage) -> Segments:
     for number in np.unique(green[green > 0]).tolist():
         kinds = np.unique(red[green == number]).tolist()
         if len(kinds) != 1 or not 1 <= kinds[0] <= len(things):
-            raise ValueError(f'object {number} of {image.annotations[1]} has the classes {kinds}; one of '
+            raise UserError(f'object {number} of {image.annotations[1]} has the classes {kinds}; one of '
                              f'1..{len(things)} was expected')
         # the instance classes are the things among the 150 classes, in their order
         classes[_INSTANCE + number] = things[kinds[0] - 1]

@@ -12,6 +12,7 @@ from frozenmm.datasets.annotation_pictures import read_picture
 from frozenmm.datasets.prepare.annotations import AnnotatedImage, write_label_maps
 from frozenmm.datasets.prepare.sources import SourceFile
 from frozenmm.datasets.progress import Progress
+from frozenmm.errors import MissingFile
 from frozenmm.foundation.vocabulary import Vocabulary
 
 FOLDERS = {'train': 'training', 'val': 'validation'}
@@ -27,13 +28,13 @@ def convert(folder: Path, split: str) -> None:
     As in the published evaluations, the short side of pictures and maps is at most 512 pixels.
 
     Raises:
-        FileNotFoundError: no pictures.
+        MissingFile: no pictures.
     """
     vocabulary = Vocabulary.named('ade20k_847')
     source = folder / 'images' / 'ADE' / FOLDERS[split]
     paths = sorted(source.rglob(f'ADE_{split}_*.jpg'))
     if not paths:
-        raise FileNotFoundError(f'{source.absolute()} holds no ADE_{split}_*.jpg; is the archive unpacked completely?')
+        raise MissingFile(f'{source.absolute()} holds no ADE_{split}_*.jpg; is the archive unpacked completely?')
     images = [AnnotatedImage(path.stem, path, path.name, (path.with_name(f'{path.stem}_seg.png'), )) for path in paths]
     pictures = folder / 'images_512' / split
     progress = Progress(len(images))

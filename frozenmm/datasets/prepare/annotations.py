@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from frozenmm.compat.files import write_whole
 from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT
 from frozenmm.datasets.panoptic_files import segment_colours
 from frozenmm.datasets.progress import Progress
+from frozenmm.errors import UserError, reading
 from frozenmm.foundation.vocabulary import Vocabulary
 
 
@@ -51,6 +52,7 @@ class Segments:
 
 
 Reader = Callable[[AnnotatedImage], Segments]
+Found = TypeVar('Found')
 
 
 def write_panoptic_set(images: Sequence[AnnotatedImage], read: Reader, *, json_path: Path, map_folder: Path,
@@ -65,7 +67,7 @@ def write_panoptic_set(images: Sequence[AnnotatedImage], read: Reader, *, json_p
         vocabulary: the classes, with ids and `isthing`.
     """
     def entry(image: AnnotatedImage) -> dict[str, Any]:
-        segments = read(image)
+        segments = _read(read, image)
         values, boxes, areas = _regions(segments)
         known = np.isin(segments.ids, values) if values else np.zeros(segments.ids.shape, bool)
         write_whole(map_folder / f'{image.id}.png', _png(segment_colours(np.where(known, segments.ids, 0))))
@@ -88,7 +90,7 @@ def write_instance_set(images: Sequence[AnnotatedImage], read: Reader, *, json_p
     things = {entry.id for entry in vocabulary if entry.isthing}
 
     def entry(image: AnnotatedImage) -> dict[str, Any]:
-        segments = read(image)
+        segments = _read(read, image)
         found = []
         for value, box, area in zip(*_regions(segments)):
             if segments.classes[value] in things:
@@ -122,7 +124,7 @@ def write_label_maps(images: Sequence[AnnotatedImage], read: Callable[[Annotated
     for image in images:
         path = folder / f'{image.id}.png'
         if not path.is_file():
-            labels = read(image).astype(np.int64)
+            labels = _read(read, image).astype(np.int64)
             write_whole(path, _png(np.where((labels >= 0) & (labels < num_classes), labels, void).astype(kind)))
         progress.add(1, folder.name)
 
@@ -135,14 +137,17 @@ def categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
 def check_size(image: AnnotatedImage, annotation: np.ndarray) -> None:
     """ValueError if an annotation (H, W, ...) has another size than its picture, or the picture cannot be read."""
     pil = require('PIL.Image', 'annotation maps')
-    try:
-        with pil.open(image.image) as picture:
-            width, height = picture.size
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f'{image.image} is no readable picture ({error}); unpack its archive again') from None
+    with reading(image.image, 'a picture', 'unpack its archive again'), pil.open(image.image) as picture:
+        width, height = picture.size
     if annotation.shape[:2] != (height, width):
-        raise ValueError(f'{image.annotations[0]} has {annotation.shape[1]}x{annotation.shape[0]} pixels, but '
+        raise UserError(f'{image.annotations[0]} has {annotation.shape[1]}x{annotation.shape[0]} pixels, but '
                          f'{image.image} has {width}x{height}; do both belong together?')
+
+
+def _read(read: Callable[[AnnotatedImage], Found], image: AnnotatedImage) -> Found:
+    """What a publisher's file holds; a failure to understand it is the file's."""
+    with reading(image.annotations[-1], 'an annotation of this data set', 'unpack its archive again'):
+        return read(image)
 
 
 def _regions(segments: Segments) -> tuple[list[int], list[list[int]], list[int]]:
@@ -193,19 +198,17 @@ def _read_journal(path: Path) -> dict[str, dict]:
         return {}
     whole, _, _ = path.read_text(encoding='utf-8').rpartition('\n')
     write_whole(path, f'{whole}\n'.encode() if whole else b'')
-    entries = [json.loads(line) for line in whole.splitlines()]
-    return {entry['image']['id']: entry for entry in entries}
+    with reading(path, 'the journal of an interrupted job', 'delete it and run the same command again'):
+        entries = [json.loads(line) for line in whole.splitlines()]
+        return {entry['image']['id']: entry for entry in entries}
 
 
 def _check_complete(json_path: Path, images: Sequence[AnnotatedImage]) -> None:
-    try:
+    with reading(json_path, 'a COCO annotation file', 'delete it and run the same command again'):
         listed = {str(entry['id']) for entry in json.loads(json_path.read_text(encoding='utf-8'))['images']}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{json_path} is no annotation file in COCO\'s format ({error}); delete it and run the same '
-                         'command again') from None
     lacking = [image.id for image in images if image.id not in listed]
     if lacking:
-        raise ValueError(f'{json_path} lacks {len(lacking)} of {len(images)} images, e.g. {lacking[0]}; it was made of '
+        raise UserError(f'{json_path} lacks {len(lacking)} of {len(images)} images, e.g. {lacking[0]}; it was made of '
                          'other data. Delete it and run the same command again')
 
 

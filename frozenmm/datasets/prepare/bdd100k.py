@@ -8,6 +8,7 @@ import numpy as np
 from frozenmm.datasets.annotation_pictures import read_picture
 from frozenmm.datasets.prepare.annotations import AnnotatedImage, Segments, write_panoptic_set
 from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.errors import MissingFile, UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 
 _PAGE = 'https://doc.bdd100k.com/download.html'
@@ -24,11 +25,11 @@ def convert(folder: Path, split: str) -> None:
     """Write `annotations/panoptic_<split>.json` and `panoptic_<split>/`.
 
     Raises:
-        FileNotFoundError: no bitmasks.
+        MissingFile: no bitmasks.
     """
     bitmasks = sorted((folder / 'labels' / 'pan_seg' / 'bitmasks' / split).glob('*.png'))
     if not bitmasks:
-        raise FileNotFoundError(f'{(folder / "labels" / "pan_seg" / "bitmasks" / split).absolute()} holds no *.png; is '
+        raise MissingFile(f'{(folder / "labels" / "pan_seg" / "bitmasks" / split).absolute()} holds no *.png; is '
                                 'the archive unpacked completely?')
     images = [AnnotatedImage(path.stem, folder / 'images' / '10k' / split / f'{path.stem}.jpg', f'{path.stem}.jpg',
                              (path, )) for path in bitmasks]
@@ -42,11 +43,11 @@ def segments(image: AnnotatedImage) -> Segments:
     Crowds, and regions to be ignored, are segments that a prediction neither has to find nor is blamed for.
 
     Raises:
-        ValueError: the picture has no four channels.
+        UserError: the picture has no four channels.
     """
     stored = read_picture(image.annotations[0])
     if stored.ndim != 3 or stored.shape[2] != 4:
-        raise ValueError(f'{image.annotations[0]} has the shape {stored.shape}; a bitmask of BDD100K has four channels '
+        raise UserError(f'{image.annotations[0]} has the shape {stored.shape}; a bitmask of BDD100K has four channels '
                          '(the color maps beside it will not do)')
     red, green, blue, alpha = np.moveaxis(stored.astype(np.int64), -1, 0)
     numbers = blue * 256 + alpha

@@ -18,6 +18,7 @@ from frozenmm.datasets.prepare import (
     pascal_voc,
 )
 from frozenmm.datasets.prepare.sources import SourceFile, obtain
+from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 
 SPLITS = ('train', 'val')
@@ -89,13 +90,13 @@ def prepare(name: str, root: str | Path = 'data', *, splits: Sequence[str] = ('v
         The data set's folder.
 
     Raises:
-        ValueError: unknown name or split; a damaged archive or annotation. The text says what to do.
-        FileNotFoundError: archives are missing; the text names all of them, their size and origin.
+        UserError: unknown name or split; a damaged archive or annotation. The text says what to do.
+        MissingFile: archives are missing; the text names all of them, their size and origin.
     """
     name = lookup(name, PREPARATIONS, 'data set')
     unknown = [split for split in splits if split not in SPLITS]
     if unknown or not splits:
-        raise ValueError(f'splits must be some of {list(SPLITS)}, got {list(splits)}')
+        raise UserError(f'splits must be some of {list(SPLITS)}, got {list(splits)}')
     preparation = PREPARATIONS[name]
     root = Path(root)
     folder = root / preparation.folder

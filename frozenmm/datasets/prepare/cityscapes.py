@@ -14,6 +14,7 @@ from frozenmm.datasets.prepare.annotations import (
     write_panoptic_set,
 )
 from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.errors import MissingFile
 from frozenmm.foundation.vocabulary import Vocabulary
 
 _PAGE = 'https://www.cityscapes-dataset.com/downloads/'
@@ -26,12 +27,12 @@ def convert(folder: Path, split: str) -> None:
     """Write `annotations/{panoptic,instances}_<split>.json`, `panoptic_<split>/` and `labels_19/<split>/`.
 
     Raises:
-        FileNotFoundError: no pictures.
+        MissingFile: no pictures.
     """
     vocabulary = Vocabulary.named('cityscapes_19')
     pictures = sorted((folder / 'leftImg8bit' / split).glob('*/*_leftImg8bit.png'))
     if not pictures:
-        raise FileNotFoundError(f'{(folder / "leftImg8bit" / split).absolute()} holds no <city>/*_leftImg8bit.png; is '
+        raise MissingFile(f'{(folder / "leftImg8bit" / split).absolute()} holds no <city>/*_leftImg8bit.png; is '
                                 'the archive unpacked completely?')
     images = []
     for path in pictures:

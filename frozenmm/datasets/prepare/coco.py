@@ -5,6 +5,7 @@ from pathlib import Path
 
 from frozenmm.datasets.panoptic_files import read_panoptic_file
 from frozenmm.datasets.prepare.sources import SourceFile, unpack
+from frozenmm.errors import MissingFile
 
 PAGE = 'https://cocodataset.org/#download'
 _HOST = 'http://images.cocodataset.org'
@@ -32,7 +33,7 @@ def convert(folder: Path, split: str) -> None:
     """Unpack the panoptic maps, which lie as an archive inside the archive, and check that every image is there.
 
     Raises:
-        FileNotFoundError: a picture or a map is missing; the text names the first one and their number.
+        MissingFile: a picture or a map is missing; the text names the first one and their number.
     """
     annotations = folder / 'annotations'
     archive, maps = annotations / f'panoptic_{split}2017.zip', annotations / f'panoptic_{split}2017'
@@ -45,5 +46,5 @@ def convert(folder: Path, split: str) -> None:
         there = {path.name for path in place.iterdir()} if place.is_dir() else set()
         lacking = [name for name in names if name not in there]
         if lacking:
-            raise FileNotFoundError(f'{place.absolute()} lacks {len(lacking)} of {len(names)} files, e.g. '
+            raise MissingFile(f'{place.absolute()} lacks {len(lacking)} of {len(names)} files, e.g. '
                                     f'{lacking[0]}; delete the folder and run the same command again')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from frozenmm.datasets.prepare.coco import image_archives
 from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.errors import reading
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass
 
 _PAGE = 'https://www.lvisdataset.org/dataset'
@@ -23,16 +24,15 @@ def convert(folder: Path, split: str) -> None:
     """Write `vocabulary.json`: every category with its synonyms, all of them things.
 
     Raises:
-        ValueError: the annotation file is another one.
+        UserError: the annotation file is another one.
     """
     source = folder / f'lvis_v1_{split}.json'
-    content = json.loads(source.read_text(encoding='utf-8'))
-    try:
+    with reading(source, 'an annotation file of LVIS v1', 'unpack its archive again'):
+        content = json.loads(source.read_text(encoding='utf-8'))
         entries = sorted(content['categories'], key=lambda entry: entry['id'])
         classes = tuple(VocabularyClass(*_words(entry['synonyms']), id=entry['id'], isthing=True) for entry in entries)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f'{source} has no categories with id and synonyms ({error}); is it LVIS v1?') from None
-    Vocabulary(classes, 'lvis_v1').save(folder / 'vocabulary.json')
+        vocabulary = Vocabulary(classes, 'lvis_v1')
+    vocabulary.save(folder / 'vocabulary.json')
 
 
 def _words(synonyms: list[str]) -> tuple[str, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from frozenmm.datasets.annotation_pictures import read_picture
 from frozenmm.datasets.panoptic_files import read_panoptic_file
 from frozenmm.datasets.prepare.annotations import AnnotatedImage, Segments, write_panoptic_set
 from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.errors import MissingFile, UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 
 FOLDERS = {'train': 'training', 'val': 'validation'}
@@ -25,8 +26,8 @@ def convert(folder: Path, split: str) -> None:
     made of the 16-bit instance maps.
 
     Raises:
-        FileNotFoundError: neither panoptic nor instance maps.
-        ValueError: panoptic annotations with other categories, as version 2.0 has.
+        MissingFile: neither panoptic nor instance maps.
+        UserError: panoptic annotations with other categories, as version 2.0 has.
     """
     vocabulary = Vocabulary.named('mapillary_vistas_65')
     part = folder / FOLDERS[split]
@@ -40,12 +41,12 @@ def convert(folder: Path, split: str) -> None:
         images = [AnnotatedImage(path.stem, path, path.name, (instances / f'{path.stem}.png', ))
                   for path in sorted((part / 'images').glob('*.jpg'))]
         if not images or not instances.is_dir():
-            raise FileNotFoundError(f'{part.absolute()} has neither panoptic/panoptic_2018.json nor images/*.jpg with '
+            raise MissingFile(f'{part.absolute()} has neither panoptic/panoptic_2018.json nor images/*.jpg with '
                                     'instances/*.png; is the archive unpacked completely?')
         write_panoptic_set(images, segments, json_path=json_path, map_folder=panoptic, vocabulary=vocabulary)
     found = sorted(category.id for category in read_panoptic_file(json_path).categories)
     if found != sorted(vocabulary.ids):
-        raise ValueError(f'{json_path} has {len(found)} categories with ids {found[0]}..{found[-1]}; the 65 of version '
+        raise UserError(f'{json_path} has {len(found)} categories with ids {found[0]}..{found[-1]}; the 65 of version '
                          '1.2, 1..65, were expected')
 
 

@@ -1,6 +1,7 @@
 """PASCAL Context: label maps with 459 and with the 59 most frequent classes, out of the publisher's MATLAB files."""
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from frozenmm.compat import require
 from frozenmm.datasets.prepare.annotations import AnnotatedImage, check_size, write_label_maps
 from frozenmm.datasets.prepare.pascal_voc import listed
 from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.errors import UserError, reading
 from frozenmm.foundation.vocabulary import Vocabulary
 
 FILES = (
@@ -28,8 +30,8 @@ def convert(folder: Path, split: str) -> None:
     The split is VOC 2010's (4998 pictures for training, 5105 for validation); `context_<split>.txt` repeats it.
 
     Raises:
-        FileNotFoundError: no list of the split, or no MATLAB file of a picture.
-        ValueError: a MATLAB file without a label map, or with one of another size than the picture.
+        MissingFile: no list of the split, or no MATLAB file of a picture.
+        UserError: a MATLAB file without a label map, or with one of another size than the picture.
     """
     whole = Vocabulary.named('pascal_context_459')
     images = [AnnotatedImage(stem, folder / 'JPEGImages' / f'{stem}.jpg', f'{stem}.jpg',
@@ -59,21 +61,15 @@ def label_map(path: Path, num_classes: int) -> np.ndarray:
     """(H, W) int64 `LabelMap` of a MATLAB file: 1..K, 0 for void.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no MATLAB file, no `LabelMap` in it, or other values.
+        MissingFile: no such file.
+        UserError: no MATLAB file, no `LabelMap` in it, or other values.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no {path.absolute()}; is trainval.tar.gz unpacked completely?')
     loader = require('scipy.io', 'MATLAB files')
-    try:
-        content = loader.loadmat(path, variable_names=['LabelMap'])
-    except (ValueError, TypeError, OSError, NotImplementedError) as error:
-        raise ValueError(f'{path} is no readable MATLAB file ({error}); unpack trainval.tar.gz again') from None
-    if 'LabelMap' not in content:
-        raise ValueError(f'{path} holds no LabelMap; the files of trainval.tar.gz were expected')
-    labels = np.asarray(content['LabelMap']).astype(np.int64)
+    with reading(path, 'a MATLAB file with a LabelMap', 'is trainval.tar.gz unpacked completely?'):
+        content = loader.loadmat(io.BytesIO(path.read_bytes()), variable_names=['LabelMap'])
+        labels = np.asarray(content['LabelMap']).astype(np.int64)
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if labels.ndim != 2 or lowest < 0 or highest > num_classes:
-        raise ValueError(f'the LabelMap of {path} must be (H, W) with values 0..{num_classes}; got {labels.shape} with '
+        raise UserError(f'the LabelMap of {path} must be (H, W) with values 0..{num_classes}; got {labels.shape} with '
                          f'{lowest}..{highest}')
     return labels

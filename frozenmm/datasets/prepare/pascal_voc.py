@@ -8,6 +8,7 @@ import numpy as np
 from frozenmm.datasets.annotation_pictures import read_picture
 from frozenmm.datasets.prepare.annotations import AnnotatedImage, write_label_maps
 from frozenmm.datasets.prepare.sources import SourceFile
+from frozenmm.errors import UserError, reading
 
 NUM_CLASSES = 21
 BORDER = (224, 224, 192)
@@ -24,8 +25,8 @@ def convert(folder: Path, split: str) -> None:
     Without background (20 classes) the same maps are read with `reduce_zero_label=True`.
 
     Raises:
-        FileNotFoundError: no list of the split.
-        ValueError: a map with values or colours that are no class.
+        MissingFile: no list of the split.
+        UserError: a map with values or colours that are no class.
     """
     images = [AnnotatedImage(stem, folder / 'JPEGImages' / f'{stem}.jpg', f'{stem}.jpg',
                              (folder / 'SegmentationClass' / f'{stem}.png', ))
@@ -37,19 +38,17 @@ def listed(path: Path) -> list[str]:
     """The image names of a split's list.
 
     Raises:
-        FileNotFoundError: no such list.
+        MissingFile: no such list.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no {path.absolute()}, which says what belongs to the split; is the archive '
-                                'unpacked completely?')
-    return path.read_text(encoding='utf-8').split()
+    with reading(path, 'the list of what belongs to the split', 'is the archive unpacked completely?'):
+        return path.read_text(encoding='utf-8').split()
 
 
 def labels(image: AnnotatedImage) -> np.ndarray:
     """Labels of a map that holds palette indices, or of a copy of it that holds the palette's colours.
 
     Raises:
-        ValueError: values or colours that are no class.
+        UserError: values or colours that are no class.
     """
     stored = read_picture(image.annotations[0])
     if stored.ndim == 3:
@@ -59,11 +58,11 @@ def labels(image: AnnotatedImage) -> np.ndarray:
         colours, places = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
         strange = [f'#{colour:06x}' for colour in colours.tolist() if colour not in keys]
         if strange:
-            raise ValueError(f'{image.annotations[0]} has the colours {strange[:3]}, which no class of PASCAL VOC has')
+            raise UserError(f'{image.annotations[0]} has the colours {strange[:3]}, which no class of PASCAL VOC has')
         stored = np.array([keys[colour] for colour in colours.tolist()])[places.reshape(stored.shape[:2])]
     strange = sorted(set(np.unique(stored).tolist()) - {*range(NUM_CLASSES), 255})
     if strange:
-        raise ValueError(f'{image.annotations[0]} has the values {strange[:3]}; 0..20 and 255 were expected')
+        raise UserError(f'{image.annotations[0]} has the values {strange[:3]}; 0..20 and 255 were expected')
     return stored
 
 

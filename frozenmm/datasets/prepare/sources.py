@@ -4,9 +4,10 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -15,6 +16,7 @@ from mmengine.logging import print_log
 from frozenmm.compat.fetch import fetch, file_digest, offline
 from frozenmm.compat.files import whole_file
 from frozenmm.datasets.progress import Progress
+from frozenmm.errors import MissingFile, UnreadableFile, UserError, reading
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def obtain(files: Sequence[SourceFile], folder: Path, *, splits: Sequence[str], 
         command: what to run again, for the error.
 
     Raises:
-        FileNotFoundError: archives are missing; the text names all of them with size and origin.
-        ValueError: an archive is damaged, or not the published one.
+        MissingFile: archives are missing; the text names all of them with size and origin.
+        UserError: an archive is damaged, or not the published one.
     """
     missing: list[str] = []
     for file in files:
@@ -87,10 +89,10 @@ def obtain(files: Sequence[SourceFile], folder: Path, *, splits: Sequence[str], 
         unpack(archive, folder / file.into)
         lacking = [path for path in file.results(folder, splits) if not path.exists()]
         if lacking:
-            raise ValueError(f'{archive} was unpacked, but {lacking[0]} is still missing; is it {file.name} from '
+            raise UserError(f'{archive} was unpacked, but {lacking[0]} is still missing; is it {file.name} from '
                              f'{file.page}?')
     if missing:
-        raise FileNotFoundError(f'{folder} lacks data:\n' + '\n'.join(missing) +
+        raise MissingFile(f'{folder} lacks data:\n' + '\n'.join(missing) +
                                 f'\nPut what is missing into {archives[0]} (or unpack it in {folder} yourself), then '
                                 f'run: {command}')
 
@@ -123,7 +125,7 @@ def _check_digest(archive: Path, file: SourceFile) -> None:
     algorithm, _, published = file.digest.partition(':')
     found = file_digest(archive, algorithm)
     if found != published:
-        raise ValueError(f'{archive} has the {algorithm.upper()} {found}, but {published} is published for '
+        raise UserError(f'{archive} has the {algorithm.upper()} {found}, but {published} is published for '
                          f'{file.name}; it is incomplete or another file. Delete it and get it again')
 
 
@@ -133,13 +135,13 @@ def unpack(archive: Path, target: Path) -> None:
     A mark in the target folder says that unpacking has begun, until it is complete; every file appears whole.
 
     Raises:
-        ValueError: the archive is damaged, or would write outside of the folder.
+        UserError: the archive is damaged, or would write outside of the folder.
     """
     target.mkdir(parents=True, exist_ok=True)
     mark = target / f'.{archive.name}.unpacking'
     mark.touch()
     print_log(f'unpacking {archive} into {target}', logger='current')
-    try:
+    with _reading_archive(archive):
         members = _zip_members(archive) if archive.suffix == '.zip' else _tar_members(archive)
         progress: Progress | None = None
         for name, size, total, opened in members:
@@ -148,9 +150,19 @@ def unpack(archive: Path, target: Path) -> None:
             if not (path.is_file() and path.stat().st_size == size):
                 _write(path, opened)
             progress.add(1, path.name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f'{archive} is damaged or incomplete ({error}); delete it and get it again') from None
     mark.unlink()
+
+
+@contextmanager
+def _reading_archive(archive: Path) -> Iterator[None]:
+    try:
+        with reading(archive, 'an archive', 'it may be damaged or incomplete; delete it and get it again'):
+            yield
+    except UnreadableFile as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from None  # a full disk is no fault of the archive
+        raise
 
 
 _Member = tuple[str, int, int, Callable[[], IO[bytes]]]
@@ -161,7 +173,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as content:
         files = [info for info in content.infolist() if not info.is_dir() and not info.filename.startswith('__MACOSX/')]
         for info in files:
-            yield info.filename, info.file_size, len(files), lambda info=info: content.open(info)
+            yield info.filename, info.file_size, len(files), partial(content.open, info)
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
@@ -169,15 +181,22 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
     with tarfile.open(archive) as content:
         for info in content:
             if info.isfile():
-                yield info.name, info.size, 0, lambda info=info: content.extractfile(info)
+                yield info.name, info.size, 0, partial(_member, content, info)
             elif not info.isdir():
-                raise ValueError(f'{archive} holds {info.name!r}, which is neither a file nor a folder; refused')
+                raise UserError(f'{archive} holds {info.name!r}, which is neither a file nor a folder; refused')
+
+
+def _member(content: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    opened = content.extractfile(info)
+    if opened is None:
+        raise ValueError(f'{info.name!r} is no file')
+    return opened
 
 
 def _inside(target: Path, name: str, archive: Path) -> Path:
     parts = PurePosixPath(name).parts
     if PurePosixPath(name).is_absolute() or '..' in parts or '\\' in name:
-        raise ValueError(f'{archive} holds {name!r}, which lies outside of the folder it is unpacked into; refused')
+        raise UserError(f'{archive} holds {name!r}, which lies outside of the folder it is unpacked into; refused')
     return target.joinpath(*parts)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenmm.errors import UserError, reading
+
 EARTH_RADIUS_M = 6378137.0
 
 
@@ -63,11 +65,10 @@ def _turn(axis: int, angle: np.ndarray) -> np.ndarray:
 
 
 def _values(file: Path) -> np.ndarray:
-    if not file.is_file():
-        raise FileNotFoundError(f'there is no file {file.resolve()}; a drive of KITTI raw has one per image')
-    values = np.array(file.read_text().split(), float)
+    with reading(file, 'a packet of the GPS/IMU', 'a drive of KITTI raw has one per image'):
+        values = np.array(file.read_text().split(), float)
     if values.size < 6:
-        raise ValueError(f'{file} holds {values.size} numbers; a packet of the GPS/IMU has at least 6')
+        raise UserError(f'{file} holds {values.size} numbers; a packet of the GPS/IMU has at least 6')
     return values[:6]
 
 
@@ -78,11 +79,10 @@ def _motion(file: Path) -> np.ndarray:
 
 
 def _entries(file: Path, *names: str) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        raise FileNotFoundError(f'there is no file {file.resolve()}; the calibration lies in the folder of the day')
-    lines = (line.partition(':') for line in file.read_text().splitlines() if ':' in line)
-    found = {name: np.array(numbers.split(), float) for name, _, numbers in lines if name in names}
+    with reading(file, 'a calibration of KITTI raw', 'the calibration lies in the folder of the day'):
+        lines = (line.partition(':') for line in file.read_text().splitlines() if ':' in line)
+        found = {name: np.array(numbers.split(), float) for name, _, numbers in lines if name in names}
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f'{file} lacks the entries {missing}')
+        raise UserError(f'{file} lacks the entries {missing}')
     return found

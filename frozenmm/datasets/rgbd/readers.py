@@ -10,6 +10,7 @@ import numpy as np
 from frozenmm.datasets.rgbd.kitti import kitti_calibration, oxts_poses
 from frozenmm.datasets.rgbd.registration import register_depth
 from frozenmm.datasets.rgbd.sequence import RGBDSequence
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.lookup import lookup
 
 APART_S = 0.02
@@ -27,19 +28,20 @@ def read_sequence(folder: str | Path, kind: str, *, every: int = 1) -> RGBDSeque
         every: keep every n-th frame.
 
     Raises:
-        FileNotFoundError: a folder or file of the layout is missing.
-        ValueError: unknown kind, numbers that cannot be read, or counts that do not fit.
+        MissingFile: a folder or file of the layout is missing.
+        UserError: unknown kind, numbers that cannot be read, or counts that do not fit.
     """
     folder = Path(folder).expanduser()
     reader = FORMATS[lookup(kind, list(FORMATS), 'kind of sequence')]
     if not folder.is_dir():
-        raise FileNotFoundError(f'there is no folder {folder.resolve()}')
+        raise MissingFile(f'there is no folder {folder.resolve()}')
     if every < 1:
-        raise ValueError(f'every must be at least 1, got {every}')
-    sequence = reader(folder)
+        raise UserError(f'every must be at least 1, got {every}')
+    with reading(folder, f'a sequence of kind {kind!r}', 'see docs/video.md for the layouts'):
+        sequence = reader(folder)
     sequence = sequence.select(np.isfinite(sequence.poses_c2w).all((1, 2)))
     if not len(sequence):
-        raise ValueError(f'{folder} holds no frame with a finite pose')
+        raise UserError(f'{folder} holds no frame with a finite pose')
     return sequence.select(slice(None, None, every))
 
 
@@ -51,7 +53,7 @@ def _plain(folder: Path) -> RGBDSequence:
     images = {file.stem: file for file in _files(folder / 'color')}
     missing = [name for name in names if name not in images]
     if missing:
-        raise FileNotFoundError(f'{folder / "color"} lacks images {missing[:3]} that poses.txt names')
+        raise MissingFile(f'{folder / "color"} lacks images {missing[:3]} that poses.txt names')
     return RGBDSequence([images[name] for name in names], [folder / 'depth' / f'{name}.png' for name in names], poses,
                         _matrix(folder / 'intrinsics.txt', 3))
 
@@ -62,9 +64,10 @@ def _nyu(folder: Path) -> RGBDSequence:
     `cam.txt` holds fx fy cx cy or a 3x3 matrix.
     """
     poses = _rigid(_numbers([line.split() for line in _text(folder / 'poses.txt')], 12, folder / 'poses.txt'))
-    numbers = np.array(' '.join(_text(folder / 'cam.txt')).replace(',', ' ').split(), float)
+    with reading(folder / 'cam.txt', 'the camera of the sequence'):
+        numbers = np.array(' '.join(_text(folder / 'cam.txt')).replace(',', ' ').split(), float)
     if numbers.size not in (4, 9):
-        raise ValueError(f'{folder / "cam.txt"} holds {numbers.size} numbers; expected fx fy cx cy or a 3x3 matrix')
+        raise UserError(f'{folder / "cam.txt"} holds {numbers.size} numbers; expected fx fy cx cy or a 3x3 matrix')
     intrinsics = _pinhole(*numbers) if numbers.size == 4 else numbers.reshape(3, 3)
     images, depths = _files(folder / 'rgb'), _files(folder / 'depth')
     _same_count(folder, images=images, depths=depths, poses=poses)
@@ -118,7 +121,7 @@ def _tum(folder: Path) -> RGBDSequence:
         if max(abs(near_depth[0] - time), abs(rows[near_pose, 0] - time)) <= APART_S:
             kept.append((folder / file, folder / near_depth[1], near_pose))
     if not kept:
-        raise ValueError(f'no image of {folder} has depth and pose within {APART_S} s; do the files belong together?')
+        raise UserError(f'no image of {folder} has depth and pose within {APART_S} s; do the files belong together?')
     poses = quaternion_poses(rows[[pose for _, _, pose in kept], 1:])
     return RGBDSequence([image for image, _, _ in kept], [file for _, file, _ in kept], poses,
                         _pinhole(525.0, 525.0, 319.5, 239.5), unit_m=1 / 5000)
@@ -168,9 +171,8 @@ def _rigid(rows: np.ndarray) -> np.ndarray:
 
 
 def _text(file: Path) -> list[str]:
-    if not file.is_file():
-        raise FileNotFoundError(f'there is no file {file.resolve()}; is this the right kind of sequence?')
-    return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    with reading(file, 'a text file of the sequence', 'is this the right kind of sequence?'):
+        return [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
 
 
 def _numbers(rows: Sequence[Sequence[str]], count: int, file: Path) -> np.ndarray:
@@ -179,7 +181,7 @@ def _numbers(rows: Sequence[Sequence[str]], count: int, file: Path) -> np.ndarra
     except ValueError:
         values = np.zeros(0)
     if values.ndim != 2 or values.shape[1] != count:
-        raise ValueError(f'{file} must hold {count} numbers per line')
+        raise UserError(f'{file} must hold {count} numbers per line')
     return values
 
 
@@ -189,20 +191,21 @@ def _matrix(file: Path, side: int) -> np.ndarray:
 
 def _files(folder: Path, pattern: str = '*') -> list[Path]:
     if not folder.is_dir():
-        raise FileNotFoundError(f'there is no folder {folder.resolve()}; is this the right kind of sequence?')
+        raise MissingFile(f'there is no folder {folder.resolve()}; is this the right kind of sequence?')
     found = [file for file in folder.glob(pattern) if file.suffix.lower() in ('.png', '.jpg', '.jpeg')]
     if not found:
-        raise FileNotFoundError(f'{folder.resolve()} holds no image {pattern}')
+        raise MissingFile(f'{folder.resolve()} holds no image {pattern}')
     return sorted(found, key=lambda file: [int(part) if part.isdigit() else part
                                            for part in re.split(r'(\d+)', file.name)])
 
 
 def _timed(file: Path) -> list[tuple[float, str]]:
-    return [(float(line.split()[0]), line.split()[1]) for line in _text(file) if not line.startswith('#')]
+    with reading(file, 'a list of times and files'):
+        return [(float(line.split()[0]), line.split()[1]) for line in _text(file) if not line.startswith('#')]
 
 
 def _same_count(folder: Path, **parts: Sequence | np.ndarray) -> None:
     counts = {name: len(part) for name, part in parts.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError(f'{folder} holds ' + ', '.join(f'{count} {name}' for name, count in counts.items())
+        raise UserError(f'{folder} holds ' + ', '.join(f'{count} {name}' for name, count in counts.items())
                          + '; expected one of each per frame')

@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from frozenmm.errors import UserError, reading
+
 
 @dataclass(frozen=True)
 class RGBDSequence:
@@ -42,7 +44,7 @@ class RGBDSequence:
         """(H, W) float32 metres in the colour camera, 0 where nothing was measured."""
         steps = _read(self.depths[index], cv2.IMREAD_UNCHANGED)
         if steps.ndim != 2:
-            raise ValueError(f'{self.depths[index]} has {steps.shape[2]} channels, expected a single one of depth')
+            raise UserError(f'{self.depths[index]} has {steps.shape[2]} channels, expected a single one of depth')
         metres = np.where(steps == (0 if self.invalid is None else self.invalid), 0, steps).astype(np.float32)
         metres = metres * np.float32(self.unit_m)
         size = self.image(index).shape[:2]
@@ -59,9 +61,8 @@ class RGBDSequence:
 
 
 def _read(path: Path, flags: int) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no image {path.resolve()}')
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise ValueError(f'{path} cannot be decoded as an image; is it complete?')
+    with reading(path, 'an image of the sequence', 'is it complete?'):
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+        if image is None:
+            raise ValueError('it cannot be decoded')
     return image

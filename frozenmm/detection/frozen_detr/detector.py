@@ -27,7 +27,7 @@ from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
 from frozenmm.detection.frozen_detr.upstream import widen_levels
 from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
-from frozenmm.registry import MODELS, join
+from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
 FeatureSource = Callable[[SampleList], 'list[TowerFeatures] | None']
@@ -83,7 +83,6 @@ class EnhancedDINO(DINO):
         self.image_stats = ImageStats.from_preprocessor(self.data_preprocessor)
         self._add_enhancers(built, patch_norm, patch_groups)
         self.dn_query_generator = self._denoising(dn_cfg)
-        join(self)
 
     def _init_layers(self) -> None:
         """The transformer: mmdet's names and shapes, with one more level per frozen map in the encoder."""

@@ -2,6 +2,5 @@
 from frozenmm.foundation.depth_networks.base import DEPTH_KINDS, DepthNetwork, DepthPrediction
 from frozenmm.foundation.depth_networks.hf import HFDepth
 from frozenmm.foundation.depth_networks.leres import LeReS
-from frozenmm.foundation.depth_networks.light_depth import LightDepth
 
-__all__ = ['DEPTH_KINDS', 'DepthNetwork', 'DepthPrediction', 'HFDepth', 'LeReS', 'LightDepth']
+__all__ = ['DEPTH_KINDS', 'DepthNetwork', 'DepthPrediction', 'HFDepth', 'LeReS']

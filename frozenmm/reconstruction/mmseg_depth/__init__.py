@@ -1,6 +1,5 @@
-"""Depth networks as models of mmseg: the trainable demonstration head, frozen networks, correction by known points."""
+"""Depth networks as models of mmseg: a loss, frozen networks, correction by known points."""
 from frozenmm.reconstruction.mmseg_depth.estimators import CorrectedDepthEstimator, FrozenDepthEstimator
-from frozenmm.reconstruction.mmseg_depth.head import LightDepthHead
 from frozenmm.reconstruction.mmseg_depth.losses import AffineDepthLoss
 
-__all__ = ['AffineDepthLoss', 'CorrectedDepthEstimator', 'FrozenDepthEstimator', 'LightDepthHead']
+__all__ = ['AffineDepthLoss', 'CorrectedDepthEstimator', 'FrozenDepthEstimator']

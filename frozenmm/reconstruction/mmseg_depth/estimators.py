@@ -12,9 +12,10 @@ from mmseg.models.segmentors.depth_estimator import DepthEstimator
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation.depth_networks.base import DepthNetwork
 from frozenmm.foundation.local_lines import fit_local_lines
-from frozenmm.registry import MODELS, join
+from frozenmm.registry import MODELS
 
 POINTS = 'depth_points'
 """Metainfo of a sample: (N, 3) row, column and depth in the original image, see `frozenmm.SampleDepthPoints`."""
@@ -30,13 +31,13 @@ def correct_by_points(samples: Sequence[SegDataSample], settings: Mapping[str, A
         settings: arguments of `fit_local_lines`, possibly none.
 
     Raises:
-        ValueError: a sample without points.
+        UserError: a sample without points.
     """
     for sample in samples if settings is not None else ():
         points = sample.metainfo.get(POINTS)
         if points is None or len(points) < 2:
-            raise ValueError(f'the correction needs at least 2 points of known depth per image under {POINTS!r}; add '
-                             'frozenmm.SampleDepthPoints to the pipeline and the key to PackSegInputs\' meta_keys')
+            raise UserError(f'the correction needs at least 2 points of known depth per image under {POINTS!r}; add '
+                            'frozenmm.SampleDepthPoints to the pipeline and the key to PackSegInputs\' meta_keys')
         depth = sample.pred_depth_map.data[0]
         known = torch.as_tensor(points, dtype=torch.float64, device=depth.device)
         bent = fit_local_lines(depth, known[:, :2].long(), known[:, 2], **dict(settings or {}))
@@ -55,11 +56,10 @@ class CorrectedDepthEstimator(DepthEstimator):
 
     def __init__(self, *, correction: Mapping[str, Any] | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        join(self)
         self.correction = dict(correction or {})
 
     def postprocess_result(self, depth: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """As in mmseg, then corrected where samples are given."""
+        """As in mmseg, of depth (B, 1, H, W), then corrected where samples are given."""
         samples = super().postprocess_result(depth, data_samples)
         return samples if data_samples is None else correct_by_points(samples, self.correction)
 
@@ -77,8 +77,8 @@ class FrozenDepthEstimator(BaseSegmentor):
     Predictions are depth: a disparity is inverted after a fixed offset, whatever the alignment of the metric.
 
     Raises:
-        TypeError: the config builds something else than a depth network.
-        ValueError: a data preprocessor that normalises.
+        WrongKind: the config builds something else than a depth network.
+        UserError: a data preprocessor that normalises.
     """
 
     def __init__(self, network: Mapping[str, object] | DepthNetwork, *,
@@ -86,12 +86,12 @@ class FrozenDepthEstimator(BaseSegmentor):
                  data_preprocessor: Mapping[str, object] | None = None) -> None:
         given = dict(data_preprocessor or dict(type='mmseg.SegDataPreProcessor', bgr_to_rgb=True, size_divisor=1))
         if given.get('mean') is not None:
-            raise ValueError('a frozen depth network normalises its images by itself; remove mean and std from the '
-                             'data preprocessor')
+            raise UserError('a frozen depth network normalises its images by itself; remove mean and std from the '
+                            'data preprocessor')
         super().__init__(data_preprocessor=given)
         built = MODELS.build(dict(network)) if isinstance(network, Mapping) else network
         if not isinstance(built, DepthNetwork):
-            raise TypeError(f'network must be a depth network, got {type(built).__name__}')
+            raise WrongKind(f'network must be a depth network, got {type(built).__name__}')
         self.network, self.correction = built, None if correction is None else dict(correction)
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
@@ -104,14 +104,14 @@ class FrozenDepthEstimator(BaseSegmentor):
         return values[:, None]
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """As `extract_feat`."""
+        """As `extract_feat`: depth (B, 1, H, W) of images (B, 3, H, W)."""
         return self.extract_feat(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.extract_feat(inputs)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Samples with `pred_depth_map` at the original size of the images."""
+        """Samples with `pred_depth_map` at the original size of the images (B, 3, H, W)."""
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         for values, sample in zip(self.extract_feat(inputs), samples):
             shown = sample.metainfo.get('img_shape', inputs.shape[2:])[:2]

@@ -31,7 +31,7 @@ class AffineDepthLoss(nn.Module):
         self.log_weight, self.step_weight, self.loss_name = log_weight, step_weight, loss_name
 
     def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """Mean over the images that have at least two measured pixels.
+        """Mean, a scalar, over the images that have at least two measured pixels.
 
         Args:
             prediction: (B, 1, H, W), positive.

@@ -63,9 +63,9 @@ class OpenVocabularySegmentor(BaseSegmentor):
         """See `FCCLIP.set_vocabulary`."""
         self.model.set_vocabulary(vocabulary, seen=seen)
 
-    def extract_feat(self, inputs: Tensor) -> object:
-        """The frozen tower's features."""
-        return self.model.extract_feat(inputs)
+    def extract_feat(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> object:
+        """The frozen tower's features; see `FCCLIP.extract_feat`."""
+        return self.model.extract_feat(inputs, data_samples)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, object]]) -> Tensor:
         """Score maps (B, K, H, W) of a batch (B, 3, H, W) at its own size; padding counts as image."""

@@ -80,9 +80,9 @@ class MaskPostprocessor:
             mask_logits: (Q, h, w).
             geometry: how the masks' grid maps to the output.
             thing_classes: indices of the classes that have instances.
-            tasks: do only these of the configured tasks.
+            tasks: do these in place of the configured ones.
         """
-        tasks = self.tasks if tasks is None else [task for task in self.tasks if task in tasks]
+        tasks = self.tasks if tasks is None else tasks
         probabilities = log_probs.softmax(-1)
         results = MaskResults()
         if 'semantic' in tasks:

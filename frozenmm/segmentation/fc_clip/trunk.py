@@ -153,8 +153,12 @@ class MaskTrunk:
 
     def finish(self, log_probs: Tensor, mask_logits: Tensor, geometry: MaskGeometry, sample: DetDataSample,
                features: TowerFeatures) -> MaskResults:
-        """Results of one image from its log probabilities (Q, K+1) and mask logits (Q, h, w)."""
-        return self.postprocessor(log_probs, mask_logits, geometry, self.classifier.rows.things)
+        """Results of one image from its log probabilities (Q, K+1) and mask logits (Q, h, w).
+
+        The metainfo `tasks` of the sample, where it is there, names what to compute.
+        """
+        return self.postprocessor(log_probs, mask_logits, geometry, self.classifier.rows.things,
+                                  tasks=sample.metainfo.get('tasks'))
 
 
 def build_trunk(tower: ImageTower | Options, classifier: MaskClassifier | Options,

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from frozenmm.compat import require
 from frozenmm.errors import UserError, WrongKind
-from frozenmm.foundation.image_towers.demo_sam_network import INSIDE
-from frozenmm.foundation.mask_prompters import MaskPrompter
+from frozenmm.foundation.mask_prompters import INSIDE, MaskPrompter
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.frozen_seg.sam_masks import LARGEST, SAMMasks, check_choice
 from frozenmm.structures import ImageStats, TowerFeatures

@@ -134,16 +134,18 @@ class FrozenSeg(MaskSegmentor):
         if masks is None or len(masks.logits) == 0:
             return self.trunk.finish(log_probs, mask_logits, geometry, sample, features)
         process, rows = self.postprocessor, self.classifier.rows
-        results = process(log_probs, mask_logits, geometry, rows.things, tasks=('panoptic', 'instance'))
+        tasks = sample.metainfo.get('tasks', process.tasks)
+        results = process(log_probs, mask_logits, geometry, rows.things,
+                          tasks=[task for task in tasks if task in ('panoptic', 'instance')])
         logits = masks.full().to(mask_logits.device)
-        if 'semantic' in process.tasks:
+        if 'semantic' in tasks:
             options = self.votes
             votes = SAMVotes(logits, self.sam_probabilities(logits, geometry, features), epsilon=options.epsilon,
                              threshold=options.threshold, compat=options.compat is not False)
             results.semantic = proposal_ensemble(
                 log_probs.softmax(-1)[:, :-1], mask_logits, geometry, seen=rows.seen, votes=votes,
                 order=process.semantic_order, return_scores=process.class_scores)
-        if 'proposals' in process.tasks:
+        if 'proposals' in tasks:
             results.proposals = self.all_proposals(mask_logits, logits, geometry)
         return results
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from frozenmm.deprecation import warn_renamed
 from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import VocabularySource
-from frozenmm.registry import MODELS, join
+from frozenmm.registry import MODELS
 from frozenmm.segmentation.fusioner.windows import slide_logits
 
 
@@ -31,7 +31,6 @@ class FusionerSegmentor(EncoderDecoder):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        join(self)
         self.test_cfg = ConfigDict(self.test_cfg or dict(mode='whole'))
         if 'window' in self.test_cfg:
             self.test_cfg.compat = _compat_of(self.test_cfg.pop('window'))

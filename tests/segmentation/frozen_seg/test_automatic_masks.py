@@ -4,10 +4,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_sam import DECODER, DEMO, ENCODER, official_sam
+from small_sam import DECODER, ENCODER, official_sam
 from tiny_segmentors import batch, frozen_seg
 
-from frozenmm.foundation.mask_prompters import DemoSAMPrompter, SAMPrompter
+from frozenmm.foundation.mask_prompters import SAMPrompter
 from frozenmm.segmentation.frozen_seg.automatic_masks import (
     AutomaticMasks,
     mask_boxes,
@@ -115,19 +115,20 @@ def test_small_holes_and_islands_go():
     assert without_small_regions(lonely, 50)[0].nonzero()[0].tolist() == [2, 2]
 
 
-def test_impossible_options_are_refused():
-    demo = DemoSAMPrompter(**DEMO)
+def test_impossible_options_are_refused(sam):
+    prompter = sam[1]
     with pytest.raises(ValueError, match=r"resolution must be one of \['mask', 'image'\], got 'full'"):
-        AutomaticMasks(demo, resolution='full')
+        AutomaticMasks(prompter, resolution='full')
     with pytest.raises(ValueError, match='points_per_side, points_per_batch and count must be at least 1'):
-        AutomaticMasks(demo, points_per_side=0)
+        AutomaticMasks(prompter, points_per_side=0)
     with pytest.raises(TypeError, match='automatic masks need a MaskPrompter, got Linear'):
         AutomaticMasks(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match=r'expected a picture \(H, W, 3\) uint8 RGB, got float64'):
-        AutomaticMasks(demo)(np.zeros((8, 8, 3)))
+        AutomaticMasks(prompter)(np.zeros((8, 8, 3)))
 
 
-MAKER = dict(ALL, prompter=dict(type='DemoSAMPrompter', **DEMO), points_per_side=3)
+SMALL_SAM = dict(type='SAMPrompter', model=ENCODER, weights='random', decoder=DECODER)
+MAKER = dict(ALL, prompter=SMALL_SAM, points_per_side=3)
 TASKS = dict(tasks=('semantic', 'proposals'), class_scores=True)
 
 
@@ -161,16 +162,6 @@ def test_a_folder_and_masks_at_test_time_exclude_each_other(tmp_path):
         frozen_seg(sam_masks=dict(folder=str(tmp_path), automatic=MAKER))
     with pytest.raises(ValueError, match='this model makes no SAM masks'):
         frozen_seg().add_masks(torch.zeros(1, 3, 64, 64), batch((64, 64))['data_samples'])
-
-
-def test_the_demonstration_model_stands_where_sam_stands():
-    tower = dict(type='DemoSAMTower', **DEMO)
-    model = frozen_seg(sam_tower=tower)
-    with torch.no_grad():
-        inputs = model.data_preprocessor(batch((64, 90)))
-        embedding = model.sam_embedding(inputs['inputs'], inputs['data_samples'])
-        assert embedding.shape == (1, 32, 32, 32)  # 256 pixels at stride 8
-        model.test_step(batch((64, 90)))
 
 
 def test_automatic_masks_under_their_old_name():

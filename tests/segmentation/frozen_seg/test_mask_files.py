@@ -53,7 +53,7 @@ class Harmful:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     path = tmp_path / 'street.pkl'
     path.write_bytes(pickle.dumps([dict(preds=Harmful(), predicted_iou=1.0)]))
-    with pytest.raises(ValueError, match=r'street.pkl cannot be read .*posix.system, and loading that can run'):
+    with pytest.raises(ValueError, match=r'street.pkl cannot be read as SAM masks .*posix.system, and loading that'):
         read_official_masks(path)
 
 

@@ -1,0 +1,116 @@
+"""Images from whatever a user has: files, folders, videos, addresses, arrays, PIL pictures, and lists of them."""
+from __future__ import annotations
+
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frozenmm.compat.fetch import fetch, offline
+from frozenmm.compat.image_files import (
+    VIDEO_SUFFIXES,
+    array_pixels,
+    list_images,
+    picture_pixels,
+    read_image_file,
+    video_frames,
+)
+from frozenmm.errors import MissingFile, UnreadableFile, UserError, WrongKind
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An image.
+
+    Attributes:
+        name: file name without suffix, or a number; unique within one call.
+        pixels: (H, W, 3) uint8 RGB.
+        path: file or address that it comes from, empty for pictures in memory.
+        frames_per_second: of the video that it comes from, 0 for pictures.
+    """
+
+    name: str
+    pixels: np.ndarray
+    path: str = ''
+    frames_per_second: float = 0.0
+
+
+def read_images(source: Any, *, channel_order: str = 'rgb') -> Iterator[NamedImage]:
+    """All images of a source, one after the other; nothing is read before it is asked for.
+
+    Args:
+        source: path of an image, folder or video; address (http, https) of an image or video; array (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4) uint8; PIL picture; or a list of these.
+        channel_order: `'rgb'` or `'bgr'`, of arrays.
+
+    Raises:
+        MissingFile: no such file, or a folder without images.
+        UnreadableFile: a file that is no readable image or video, or an address that cannot be fetched.
+        WrongKind: another kind of source.
+        UserError: an array of another shape or type, an empty list, another channel order.
+    """
+    if channel_order not in ('rgb', 'bgr'):
+        raise UserError(f'channel_order must be \'rgb\' or \'bgr\', got {channel_order!r}')
+    taken: set[str] = set()
+    for image in _read(source, channel_order, 0):
+        name = image.name
+        # a.jpg and a.png would write the same result files
+        if name in taken and image.path:
+            name = f'{name}_{Path(image.path).suffix.lstrip(".")}'
+        number = 1
+        while name in taken:
+            number += 1
+            name = f'{image.name}_{number}'
+        taken.add(name)
+        yield NamedImage(name, image.pixels, image.path, image.frames_per_second)
+
+
+def _read(source: Any, channel_order: str, index: int) -> Iterator[NamedImage]:
+    if isinstance(source, str) and source.lower().startswith(('http://', 'https://')):
+        yield from _read_address(source)
+    elif isinstance(source, (str, Path)):
+        yield from _read_path(Path(source).expanduser())
+    elif isinstance(source, np.ndarray):
+        yield NamedImage(f'image_{index:04d}', array_pixels(source, channel_order))
+    elif type(source).__module__.startswith('PIL.'):
+        yield NamedImage(f'image_{index:04d}', picture_pixels(source))
+    elif isinstance(source, Sequence) and not isinstance(source, bytes):
+        if not source:
+            raise UserError('the list of images is empty')
+        for place, item in enumerate(source):
+            yield from _read(item, channel_order, place)
+    else:
+        raise WrongKind('an image is a path, an address, a numpy array (H, W, 3) uint8, a PIL picture, or a list of '
+                        f'these; got {type(source).__name__}')
+
+
+def _read_path(path: Path) -> Iterator[NamedImage]:
+    if path.is_dir():
+        for file in list_images(path):
+            yield NamedImage(file.stem, read_image_file(file), str(file))
+    elif not path.is_file():
+        raise MissingFile(f'there is no image {path.resolve()}')
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        for number, (frame, rate) in enumerate(video_frames(path)):
+            yield NamedImage(f'{path.stem}_{number:06d}', frame, str(path), rate)
+    else:
+        yield NamedImage(path.stem, read_image_file(path), str(path))
+
+
+def _read_address(address: str) -> Iterator[NamedImage]:
+    if offline():
+        raise UnreadableFile(f'FROZENMM_OFFLINE is set, so {address} is not fetched; give a file instead')
+    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name.lstrip('.') or 'image'
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        try:
+            fetch(address, file, title=address)
+        except (OSError, ValueError) as error:
+            raise UnreadableFile(f'{address} cannot be fetched ({error}); check the address, or give a file '
+                                 'instead') from None
+        for image in _read_path(file):
+            yield NamedImage(image.name, image.pixels, address, image.frames_per_second)

@@ -1,9 +1,0 @@
-"""Generated rooms with exact depth: a data set for depth networks that needs no download.
-
-Boxes furnish a room; walls and furniture carry paint or photographs that come with scikit-image. What the test rooms
-show never occurs in training.
-"""
-from frozenmm.datasets.rooms.paint import Picture, paint_room
-from frozenmm.datasets.rooms.writer import RoomImages, write_rooms
-
-__all__ = ['Picture', 'RoomImages', 'paint_room', 'write_rooms']

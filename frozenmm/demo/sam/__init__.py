@@ -1,0 +1,1 @@
+"""A small model in the place of SAM: masks from points and boxes, trained on painted scenes."""
