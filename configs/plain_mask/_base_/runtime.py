@@ -2,7 +2,7 @@
 custom_imports = dict(imports=['frozenmm'])
 
 # the budget ends the training; the numbers are no schedule
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=100000, val_interval=100000)
+train_cfg = dict(type='frozenmm.BudgetTrainLoop', max_iters=100000, val_interval=100000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(

@@ -20,9 +20,8 @@ STORED_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.flo
 
 def to_tensors(features: TowerFeatures, store: str) -> dict[str, Tensor]:
     """Named CPU tensors of one image's features (B = 1); floating maps, taps and tokens in the stored type."""
-    exact = {'valid': None, 'region': None}  # where the maps lie is never rounded
-    dtype = STORED_TYPES[store]
-    return {name: value.detach().to('cpu', exact.get(name, dtype)).contiguous()
+    dtype, exact = STORED_TYPES[store], ('valid', 'region')  # where the maps lie is never rounded
+    return {name: value.detach().to('cpu', None if name in exact else dtype).contiguous()
             for name, value in features.tensors().items()}
 
 
