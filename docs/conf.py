@@ -54,9 +54,11 @@ def write_manuals(app: object) -> None:
     """The READMEs of configs/ as pages; their relative links are made to start from where the page lies."""
     shutil.rmtree(DOCS / 'manuals', ignore_errors=True)
     for manual in sorted((ROOT / 'configs').glob('*/README.md')):
-        text = _RELATIVE.sub(lambda link: f'{link[1]}({_from_manuals(manual.parent / link[2])}{link[3] or ""})',
-                             manual.read_text(encoding='utf-8'))
-        write(DOCS / 'manuals' / f'{manual.parent.name}.md', text)
+        write(DOCS / 'manuals' / f'{manual.parent.name}.md', _moved(manual.read_text(encoding='utf-8'), manual.parent))
+
+
+def _moved(text: str, folder: Path) -> str:
+    return _RELATIVE.sub(lambda link: f'{link[1]}({_from_manuals(folder / link[2])}{link[3] or ""})', text)
 
 
 def _from_manuals(target: Path) -> str:

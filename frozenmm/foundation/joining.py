@@ -3,8 +3,8 @@
 A backbone sees a normalised batch and not how it was normalised; a neck sees feature maps and not the image. Both are
 learnt when a model takes the part in: the statistics are read off its data preprocessor, and the model's backbone and
 neck get one `BatchInView` that carries the image from one to the other. PyTorch tells a module nothing about its owner,
-so each part watches registrations of submodules for itself, from its construction to the moment at which it has a
-model, and no longer; a config needs no extra line, whichever tool builds it.
+so registrations of submodules are watched while a part waits for its model, and no longer; a config needs no extra
+line, whichever tool builds it.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
+from torch.utils.hooks import RemovableHandle
 
 from frozenmm.errors import UnknownName, UserError, WrongKind
 from frozenmm.structures import ImageStats
@@ -28,27 +29,38 @@ class Joining(Protocol):
     def join(self, model: nn.Module) -> None:
         """Called once, with the first owner that has a data preprocessor, before the owner lists the module."""
 
-    def modules(self) -> object:
-        """As every module has it."""
+
+_waiting: list[weakref.ref[nn.Module]] = []
+_watch: RemovableHandle | None = None
 
 
-def join_when_taken_in(part: Joining) -> None:
+def join_when_taken_in(part: nn.Module) -> None:
     """Have `part.join(model)` called when the part, or a module that holds it, is assigned to a model.
 
-    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. The watch ends with that
-    call, or with the part.
+    A model is any module with a `data_preprocessor`: every mmengine, mmdet and mmseg model. The watch ends with the
+    last part that waits.
+
+    Args:
+        part: is `Joining`.
     """
-    waiting = weakref.ref(part)
+    global _watch
+    _waiting.append(weakref.ref(part))
+    if _watch is None:
+        _watch = register_module_module_registration_hook(_look)
 
-    def look(owner: nn.Module, name: str, child: nn.Module | None) -> None:
-        found = waiting()
-        if child is not None and isinstance(getattr(owner, 'data_preprocessor', None), nn.Module) and any(
-                module is found for module in child.modules()):
-            watch.remove()
-            cast(Joining, found).join(owner)
 
-    watch = register_module_module_registration_hook(look)
-    weakref.finalize(part, watch.remove)
+def _look(owner: nn.Module, name: str, child: nn.Module | None) -> None:
+    """Look for waiting parts in what was just assigned to a model."""
+    global _watch
+    if child is not None and isinstance(getattr(owner, 'data_preprocessor', None), nn.Module):
+        inside = {id(module) for module in child.modules()}
+        for reference in [reference for reference in _waiting if id(reference()) in inside]:
+            _waiting.remove(reference)
+            cast(Joining, reference()).join(owner)
+    _waiting[:] = [reference for reference in _waiting if reference() is not None]
+    if not _waiting and _watch is not None:
+        _watch.remove()
+        _watch = None
 
 
 def parse_stats(image_stats: str | dict | ImageStats) -> ImageStats | None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from torch import nn
-from torch.nn.modules import module
 
 from frozenmm.foundation import joining
 from frozenmm.foundation.joining import BatchInView, agreed_stats, join_when_taken_in, parse_stats, share_image
@@ -69,16 +68,16 @@ def test_a_part_joins_once():
     assert part.joined == ['Model']
 
 
-def test_a_part_watches_until_it_has_a_model_or_is_gone():
-    watches = module._global_module_registration_hooks
-    before = len(watches)  # parts of other tests that something still holds
-    part, lost = Part(), Part()
-    assert len(watches) == before + 2
-    Model().backbone = part
-    assert len(watches) == before + 1
-    del lost
+def test_the_watch_ends_with_the_last_waiting_part(monkeypatch):
+    monkeypatch.setattr(joining, '_waiting', [])  # parts of other tests that something still holds
+    first, second = Part(), Part()
+    model = Model()
+    model.backbone = first
+    assert joining._watch is not None
+    del second
     gc.collect()
-    assert len(watches) <= before
+    model.other = nn.ReLU()
+    assert joining._watch is None and not joining._waiting
 
 
 def test_statistics_come_from_the_data_preprocessor():

@@ -71,7 +71,7 @@ def _refused(ending, *texts):
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn5', '--vocab', 'cat'], 'nearest: fc_clip_rn50'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,,dog'], 'has an empty name'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,cat'], 'has the same words as'),
-    (['tools/infer.py', 'nothing.png', '--vocab', 'nothing.txt'], 'there is no nothing.txt, which should be a vocabulary'),
+    (['tools/infer.py', 'nothing.png', '--vocab', 'nothing.txt'], 'there is no nothing.txt, which should be'),
     (['tools/infer.py', 'nothing.png', '--model', SCRATCH], 'there is no image'),
     (['tools/infer.py', 'nothing.png', '--model', SCRATCH, '--vocab', 'cat'], 'takes no vocabulary'),
     (['tools/convert.py', 'clip', 'nothing.pt', 'out.safetensors'], 'nothing.pt does not exist'),
