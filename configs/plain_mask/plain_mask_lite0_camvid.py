@@ -12,7 +12,7 @@ classes = ('Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 
            'Bicyclist')
 unlabelled = 11
 crop_size = (352, 480)
-iterations = 600
+iterations = 900
 
 model = dict(
     type='frozenmm.PlainMaskSemanticSegmentor',

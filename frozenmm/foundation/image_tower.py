@@ -139,8 +139,7 @@ class ImageTower(FrozenModule):
                             f'maps {list(self.channels)} instead')
         count = 0 if self._blocks is None else self._blocks[0]
         if any(not 0 <= block < count for block in taps) or len(set(taps)) != len(taps):
-            raise UnknownName(f'taps of {self.name} are different blocks from 0 to {count - 1}, got '
-                              f'{list(taps)}')
+            raise UnknownName(f'taps of {self.name} are different blocks from 0 to {count - 1}, got {list(taps)}')
 
     @property
     def legacy_border(self) -> bool:

@@ -146,8 +146,7 @@ class CLIPTower(ImageTower):
         if patch_output == 'projected':
             channels['patch'], strides['patch'] = sizes.output_dim, sizes.patch or 32
         super().__init__(network, input=TowerInput(STATS, sizes.resolution, sizes.patch or 32), channels=channels,
-                         strides=strides, token_channels=sizes.output_dim,
-                         blocks=vit_blocks(module), **options)
+                         strides=strides, token_channels=sizes.output_dim, blocks=vit_blocks(module), **options)
         self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:

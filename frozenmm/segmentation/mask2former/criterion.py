@@ -47,8 +47,7 @@ class SetCriterion(nn.Module):
 
     def __init__(self, *, class_weight: float = 2.0, mask_weight: float = 5.0, dice_weight: float = 5.0,
                  void_weight: float = 0.1, num_points: int = 12544, oversample_ratio: float = 3.0,
-                 importance_ratio: float = 0.75,
-                 matching: str = 'hungarian') -> None:
+                 importance_ratio: float = 0.75, matching: str = 'hungarian') -> None:
         super().__init__()
         self.weights = dict(ce=class_weight, mask=mask_weight, dice=dice_weight)
         self.void_weight = void_weight
