@@ -91,7 +91,7 @@ $(OPERATORS): $(INSTALLED)
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/_build frozenmm/.mim
 	rm -rf frozenmm/ops/_lib $(STAMPS)/operators-* $(STAMPS)/frozenmm-*
-	find frozenmm tests tools configs benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find frozenmm frozenmm_command tests tools configs benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)

@@ -60,7 +60,7 @@ def test_wheel_carries_every_file_of_the_package(wheel):
 
 
 def test_wheel_carries_nothing_else(wheel):
-    assert {name.split('/')[0].partition('-')[0] for name in wheel.namelist()} == {'frozenmm'}
+    assert {name.split('/')[0].partition('-')[0] for name in wheel.namelist()} == {'frozenmm', 'frozenmm_command'}
     assert not [name for name in wheel.namelist() if name.endswith(('.so', '.pyc', '.o'))]
 
 
