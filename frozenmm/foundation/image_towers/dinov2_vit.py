@@ -1,11 +1,13 @@
 """The ViT of DINOv2 under the official key names, with registers and several masked class tokens in one forward."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenmm.foundation.masked_tokens import attend, cell_rows
+from frozenmm.foundation.masked_tokens import attend, cell_rows, through
 
 
 class Attention(nn.Module):
@@ -158,15 +160,18 @@ class DinoVisionTransformer(nn.Module):
         table = table.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
         return torch.cat([self.pos_embed[:, :1], table], 1)
 
-    def forward(self, pixels: Tensor, num_tokens: int = 1) -> tuple[dict[str, Tensor], Tensor]:
-        """Map of the patches and image tokens, both after the final norm.
+    def forward(self, pixels: Tensor, num_tokens: int = 1,
+                taps: Sequence[int] = ()) -> tuple[dict[str, Tensor], Tensor]:
+        """Map of the patches, taps and image tokens, all after the final norm.
 
         Args:
             pixels: (B, 3, h, w), sides multiples of the patch.
             num_tokens: 1, 5, 14 or 30.
+            taps: blocks whose whole sequence is wanted.
 
         Returns:
-            `{'patch': (B, embed_dim, rows, columns)}` and tokens (B, T, embed_dim), whole image first.
+            `{'patch': (B, embed_dim, rows, columns), 'tap5': (B, 1 + registers + N, embed_dim), ...}` and tokens
+            (B, T, embed_dim), whole image first.
         """
         x = self.patch_embed(pixels)
         grid = (int(x.shape[2]), int(x.shape[3]))
@@ -178,9 +183,9 @@ class DinoVisionTransformer(nn.Module):
             parts.append(self.register_tokens.expand(len(x), -1, -1))
         x = torch.cat([*parts, x[:, 1:]], 1)
         cells = cell_rows(grid, num_tokens, 1 + self.num_register_tokens, x.device)
-        for block in self.blocks:
-            x = block(x, cells)
+        x, kept = through(self.blocks, x, cells, taps=taps)
         x = self.norm(x)
         patches = x[:, num_tokens + self.num_register_tokens:]
         tokens = torch.cat([x[:, extra:num_tokens], x[:, :extra]], 1)
-        return {'patch': patches.transpose(1, 2).unflatten(2, grid)}, tokens
+        maps = {name: self.norm(value[:, extra:]) for name, value in kept.items()}
+        return {'patch': patches.transpose(1, 2).unflatten(2, grid), **maps}, tokens
