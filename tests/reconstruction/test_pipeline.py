@@ -120,7 +120,8 @@ def test_bad_settings_are_explained(clip, tmp_path):
             ({'type': 'frozenmm.AffineDepthLoss'}, 'must be a depth network, got AffineDepthLoss')):
         with pytest.raises(UserError, match=message):
             reconstruct_from(clip, tmp_path / 'out', options={'depth': depth})
-    for device, message in ('gpuu', "device must be auto, .* got 'gpuu'"), ('cuda:99', "device 'cuda:99' cannot be used"):
+    for device, message in (('gpuu', "device must be auto, .* got 'gpuu'"),
+                            ('cuda:99', "device 'cuda:99' cannot be used")):
         with pytest.raises(DeviceError, match=message):
             reconstruct_from(clip, tmp_path / 'out', device=device)
     (tmp_path / 'broken.py').write_text('every = (')
