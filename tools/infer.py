@@ -17,8 +17,10 @@ from frozenmm.engine.command_line import run_tool
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', nargs='+', help='images, folders or videos')
-    parser.add_argument('--model', default='open-vocabulary', help='checkpoint of the zoo, task, or config')
-    parser.add_argument('--weights', help='checkpoint of the trained part, where the model does not bring its own')
+    parser.add_argument('--model', help='checkpoint of the zoo, task, or config; default: the config that --weights '
+                        'brings, else open-vocabulary')
+    parser.add_argument('--weights', help='trained part, where the model brings none: the folder of a training '
+                        'run, a checkpoint, or an exported .safetensors file')
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--vocab', help='classes, separated by commas, synonyms by |: "red mug|mug, keyboard"; or a '
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')

@@ -1,4 +1,4 @@
-"""Train a model: python tools/train.py CONFIG [--resume] [--amp] [--cfg-options key=value ...]."""
+"""Train a model: python tools/train.py CONFIG [--resume | --overwrite] [--amp] [--cfg-options key=value ...]."""
 from __future__ import annotations
 
 import argparse
@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from the latest checkpoint of the work folder, or from this one')
+    parser.add_argument('--overwrite', action='store_true', help='replace a run that the work folder holds already')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16)')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change values of the config; a key that it lacks needs the prefix +')
@@ -37,7 +38,7 @@ def main() -> None:
         use_amp(cfg)
     if args.resume:
         resume_from(cfg, args.resume)
-    train(cfg)
+    train(cfg, overwrite=args.overwrite)
 
 
 if __name__ == '__main__':

@@ -164,7 +164,8 @@ def fastest(seconds: dict[int, float], present: int) -> int:
 
 
 @contextmanager
-def steady_threads(what: str, work: Callable[[], None] | None = None, *, seconds: float = 1.0) -> Iterator[int]:
+def steady_threads(what: str, work: Callable[[], None] | None = None, *, seconds: float = 1.0,
+                   count: int | None = None) -> Iterator[int]:
     """Measure once, and keep the fastest number of threads in a `with` block, which gets it.
 
     For work whose results must be the same bit for bit from beginning to end: with another number of threads sums are
@@ -174,11 +175,16 @@ def steady_threads(what: str, work: Callable[[], None] | None = None, *, seconds
         what: runs in the block, for the line that says the choice.
         work: a piece of work like that to come, of some hundredths of a second; see `sample_work`.
         seconds: to measure for, per count.
+        count: this number of threads, without measuring: that of a run that goes on.
     """
     global _kept
     before = torch.get_num_threads(), _kept
     cores = usable_cores()
-    if not _kept and cores > 1 and threads_of_user() is None:
+    if _kept or threads_of_user() is not None:
+        pass
+    elif count is not None:
+        set_threads(count)
+    elif cores > 1:
         times = _measure(work or sample_work(), [count for count in (cores, cores // 2, cores // 4) if count], seconds)
         set_threads(fastest(times, cores))
         _say(what, torch.get_num_threads(), cores, times)

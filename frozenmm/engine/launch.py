@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -20,6 +21,9 @@ from frozenmm.engine.data_root import requested_data_root, use_data_root
 from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_building
 from frozenmm.engine.options import merge_options, parse_options
+from frozenmm.engine.run_folder import checkpoints, make_room
+from frozenmm.engine.terminal import OverviewHook, QuietRunner, without_noise
+from frozenmm.engine.threads_hook import ThreadsHook
 from frozenmm.engine.time_budget import with_movable_end
 from frozenmm.engine.weights import WholeCheckpointHook
 from frozenmm.errors import MissingFile, UserError
@@ -92,7 +96,8 @@ def use_tta(cfg: Config) -> None:
 def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
     """The runner of a config, on the device that its key `device` names; `'auto'`, the default, leaves it to MMEngine.
 
-    Checkpoints in the work folder, which hold pickled Python objects, are trusted, and those in the folder `trusted`.
+    Its terminal is quiet (`QuietRunner`), and on a CPU it chooses its number of threads (`ThreadsHook`). Checkpoints in
+    the work folder, which hold pickled Python objects, are trusted, and those in the folder `trusted`.
 
     Raises:
         UserError: the config cannot be built; see `explained_building`.
@@ -103,12 +108,43 @@ def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
         trust_folder(folder)
     with_movable_end(cfg)
     make_missing_files(*(cfg.get(f'{stage}_dataloader') for stage in ('train', 'val', 'test')))
-    with explained_building():
-        runner = Runner.from_cfg(cfg)
+    with explained_building(), without_noise():
+        runner = QuietRunner.from_cfg(cfg)
     if cfg.get('device', 'auto') != 'auto' and cfg.get('launcher', 'none') == 'none':
         # the optimizer does not exist yet, so its parameters move too
         runner.model.to(device)
+    runner.register_hook(OverviewHook())
+    if device.type == 'cpu' and cfg.get('launcher', 'none') == 'none' and not _repeatable(cfg):
+        runner.register_hook(ThreadsHook())
     return runner
+
+
+def _repeatable(cfg: Config) -> bool:
+    """Whether a config promises the same weights bit for bit, which another number of threads would break."""
+    hooks = [hook.get('type') for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
+    return any('ExactResumeHook' in str(kind) for kind in hooks) \
+        or bool((cfg.get('randomness') or {}).get('deterministic'))
+
+
+def use_training_defaults(cfg: Config) -> None:
+    """What every training should have and a config need not state, in place.
+
+    Validation values at their true step, the best checkpoint beside the last ones, samples of the last validation and
+    curves. What the config states itself stays.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
+    if 'IterBased' in str(cfg.train_cfg.get('type')) or 'Budget' in str(cfg.train_cfg.get('type')) \
+            or cfg.train_cfg.get('by_epoch') is False:
+        logger.setdefault('log_metric_by_epoch', False)
+    saver = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    validated = cfg.get('val_dataloader') is not None
+    if validated and saver.get('type', 'CheckpointHook') == 'CheckpointHook' and saver.get('save_best') is None:
+        saver.update(type='frozenmm.BestCheckpointHook', save_best='auto')
+    pictures = [dict(type='frozenmm.RunPicturesHook')]
+    if validated:
+        pictures.append(dict(type='frozenmm.SamplesHook', folder=str(Path(cfg.work_dir, 'samples'))))
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *pictures]
 
 
 def resume_from(cfg: Config, checkpoint: str | Path) -> None:
@@ -125,13 +161,29 @@ def resume_from(cfg: Config, checkpoint: str | Path) -> None:
     cfg.load_from = None if checkpoint == 'auto' else str(_existing(Path(checkpoint)))
 
 
-def train(cfg: Config) -> Runner:
+def train(cfg: Config, *, overwrite: bool = False) -> Runner:
     """Build and train; returns the runner afterwards.
 
-    Raises: as `build_runner` and `run_training`.
+    Args:
+        cfg: the config.
+        overwrite: replace a run that the work folder holds already.
+
+    Raises:
+        UserError: the work folder holds a run, which is neither to be resumed nor overwritten; and as `build_runner`
+            and `run_training`.
+        KeyboardInterrupt: with the sentence that says how to go on.
     """
+    if not cfg.get('resume') and is_main_process():
+        make_room(cfg.work_dir, overwrite=overwrite)
+    use_training_defaults(cfg)
     runner = build_runner(cfg)
-    run_training(runner)
+    try:
+        run_training(runner)
+    except KeyboardInterrupt:
+        last = next(iter(sorted(checkpoints(cfg.work_dir), key=lambda path: path.stat().st_mtime, reverse=True)), None)
+        raise KeyboardInterrupt('interrupted before the first checkpoint: the same command begins anew' if last is None
+                                else f'interrupted; the same command with --resume goes on from the last checkpoint in '
+                                f'{cfg.work_dir}') from None
     return runner
 
 
@@ -150,7 +202,8 @@ def run_training(runner: Runner) -> None:
                 raise
             raise UserError(_empty(runner.cfg.train_dataloader.dataset)) from error
         check_not_empty(loop.dataloader)
-        runner.train()
+        with without_noise():
+            runner.train()
 
 
 def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path | None = None, show_count: int = 16,
@@ -181,7 +234,7 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
         raise UserError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
     if checkpoint is not None:
         runner.register_hook(WholeCheckpointHook(Path(checkpoint)))
-    with explained_building():
+    with explained_building(), without_noise():
         metrics = runner.test()
     if out is not None:
         write_whole(out, json.dumps(metrics, indent=1))

@@ -28,6 +28,31 @@ class Boxes:
     scores: np.ndarray | None = None
 
 
+def surest(boxes: Boxes, count: int, *, overlap: float = 0.5) -> Boxes:
+    """The predictions that a detector is surest of, one per object: of boxes that overlap only the first is taken.
+
+    Args:
+        boxes: with scores.
+        count: of boxes at most.
+        overlap: IoU from which two boxes count as one object, whatever their classes.
+    """
+    scores = np.zeros(len(boxes.xyxy)) if boxes.scores is None else boxes.scores
+    taken: list[int] = []
+    for index in np.argsort(-scores, kind='stable'):
+        if len(taken) == count:
+            break
+        if not (_iou(boxes.xyxy[index], boxes.xyxy[taken]) >= overlap).any():
+            taken.append(int(index))
+    return Boxes(boxes.xyxy[taken], boxes.labels[taken], scores[taken])
+
+
+def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = np.clip(sides, 0, None).prod(1)
+    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return common / np.maximum(areas - common, 1e-9)
+
+
 def draw_boxes(image: np.ndarray, boxes: Boxes, classes: Sequence[str], palette: Sequence[Sequence[int]], *,
                width: int = 480) -> np.ndarray:
     """A picture with labelled boxes.

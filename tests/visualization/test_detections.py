@@ -57,3 +57,11 @@ def test_a_long_legend_breaks_into_rows():
 def test_spread_colours_differ():
     colours = spread_palette(20)
     assert len(set(colours)) == 20 and all(0 <= value <= 255 for colour in colours for value in colour)
+
+
+def test_the_surest_boxes_are_one_per_object():
+    from frozenmm.visualization.detections import surest
+    boxes = Boxes(np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [80, 0, 90, 9]], float),
+                  np.array([0, 1, 2, 3]), np.array([0.2, 0.9, 0.3, 0.1]))
+    assert surest(boxes, 2).labels.tolist() == [1, 2]  # the first lies on the second
+    assert surest(boxes, 9).labels.tolist() == [1, 2, 3] and len(surest(boxes, 0).xyxy) == 0
