@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from frozenmm.registry import HOOKS
 
-_GREATER = (r'(^|[/_])PQ$', r'(^|[/_])segm_mAP$', r'(^|[/_])bbox_mAP$', r'(^|/)mIoU', r'(^|[/_])m?AP$', r'(^|/)AR@',
+_GREATER = (r'(^|[/_])PQ$', r'(^|[/_])segm_mAP$', r'(^|[/_])bbox_mAP$', r'(^|/)mIoU$', r'(^|[/_])m?AP$', r'(^|/)AR@',
             r'Recall', r'(^|/)a1$', r'(^|/)delta', r'acc', r'mDice')
 _LESS = (r'abs_?rel', r'rmse', r'silog', r'loss', r'error')
 

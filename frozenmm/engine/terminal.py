@@ -46,6 +46,9 @@ class QuietRunner(Runner):
         self.terminal = TerminalFilter()
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
+                # a logger of this name may have served another runner
+                for earlier in [found for found in handler.filters if isinstance(found, TerminalFilter)]:
+                    handler.removeFilter(earlier)
                 handler.addFilter(self.terminal)
         return logger
 

@@ -1,4 +1,4 @@
-"""`ThreadsHook`: a training on the CPU uses as many threads as are fastest on a machine that others use too."""
+"""`ThreadsHook`: a training or test on the CPU uses as many threads as are fastest on a machine that others use too."""
 from __future__ import annotations
 
 from mmengine.hooks import Hook
@@ -10,9 +10,9 @@ from frozenmm.registry import HOOKS
 
 @HOOKS.register_module()
 class ThreadsHook(Hook):
-    """Measures training steps with different numbers of threads and goes on with the fastest; see `ThreadTuner`.
+    """Measures steps with different numbers of threads and goes on with the fastest; see `ThreadTuner`.
 
-    `frozenmm.engine.launch` adds it to trainings on the CPU, but not to those that promise the same weights bit for
+    `frozenmm.engine.launch` adds it to what runs on the CPU, but not to those that promise the same weights bit for
     bit (`ExactResumeHook`, `randomness=dict(deterministic=True)`): sums depend on the number of threads.
     """
 
@@ -26,12 +26,16 @@ class ThreadsHook(Hook):
         """Start to measure."""
         self._tuner = ThreadTuner('training')
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
-        """Start a step."""
-        self._start = self._tuner.begin() if self._tuner else None
+    def before_test(self, runner: Runner) -> None:
+        """Start to measure."""
+        self._tuner = ThreadTuner('testing')
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None,
-                         outputs: object = None) -> None:
+    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, mode: str = 'train') -> None:
+        """Start a step; validations use what training has found."""
+        self._start = self._tuner.begin() if self._tuner and mode != 'val' else None
+
+    def _after_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None,
+                    mode: str = 'train') -> None:
         """End a step."""
         if self._tuner:
             self._tuner.end(self._start)
