@@ -1,6 +1,7 @@
 """A trained model to hand on: from the folder of its run to one file, and from either to config and weights."""
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from frozenmm.compat.checkpoint import load_checkpoint_file, save_checkpoint_fil
 from frozenmm.compat.config_files import read_config_file
 from frozenmm.engine.run_folder import best_checkpoint, run_config
 from frozenmm.engine.weights import load_state
-from frozenmm.errors import MissingFile, UserError
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.frozen_module import frozen_modules
 from frozenmm.version import __version__
 
@@ -28,7 +29,8 @@ def export_run(run: str | Path, out: str | Path, *, checkpoint: str | Path | Non
     """Write the trained part of a run's model into one file, which `inferencer(weights=...)` takes as it is.
 
     The file holds no optimizer and nothing of the frozen networks but their names and fingerprints. Its header holds
-    the model's config, what its test pipeline does with a picture, and the class names.
+    the model's config, what its test pipeline does with a picture, and the class names. `inference` in it is the text
+    of a Python dictionary of plain values, because JSON would make lists of its tuples.
 
     Args:
         run: the folder that `train` wrote to.
@@ -54,14 +56,10 @@ def export_run(run: str | Path, out: str | Path, *, checkpoint: str | Path | Non
     load_state(model, content.get('state_dict', content), source)
     meta = content.get('meta') or {}
     networks = {module.name: module.fingerprint for module in frozen_modules(model).values()}
-    header = dict(config=cfg.model.to_dict(), inference=_inference_config(cfg), classes=list(class_names(cfg, meta)),
+    header = dict(inference=_as_text(_inference_config(cfg), run), classes=list(class_names(cfg, meta)),
                   base_models=networks, part='', trained_from=Path(cfg.filename or run).name, checkpoint=source.name,
                   iterations=meta.get('iter'), metrics=_metrics(content), frozenmm=__version__)
-    try:
-        save_checkpoint_file(out, model.state_dict(), header)
-    except TypeError as error:
-        raise UserError(f'the config of {run} cannot be written as data ({error}); write registered names and plain '
-                        'values in its model and test pipeline') from error
+    save_checkpoint_file(out, model.state_dict(), header)
     return Path(out)
 
 
@@ -78,6 +76,22 @@ def _inference_config(cfg: Config) -> dict[str, Any]:
     dataset = loader.get('dataset', {})
     kept = {key: plain[key] for key in _KEPT if key in plain}
     return {**kept, 'test_dataloader': {'dataset': {key: dataset[key] for key in _OF_DATASET if key in dataset}}}
+
+
+def _as_text(config: dict[str, Any], run: str | Path) -> str:
+    """The text of a config of plain values.
+
+    Raises:
+        UserError: it holds others, as classes or functions.
+    """
+    _check_types(config, f'the config of {run}')
+    try:
+        if ast.literal_eval(repr(config)) == config:
+            return repr(config)
+    except (ValueError, SyntaxError):
+        pass  # said below
+    raise UserError(f'the config of {run} holds more than plain values; write names of registered classes, numbers and '
+                    'texts in its model and its test pipeline')
 
 
 def config_of_weights(weights: str | Path) -> Config | None:
@@ -109,20 +123,22 @@ def _checked(stated: object, path: Path) -> Config:
     The registries import what a dotted type names, so only names below the packages of OpenMMLab and ours may stand
     there: another could run any code.
     """
-    if not isinstance(stated, Mapping) or 'model' not in stated:
+    with reading(path, 'an exported model', 'export the run again'):
+        config = ast.literal_eval(str(stated))
+    if not isinstance(config, Mapping) or 'model' not in config:
         raise UserError(f'the header of {path} states no config with a model under `inference`; export the run again')
-    _check_types(stated, path)
-    return Config(dict(stated))
+    _check_types(config, f'the header of {path}')
+    return Config(dict(config))
 
 
-def _check_types(node: object, path: Path) -> None:
+def _check_types(node: object, where: str) -> None:
     if isinstance(node, Mapping):
         kind = node.get('type')
         if kind is not None and not (isinstance(kind, str) and _NAME.fullmatch(kind)):
-            raise UserError(f'the header of {path} names the type {kind!r}, which is no registered class of '
-                            f'{", ".join(_SCOPES[:3])}; it is refused, because it could run any code')
+            raise UserError(f'{where} names the type {kind!r}; only names of registered classes of '
+                            f'{", ".join(_SCOPES[:3])} may stand there, because others could run any code')
         for value in node.values():
-            _check_types(value, path)
+            _check_types(value, where)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            _check_types(value, path)
+            _check_types(value, where)

@@ -115,7 +115,8 @@ class BesideTruthHook(Hook):
 
 def _depth(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
     """The picture beside its predicted depth, and beside the measured one where the sample has it."""
-    maps = [sample[key].data[0].float().cpu().numpy() for key in ('pred_depth_map', 'gt_depth_map') if key in sample]
+    found = [sample.get(key) for key in ('pred_depth_map', 'gt_depth_map') if key in sample]
+    maps = [depth.data[0].float().cpu().numpy() for depth in found]
     pictures = [mmcv.imresize(image, values.shape[::-1]) for values in maps]
     # 0 is no measurement
     sheets = [draw_depth(picture, np.where(values > 0, values, np.nan), nearer_is_larger=False, width=_WIDTH)

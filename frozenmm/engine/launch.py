@@ -193,7 +193,7 @@ def run_training(runner: Runner) -> None:
     Raises:
         UserError: the config cannot be built, or its training set has no images after filtering.
     """
-    with explained_building():
+    with explained_building(), without_noise():
         try:
             loop = runner.train_loop
         except ValueError as error:
@@ -202,8 +202,7 @@ def run_training(runner: Runner) -> None:
                 raise
             raise UserError(_empty(runner.cfg.train_dataloader.dataset)) from error
         check_not_empty(loop.dataloader)
-        with without_noise():
-            runner.train()
+        runner.train()
 
 
 def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path | None = None, show_count: int = 16,

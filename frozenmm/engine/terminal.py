@@ -1,12 +1,14 @@
 """What a training or a test says on the terminal: a short overview, then its progress; the log has the rest."""
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
@@ -53,10 +55,40 @@ class QuietRunner(Runner):
         return logger
 
 
+class _WithoutChatter(io.TextIOBase):
+    """Standard output without the lines that the reader of COCO files prints about itself; all others pass."""
+
+    chatter = ('loading annotations into memory', 'Done (t=', 'creating index', 'index created', 'DONE (t=',
+               'Loading and preparing', 'Running per image evaluation', 'Evaluate annotation type',
+               'Accumulating evaluation results')
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal, self._line = terminal, ''
+
+    def write(self, text: str) -> int:
+        """Pass on whole lines."""
+        *lines, self._line = (self._line + text).split('\n')
+        for line in lines:
+            if not line.startswith(self.chatter):
+                self.terminal.write(f'{line}\n')
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on the rest of a line too, as a progress bar is."""
+        if self._line and not any(chatter.startswith(self._line[:8]) for chatter in self.chatter):
+            self.terminal.write(self._line)
+            self._line = ''
+        self.terminal.flush()
+
+    def isatty(self) -> bool:
+        """Whether it ends in a terminal."""
+        return self.terminal.isatty()
+
+
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """No warnings of other packages about their own code."""
-    with warnings.catch_warnings():
+    """No warnings of other packages about their own code, and no chatter of the reader of COCO files."""
+    with warnings.catch_warnings(), redirect_stdout(_WithoutChatter(sys.stdout)):
         warnings.filterwarnings('ignore', message='torch.meshgrid')  # mmdet's proposals, every time
         warnings.filterwarnings('ignore', category=UserWarning, module=r'(mmengine|mmcv|mmdet|mmseg)\.')
         warnings.filterwarnings('ignore', category=FutureWarning, module=r'(torch|mmengine|mmcv|mmdet|mmseg)\.')

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from frozenmm.apis import export_run, inferencer
+from frozenmm.apis.depth_inferencer import DepthMap
 from frozenmm.compat.checkpoint import load_checkpoint_file, save_checkpoint_file
 from frozenmm.engine.launch import load_config, train
 from frozenmm.errors import MissingFile, UserError
@@ -44,7 +45,7 @@ def picture():
 
 def _arrays(result):
     """What is compared of a result, whatever kind it is."""
-    if hasattr(result, 'values'):
+    if isinstance(result, DepthMap):
         return [result.values]
     if 'pred_sem_seg' in result:
         return [result.pred_sem_seg.sem_seg.numpy()]
@@ -154,9 +155,24 @@ def test_what_is_no_run_is_refused_with_what_is_missing(tmp_path, detector):
 @pytest.mark.parametrize('kind', ['os.system', 'subprocess.Popen', 'mmengine.fileio.io.remove', 7])
 def test_a_header_cannot_name_code_to_run(tmp_path, kind):
     stated = dict(model=dict(type='FrozenBackbone', parts=[dict(type=kind)]))
-    save_checkpoint_file(tmp_path / 'a.safetensors', {'weight': torch.zeros(1)}, dict(inference=stated))
-    with pytest.raises(UserError, match='no registered class .* refused, because it could run any code'):
+    save_checkpoint_file(tmp_path / 'a.safetensors', {'weight': torch.zeros(1)}, dict(inference=repr(stated)))
+    with pytest.raises(UserError, match='only names of registered classes .* others could run any code'):
         inferencer(weights=tmp_path / 'a.safetensors')
-    save_checkpoint_file(tmp_path / 'b.safetensors', {'weight': torch.zeros(1)}, dict(inference=[1]))
-    with pytest.raises(UserError, match='states no config with a model'):
+
+
+@pytest.mark.parametrize(('stated', 'message'), [
+    ('[1]', 'states no config with a model'), ('dict(model=1)', 'cannot be read as an exported model'),
+    ('{', 'cannot be read as an exported model')])
+def test_a_damaged_header_is_refused(tmp_path, stated, message):
+    save_checkpoint_file(tmp_path / 'b.safetensors', {'weight': torch.zeros(1)}, dict(inference=stated))
+    with pytest.raises(UserError, match=message):
         inferencer(weights=tmp_path / 'b.safetensors')
+
+
+def test_a_config_that_is_more_than_data_is_not_exported(detector, tmp_path):
+    (tmp_path / 'run').mkdir()
+    text = next(detector.glob('*.py')).read_text()
+    text = text.replace("default_scope", "from mmdet.models import DINOHead\ndefault_scope", 1)
+    (tmp_path / 'run/mine.py').write_text(f'{text}\nmodel["bbox_head"]["type"] = DINOHead\n')
+    with pytest.raises(UserError, match='the config of .* names the type .*DINOHead.*; only names of registered'):
+        export_run(tmp_path / 'run', tmp_path / 'a.safetensors', checkpoint=next(detector.glob('best_*.pth')))
