@@ -3,6 +3,7 @@ from frozenmm.engine.accelerate_hook import AccelerateHook
 from frozenmm.engine.autocast import AutocastOptimWrapper
 from frozenmm.engine.best_checkpoint import BestCheckpointHook
 from frozenmm.engine.exact_resume import ExactResumeHook
+from frozenmm.engine.mask_annealing import MaskAnnealingHook
 from frozenmm.engine.progress import ProgressHook
 from frozenmm.engine.threads_hook import ThreadsHook
 from frozenmm.engine.time_budget import BudgetTrainLoop, TimeBudgetHook
@@ -10,7 +11,8 @@ from frozenmm.engine.warmup_cosine import FusionOptimWrapperConstructor, WarmupC
 from frozenmm.registry import installed
 
 __all__ = ['AccelerateHook', 'AutocastOptimWrapper', 'BestCheckpointHook', 'BudgetTrainLoop', 'ExactResumeHook',
-           'FusionOptimWrapperConstructor', 'ProgressHook', 'ThreadsHook', 'TimeBudgetHook', 'WarmupCosineHook']
+           'FusionOptimWrapperConstructor', 'MaskAnnealingHook', 'ProgressHook', 'ThreadsHook', 'TimeBudgetHook',
+           'WarmupCosineHook']
 
 if installed('mmcv'):
     from frozenmm.engine.beside_truth import BesideTruthHook

@@ -34,7 +34,7 @@ def test_a_newcomer_gets_the_table_and_the_pictures_and_pays_once(repo_root, tmp
     assert rows[0]['frozen'] == 0 and rows[1]['frozen'] == rows[2]['frozen'] > 3_000_000
     assert len(list((folder / 'pictures').glob('*.png'))) == 6
 
-    assert 'Threads: 1.' in first.stdout and 'To go on: python tools/infer.py' in first.stdout
+    assert 'Threads: 1.' in first.stdout and 'To go on: frozenmm infer' in first.stdout
 
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob('*.pth')}
     again = _quickstart(repo_root, data, work)

@@ -68,7 +68,7 @@ def compare(budget: Budget, places: Places, *, letters: str = 'abc', seed: int =
     text = write_report(results, budget, folder, classes=CLASSES, palette=PALETTE)
     times = ', '.join(f'({result.letter}) {result.seconds:.0f} s' for result in results)
     say(f'\n{text}\nTraining took {times}. Pictures: {folder / "pictures"}.\nA finished row is not trained again; '
-        f'remove {folder} to repeat. To go on: python tools/infer.py IMAGE --weights {folder / results[-1].letter}')
+        f'remove {folder} to repeat. To go on: frozenmm infer IMAGE --weights {folder / results[-1].letter}')
     return results
 
 
