@@ -1,7 +1,7 @@
 """Write the model of a training run into one file to hand on: frozenmm export RUN model.safetensors.
 
-It holds the trained part, no optimizer, and in its header the config, the class names and the frozen networks' names and
-fingerprints: `frozenmm infer IMAGES --weights model.safetensors` takes it as it is.
+It holds the trained part, no optimizer, and in its header the config, the class names and names and fingerprints of the
+frozen networks: `frozenmm infer IMAGES --weights model.safetensors` takes it as it is.
 """
 from __future__ import annotations
 

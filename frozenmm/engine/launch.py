@@ -1,4 +1,4 @@
-"""From a config file to a running mmengine Runner: what `tools/train.py` and `tools/test.py` share."""
+"""From a config file to a running mmengine Runner: what `frozenmm train` and `frozenmm test` share."""
 from __future__ import annotations
 
 import difflib
@@ -244,7 +244,7 @@ def _existing(checkpoint: Path) -> Path:
     if not checkpoint.is_file():
         near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
         raise MissingFile(f'there is no checkpoint {checkpoint.resolve()}; '
-                          f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
+                          f'{"that folder holds " + ", ".join(near) if near else "train first: frozenmm train"}')
     return checkpoint
 
 

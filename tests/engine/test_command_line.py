@@ -37,8 +37,8 @@ def test_a_fault_of_ours_keeps_its_traceback_and_says_where_to_report_it(kind, c
 
 
 @pytest.mark.parametrize(('words', 'shown'), [
-    ((), '\ninterrupted\n'), (('go on with --resume', ), '\ngo on with --resume\n')])
+    ((), '\nthe command says\n'), (('go on with --resume', ), '\ngo on with --resume\n')])
 def test_an_interruption_says_what_is_true_for_the_command(words, shown, capsys):
     with pytest.raises(SystemExit) as end:
-        run_tool(_raise(KeyboardInterrupt(*words)))
+        run_tool(_raise(KeyboardInterrupt(*words)), interrupted='the command says')
     assert end.value.code == 130 and capsys.readouterr().err == shown
