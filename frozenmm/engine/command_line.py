@@ -17,7 +17,7 @@ def run_tool(main: Callable[[], None], *, interrupted: str = 'interrupted') -> N
 
     Args:
         main: the command.
-        interrupted: what Ctrl-C says; the words of the `KeyboardInterrupt` go first, where the work says how it goes on.
+        interrupted: what Ctrl-C says; the words of the `KeyboardInterrupt` go first, where it says how to go on.
     """
     try:
         main()

@@ -30,7 +30,7 @@ class RunPicturesHook(Hook):
         except UserError as error:
             runner.logger.warning(f'no curves are drawn: {error}')
             return
-        keys = [key for key in ('loss', 'lr') if key in scalars]
+        keys: list[str] = [key for key in ('loss', 'lr') if key in scalars]
         validated = main_metric({key: values[-1][1] for key, values in scalars.items()
                                  if 'loss' not in key.lower() and key not in keys})
         keys += [validated[0]] if validated else []

@@ -160,8 +160,8 @@ def _data(runner: Runner) -> str:
     return text
 
 
-def _batch(loader: DataLoader) -> int | str:
-    return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', '?')
+def _batch(loader: DataLoader) -> str:
+    return str(loader.batch_size or getattr(loader.batch_sampler, 'batch_size', '?'))
 
 
 def _open(runner: Runner) -> None:
