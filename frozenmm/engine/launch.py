@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -173,7 +173,7 @@ def train(cfg: Config, *, overwrite: bool = False) -> Runner:
             and `run_training`.
         KeyboardInterrupt: with the sentence that says how to go on.
     """
-    if not cfg.get('resume') and is_main_process():
+    if not cfg.get('resume') and not (overwrite and _rank(cfg)):  # the first process alone removes files
         make_room(cfg.work_dir, overwrite=overwrite)
     use_training_defaults(cfg)
     runner = build_runner(cfg)
@@ -185,6 +185,13 @@ def train(cfg: Config, *, overwrite: bool = False) -> Runner:
                                 else f'interrupted; the same command with --resume goes on from the last checkpoint in '
                                 f'{cfg.work_dir}') from None
     return runner
+
+
+def _rank(cfg: Config) -> int:
+    """Number of this process, before the processes have found each other."""
+    if cfg.get('launcher', 'none') == 'none':
+        return 0
+    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or os.environ.get('OMPI_COMM_WORLD_RANK') or 0)
 
 
 def run_training(runner: Runner) -> None:

@@ -161,7 +161,9 @@ def _data(runner: Runner) -> str:
 
 
 def _batch(loader: DataLoader) -> str:
-    return str(loader.batch_size or getattr(loader.batch_sampler, 'batch_size', '?'))
+    if loader.batch_size is not None:
+        return str(loader.batch_size)
+    return str(getattr(loader.batch_sampler, 'batch_size', '?'))  # the sampler makes the batches
 
 
 def _open(runner: Runner) -> None:

@@ -11,7 +11,7 @@ from frozenmm.demo.quickstart.rows import ROWS, RowResult
 _LIKE = 1.5
 """Factor by which the iterations of a run may differ from those of the repeats that speak for it."""
 _UNLIKE = 4.0
-"""Standard deviations by which a run's gain may fall short of that of its repeats before something else is the matter."""
+"""Standard deviations by which a run's gain may fall short of its repeats' before something else is the matter."""
 
 
 @dataclass(frozen=True)
