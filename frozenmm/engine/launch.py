@@ -134,8 +134,8 @@ def use_training_defaults(cfg: Config) -> None:
     """
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
-    if 'IterBased' in str(cfg.train_cfg.get('type')) or 'Budget' in str(cfg.train_cfg.get('type')) \
-            or cfg.train_cfg.get('by_epoch') is False:
+    loop = cfg.get('train_cfg') or {}
+    if any(word in str(loop.get('type')) for word in ('IterBased', 'Budget')) or loop.get('by_epoch') is False:
         logger.setdefault('log_metric_by_epoch', False)
     saver = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     validated = cfg.get('val_dataloader') is not None
@@ -144,7 +144,9 @@ def use_training_defaults(cfg: Config) -> None:
     pictures = [dict(type='frozenmm.RunPicturesHook')]
     if validated:
         pictures.append(dict(type='frozenmm.SamplesHook', folder=str(Path(cfg.work_dir, 'samples'))))
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *pictures]
+    own = cfg.get('custom_hooks') or []
+    there = [hook.get('type') for hook in own if isinstance(hook, dict)]  # the config of an earlier run has them
+    cfg.custom_hooks = [*own, *(hook for hook in pictures if hook['type'] not in there)]
 
 
 def resume_from(cfg: Config, checkpoint: str | Path) -> None:
@@ -180,11 +182,16 @@ def train(cfg: Config, *, overwrite: bool = False) -> Runner:
     try:
         run_training(runner)
     except KeyboardInterrupt:
-        last = next(iter(sorted(checkpoints(cfg.work_dir), key=lambda path: path.stat().st_mtime, reverse=True)), None)
-        raise KeyboardInterrupt('interrupted before the first checkpoint: the same command begins anew' if last is None
-                                else f'interrupted; the same command with --resume goes on from the last checkpoint in '
-                                f'{cfg.work_dir}') from None
+        raise KeyboardInterrupt(_how_to_go_on(Path(cfg.work_dir))) from None
     return runner
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """What is true of an interrupted training."""
+    if (folder / 'last_checkpoint').is_file():
+        return f'interrupted; the same command with --resume goes on from the last checkpoint in {folder}'
+    again = ' with --overwrite' if checkpoints(folder) else ''  # the best of an early validation
+    return f'interrupted before the first checkpoint to go on from; the same command{again} begins anew'
 
 
 def _rank(cfg: Config) -> int:

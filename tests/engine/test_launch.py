@@ -8,7 +8,15 @@ import torch
 from mmengine.config import Config
 
 from frozenmm.engine import ThreadsHook
-from frozenmm.engine.launch import build_runner, evaluate, load_config, train, use_amp, use_training_defaults
+from frozenmm.engine.launch import (
+    _how_to_go_on,
+    build_runner,
+    evaluate,
+    load_config,
+    train,
+    use_amp,
+    use_training_defaults,
+)
 from frozenmm.registry import OPTIM_WRAPPERS
 
 CONFIG = 'configs/quickstart/dino_scratch_scenes.py'
@@ -130,6 +138,23 @@ def test_a_training_gets_true_steps_the_best_checkpoint_curves_and_samples():
     assert 'log_metric_by_epoch' not in epochs.default_hooks.logger
     assert epochs.default_hooks.checkpoint.type == 'CheckpointHook'
     assert [hook.type for hook in epochs.custom_hooks] == ['frozenmm.RunPicturesHook']
+
+
+def test_the_config_of_an_earlier_run_gets_nothing_twice():
+    cfg = _bare()
+    use_training_defaults(cfg)
+    once = cfg.to_dict()
+    use_training_defaults(cfg)
+    assert cfg.to_dict() == once
+
+
+@pytest.mark.parametrize(('files', 'words'), [
+    (['last_checkpoint', 'iter_2.pth'], 'with --resume goes on'), ([], 'the same command begins anew'),
+    (['best_mIoU_iter_1.pth'], 'the same command with --overwrite begins anew')])
+def test_an_interrupted_training_says_what_is_true(tmp_path, files, words):
+    for name in files:
+        (tmp_path / name).write_text('')
+    assert words in _how_to_go_on(tmp_path)
 
 
 def test_what_a_config_states_itself_stays():
