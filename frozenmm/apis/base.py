@@ -11,6 +11,7 @@ import numpy as np
 from frozenmm.apis.video_files import AnnotatedVideos
 from frozenmm.compat.image_sources import NamedImage, read_images
 from frozenmm.compat.threads import ThreadTuner
+from frozenmm.engine.terminal import without_noise
 from frozenmm.errors import UserError
 
 
@@ -58,7 +59,7 @@ class Inferencer:
         tuner = ThreadTuner('inference')
         try:
             while batch := list(islice(source, batch_size)):
-                with tuner.step():
+                with tuner.step(), without_noise():
                     results = self.predict(batch)
                 for image, result in zip(batch, results):
                     if videos is not None:
