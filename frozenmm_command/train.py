@@ -1,4 +1,4 @@
-"""Train a model: frozenmm train CONFIG [--resume] [--amp] [--cfg-options key=value ...]."""
+"""Train a model: frozenmm train CONFIG [--resume | --overwrite] [--amp] [--cfg-options key=value ...]."""
 from __future__ import annotations
 
 import argparse
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from the latest checkpoint of the work folder, or from this one')
+    parser.add_argument('--overwrite', action='store_true', help='replace a run that the work folder holds already')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16)')
     options.add_cfg_options(parser)
     options.add_device(parser)
@@ -30,4 +31,4 @@ def run(args: argparse.Namespace) -> None:
         use_amp(cfg)
     if args.resume:
         resume_from(cfg, args.resume)
-    train(cfg)
+    train(cfg, overwrite=args.overwrite)
