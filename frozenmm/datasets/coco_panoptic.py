@@ -1,6 +1,7 @@
 """COCO panoptic as an mmdet data set, for all classes or some, without panopticapi."""
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,13 @@ class CocoPanoptic(BaseDetDataset):
 
     Raises:
         MissingFile, UserError: see `read_panoptic_file` and `match_categories`.
+
+    Attributes:
+        kept, dropped: numbers of annotated segments that it shows, and of those that it does not, by reason.
     """
+
+    kept: int
+    dropped: Counter[str]
 
     def __init__(self, ann_file: str, *, vocabulary: VocabularySource | None = None, **kwargs: object) -> None:
         self.vocabulary = None if vocabulary is None else Vocabulary.read(vocabulary)
@@ -38,6 +45,7 @@ class CocoPanoptic(BaseDetDataset):
         """One dictionary per image, as `mmdet.CocoPanopticDataset` makes them; sets the classes of the metainfo."""
         content = read_panoptic_file(self.ann_file)
         categories = self._use(content)
+        self.kept, self.dropped = 0, Counter()
         labels = {category.id: index for index, category in enumerate(categories)}
         things = {category.id for category in categories if category.isthing}
         return [self._sample(image, labels, things) for image in content.images]
@@ -65,10 +73,15 @@ class CocoPanoptic(BaseDetDataset):
         for segment in image.segments:
             x, y, width, height = segment.bbox
             if segment.category_id not in labels:
+                self.dropped['class not shown'] += 1
                 continue
             label = labels[segment.category_id]
             # a crowd is a region of a thing class but no object: it is in the semantic map alone
             is_object = segment.category_id in things and not segment.is_crowd
+            if segment.is_crowd and segment.category_id in things:
+                self.dropped['crowd'] += 1
+            else:
+                self.kept += 1
             segments.append(dict(id=segment.id, category=label, is_thing=is_object))
             if is_object:
                 instances.append(dict(bbox=[x, y, x + width, y + height], bbox_label=label, ignore_flag=0))

@@ -44,6 +44,7 @@ def read_boxes(path: Path) -> dict[str, Any]:
     """
     with reading(path, 'a COCO annotation file'):
         content = json.loads(path.read_text(encoding='utf-8'))
+        content = {'images': [], 'annotations': []} | content
         for key in ('images', 'annotations', 'categories'):
             if not all(isinstance(entry, Mapping) for entry in content[key]):
                 raise ValueError(f'its {key} must be a list of objects')
