@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT, read_picture
 from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
-from frozenmm.registry import DATASETS, TRANSFORMS
+from frozenmm.registry import DATASETS, TRANSFORMS, installed
 
 
 @DATASETS.register_module()
@@ -146,6 +146,10 @@ class LoadLabelMap(BaseTransform):
             labels = np.where((labels == 0) | (labels == void), void, labels - 1)
         results['gt_seg_map'] = labels
         results['ignore_index'] = void
+        if 'instances' in results and 'gt_masks' not in results and installed('mmdet'):
+            # mmdet's padding of masks expects some in every sample; without labels they say that nobody counted objects
+            from mmdet.structures.mask import BitmapMasks
+            results['gt_masks'] = BitmapMasks([], *labels.shape)
         fields = results.setdefault('seg_fields', [])
         if 'gt_seg_map' not in fields:
             fields.append('gt_seg_map')
