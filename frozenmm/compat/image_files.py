@@ -50,7 +50,7 @@ def list_images(folder: str | Path, *, every: int = 1, below: bool = False) -> l
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise MissingFile(f'there is no folder {folder.resolve()}; give a folder of images or a video file')
-    found, left_out = _sorted_out(folder, below)
+    found, left_out = sorted_out(folder, below)
     if left_out:
         print_log(f'{folder}: {len(found)} images; left out: ' + '; '.join(
             f'{", ".join(names[:_SHOWN])}{" ..." * (len(names) > _SHOWN)} ({len(names)}: {reason})'
@@ -62,7 +62,7 @@ def list_images(folder: str | Path, *, every: int = 1, below: bool = False) -> l
     return sorted(found, key=lambda path: [natural_key(Path(part)) for part in path.relative_to(folder).parts])[::every]
 
 
-def _sorted_out(folder: Path, below: bool) -> tuple[list[Path], dict[str, list[str]]]:
+def sorted_out(folder: Path, below: bool = False) -> tuple[list[Path], dict[str, list[str]]]:
     """Images of a folder, and the names of what is left out by reason; hidden files (`._x.jpg`) are no one's images."""
     found: list[Path] = []
     left_out: dict[str, list[str]] = {}

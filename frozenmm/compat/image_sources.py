@@ -87,8 +87,10 @@ def _read(source: Any, channel_order: str, index: int, unreadable: list[str] | N
     elif isinstance(source, Sequence) and not isinstance(source, bytes):
         if not source:
             raise UserError('the list of images is empty')
+        # a single file that cannot be read leaves nothing to go on with
+        alone = len(source) == 1 and isinstance(source[0], str | Path) and not Path(source[0]).is_dir()
         for place, item in enumerate(source):
-            yield from _read(item, channel_order, place, unreadable)
+            yield from _read(item, channel_order, place, None if alone else unreadable)
     else:
         raise WrongKind('an image is a path, an address, a numpy array (H, W, 3) uint8, a PIL picture, or a list of '
                         f'these; got {type(source).__name__}')

@@ -42,6 +42,7 @@ class Split:
 def find_split(root: Path, split: str, kinds: Sequence[Kind]) -> Split:
     """The first layout that a folder has, of those that can be used.
 
+    A folder that is not split (`images/` with `instances.json`, `panoptic.json` and `pan/`, or `labels/`) is both.
     Labels of Pascal VOC and YOLO are written as COCO files, into the cache folder (`$FROZENMM_HOME/annotations`).
 
     Args:
@@ -81,7 +82,8 @@ def _coco(root: Path, split: str, stem: str = 'instances') -> Split | None:
         images = next((root / folder for folder in (f'images/{name}', name, 'images') if (root / folder).is_dir()), None)
         if annotations.is_file() and images is not None:
             return Split('boxes', images, annotations)
-    return None
+    whole = next((root / name for name in (f'{stem}.json', f'annotations/{stem}.json') if (root / name).is_file()), None)
+    return None if whole is None or not (root / 'images').is_dir() else Split('boxes', root / 'images', whole)
 
 
 def _panoptic(root: Path, split: str) -> Split | None:
@@ -89,7 +91,7 @@ def _panoptic(root: Path, split: str) -> Split | None:
     if found is None:
         return None
     name = found.annotations.stem
-    maps = next((root / folder for folder in (name, f'annotations/{name}') if (root / folder).is_dir()), None)
+    maps = next((root / folder for folder in (name, f'annotations/{name}', 'pan') if (root / folder).is_dir()), None)
     return None if maps is None else Split('panoptic', found.images, found.annotations, maps)
 
 
@@ -101,7 +103,7 @@ def _roboflow(root: Path, split: str) -> Split | None:
 
 
 def _semantic(root: Path, split: str) -> Split | None:
-    for name in _NAMES[split]:
+    for name in (*_NAMES[split], ''):
         for images, maps in ((root / 'images' / name, [root / folder / name for folder in _MAPS]),
                              (root / name / 'images', [root / name / folder for folder in _MAPS])):
             for folder in maps:

@@ -18,13 +18,14 @@ from frozenmm.datasets.checks.findings import Survey
 from frozenmm.datasets.checks.samples import QUICK, check_samples, innermost
 from frozenmm.datasets.panoptic_files import read_panoptic_file
 from frozenmm.engine.class_words import agree_on_words
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.registry import DATASETS, installed
 
 _INNER = ('dataset', 'datasets', 'source')
 
 
-def prepare_data(cfg: Config, stages: Sequence[str] = ('train', 'val')) -> list[Survey]:
+def prepare_data(cfg: Config, stages: Sequence[str] = ('train', 'val'), *, collect: bool = False) -> list[Survey]:
     """Compare data sets, model and metrics of a config before they are built, and mend what can be, in place.
 
     COCO instance files that lack keys, or list classes in another order than the config, are replaced by mended copies
@@ -33,6 +34,7 @@ def prepare_data(cfg: Config, stages: Sequence[str] = ('train', 'val')) -> list[
     Args:
         cfg: the config.
         stages: of `'train'`, `'val'`, `'test'`; those that the config does not run are left out.
+        collect: leave errors in the surveys instead of raising the first one.
 
     Returns:
         One survey for each data set, with counts where it reads a COCO instance file; see `report`.
@@ -48,11 +50,19 @@ def prepare_data(cfg: Config, stages: Sequence[str] = ('train', 'val')) -> list[
                 continue
             for dataset in _below(cfg[f'{stage}_dataloader'].get('dataset')):
                 surveys.append(Survey(stage))
-                classes = _prepare(cfg, dataset, surveys[-1])
-                surveys[-1].raise_errors()
-                ann_file = _annotations(dataset)
-                panoptic = ann_file if ann_file and _is(dataset, 'CocoPanoptic') else None
-                agree_on_words(cfg, dataset, panoptic, classes, surveys[-1])
+                try:
+                    classes = _prepare(cfg, dataset, surveys[-1])
+                    surveys[-1].raise_errors()
+                    ann_file = _annotations(dataset)
+                    panoptic = ann_file if ann_file and _is(dataset, 'CocoPanoptic') else None
+                    agree_on_words(cfg, dataset, panoptic, classes, surveys[-1])
+                except UserError as error:
+                    if not collect:
+                        raise
+                    if not surveys[-1].errors:
+                        surveys[-1].fail(stage, str(error), '')
+    if 'train' in stages:
+        _fit_padding(cfg)
     return surveys
 
 
@@ -89,7 +99,7 @@ def report(surveys: Sequence[Survey]) -> None:
             if finding.severity != 'error':
                 print_log(finding.sentence, logger='current',
                           level=logging.WARNING if finding.severity == 'warning' else logging.INFO)
-        if survey.kept or survey.dropped:
+        if survey.kept or survey.dropped.total():
             print_log(survey.line, logger='current')
         survey.raise_errors()
 
@@ -135,6 +145,16 @@ def _use_copy(cfg: Config, dataset: dict[str, Any], original: Path, content: Map
     return copy
 
 
+def _fit_padding(cfg: Config) -> None:
+    """Let mmdet's batch padding touch only what the training samples hold: it fails on a map or mask that is not there."""
+    steps = str((cfg.get('train_dataloader') or {}).get('dataset') or '')
+    maps = "'with_seg': True" in steps or 'LoadLabelMap' in steps or 'LoadPanoptic' in steps
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or {}
+    for part in (preprocessor, *(preprocessor.get('batch_augments') or ())):
+        if part.get('pad_seg') and not maps:
+            part['pad_seg'] = False
+
+
 def _with_masks(cfg: Config, stage: str, dataset: Mapping[str, Any]) -> bool:
     """Whether a data set must give an outline for every object."""
     steps = str(dataset.get('pipeline') or '')
@@ -161,8 +181,13 @@ def _below(dataset: Any) -> Iterator[dict[str, Any]]:
 
 
 def _class_of(dataset: Mapping[str, Any]) -> Any:
+    """The class of a data set, also where its name has no scope."""
     kind = dataset.get('type')
-    return DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(kind, str):
+        return kind
+    scope = DefaultScope.get_current_instance()
+    found = None if scope is None or '.' in kind else DATASETS.get(f'{scope.scope_name}.{kind}')
+    return found or DATASETS.get(kind)
 
 
 def _is(dataset: Mapping[str, Any], name: str) -> bool:

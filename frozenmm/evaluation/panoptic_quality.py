@@ -33,6 +33,8 @@ class PanopticQuality(BaseMetric):
         train_vocabulary: adds results for classes of `vocabulary` that share a word with it (seen) and for all others
             (unseen).
         classwise: log a line per class.
+        compat: count several crowds of a class in one image as panopticapi does, see `count_segments`; its PQ on COCO is
+            then the official one, a little below ours.
         collect_device, prefix: see mmengine's `BaseMetric`.
 
     Results in percent: `PQ`, `SQ`, `RQ`, and the same with `_things`, `_stuff`, `_seen`, `_unseen`. A class that occurs
@@ -42,7 +44,7 @@ class PanopticQuality(BaseMetric):
     default_prefix = 'panoptic'
 
     def __init__(self, ann_file: str, seg_prefix: str, *, vocabulary: VocabularySource | None = None,
-                 train_vocabulary: VocabularySource | None = None, classwise: bool = False,
+                 train_vocabulary: VocabularySource | None = None, classwise: bool = False, compat: bool = False,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ann_file = ann_file
@@ -50,6 +52,7 @@ class PanopticQuality(BaseMetric):
         self.vocabulary = None if vocabulary is None else Vocabulary.read(vocabulary)
         self.seen = seen_split(vocabulary, train_vocabulary, 'PanopticQuality')
         self.classwise = classwise
+        self.compat = compat
         content = read_panoptic_file(ann_file)
         self.categories = content.categories
         self.images = {image.id: image for image in content.images}
@@ -105,7 +108,8 @@ class PanopticQuality(BaseMetric):
         return count_segments(
             truth, {segment.id: labels[segment.category_id] for segment in known if not segment.is_crowd}, predicted,
             classes, len(labels),
-            crowds={segment.id: labels[segment.category_id] for segment in known if segment.is_crowd})
+            crowds={segment.id: labels[segment.category_id] for segment in known if segment.is_crowd},
+            compat=self.compat)
 
     def compute_metrics(self, results: list[PanopticCounts]) -> dict[str, float]:
         """PQ, SQ and RQ over all images."""

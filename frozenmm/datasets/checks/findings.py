@@ -27,7 +27,8 @@ class Finding:
     @property
     def sentence(self) -> str:
         """All of it in one sentence."""
-        return '; '.join(part for part in (f'{self.file}: {self.text}', self.remedy) if part)
+        text = self.text if self.file in self.text else f'{self.file}: {self.text}'
+        return '; '.join(part for part in (text, self.remedy) if part)
 
 
 @dataclass
@@ -65,6 +66,11 @@ class Survey:
             self.findings.append(finding)
 
     @property
+    def errors(self) -> list[Finding]:
+        """What ends a run."""
+        return [finding for finding in self.findings if finding.severity == 'error']
+
+    @property
     def line(self) -> str:
         """Images, annotations kept and dropped, in one line."""
         reasons = ', '.join(f'{reason} {count}' for reason, count in sorted(self.dropped.items()) if count)
@@ -78,7 +84,6 @@ class Survey:
         Raises:
             UserError: the first error, and how many more there are.
         """
-        errors = [finding for finding in self.findings if finding.severity == 'error']
-        if errors:
-            more = f' ({len(errors) - 1} more: `frozenmm check-data` lists them)' if len(errors) > 1 else ''
-            raise UserError(errors[0].sentence + more)
+        if self.errors:
+            more = f' ({len(self.errors) - 1} more: `frozenmm check-data` lists them)' if len(self.errors) > 1 else ''
+            raise UserError(self.errors[0].sentence + more)

@@ -46,10 +46,14 @@ def check_samples(dataset: Any, survey: Survey, *, count: int | None = QUICK) ->
     if hasattr(dataset, 'kept'):  # a class that counts while it reads
         survey.kept += dataset.kept
         survey.dropped += dataset.dropped
+    meta = getattr(dataset, 'metainfo', None) or {}
+    if 'thing_classes' in meta and not meta['thing_classes'] and hasattr(dataset, 'kept'):
+        survey.note(getattr(dataset, 'ann_file', survey.name), 'every class is stuff; what should be found object by '
+                                                               'object needs isthing 1')
     listed = np.unique(np.linspace(0, total - 1, min(total, LISTED)).astype(int)).tolist()
     _check_files([dataset.get_data_info(index) for index in listed], survey)
     chosen = np.unique(np.linspace(0, total - 1, min(total, total if count is None else count)).astype(int)).tolist()
-    classes = _class_count(dataset)
+    classes = len(meta.get('classes') or ())
     labelled: Counter[bool] = Counter()
     for index in chosen:
         info = dataset.get_data_info(index)
@@ -57,6 +61,9 @@ def check_samples(dataset: Any, survey: Survey, *, count: int | None = QUICK) ->
             _check_pixels(info, survey, classes, labelled)
         except UserError as error:
             survey.fail(info.get('img_path') or survey.name, str(error), '')
+    if survey.dropped['no pixel']:
+        survey.note(getattr(dataset, 'ann_file', survey.name), f'{survey.dropped["no pixel"]} listed segments have no '
+                                                               f'pixel in the maps of {len(chosen)} images; they are left out')
     _count_maps(survey, labelled, total)
 
 
@@ -97,7 +104,6 @@ def _check_segments(info: Mapping[str, Any], survey: Survey) -> None:
     if lost:
         survey.kept -= lost
         survey.dropped['no pixel'] += lost
-        survey.note(info['seg_map_path'], f'{lost} listed segments have no pixel; they are left out')
 
 
 def _check_stated_size(info: Mapping[str, Any], survey: Survey) -> None:
@@ -124,8 +130,3 @@ def _count_maps(survey: Survey, labelled: Counter[bool], total: int) -> None:
     if not labelled[True]:
         survey.fail(survey.name, f'none of {seen} label maps has a pixel of a class', 'look at the values of the maps')
 
-
-def _class_count(dataset: Any) -> int:
-    """Number of classes; 0 where the data set does not say."""
-    meta = getattr(dataset, 'metainfo', None) or {}
-    return len(meta.get('classes') or ())
