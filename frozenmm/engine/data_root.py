@@ -122,7 +122,7 @@ def _words(root: Path, found: Split, options: MapOptions) -> Vocabulary:
     listed = next((path for path in (root / 'classes.txt', root / 'words.txt') if path.is_file()), None)
     if listed is None:
         raise UserError(f'label maps do not say what their numbers mean, and {root.resolve()} has no classes.txt (one '
-                        'class a line, label 0 first); write it, or give words="[sky,building,...]" beside data_root')
+                        'class a line, label 0 first); write it, or give words="sky,building,..." beside data_root')
     return Vocabulary.read(listed)
 
 

@@ -33,8 +33,8 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
     Args:
         path: the config file.
         options: `key=value` strings, see `parse_options`. `data_root=...` (or the environment variable
-            `FROZENMM_DATA_ROOT`) points all data loaders at another folder, see `use_data_root`; `words=[...]`,
-            `void_labels=[...]` and `reduce_zero_label=True` go with it.
+            `FROZENMM_DATA_ROOT`) points all data loaders at another folder, see `use_data_root`; `words=sky,road,...`,
+            `void_labels=[11]` and `reduce_zero_label=True` go with it.
         work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
         launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
         data: test on another data set; see `use_data_set`.

@@ -111,7 +111,7 @@ def test_label_maps_replace_panoptic_maps_with_words_and_metrics(tmp_path):
 
 
 def test_words_of_label_maps_may_lie_beside_them_and_are_asked_for_otherwise(tmp_path):
-    with pytest.raises(UserError, match=r'has no classes\.txt .*words="\[sky,building,\.\.\.\]" beside data_root'):
+    with pytest.raises(UserError, match=r'has no classes\.txt .*words="sky,building,\.\.\." beside data_root'):
         use_data_root(masks_config(), label_maps(tmp_path))
     (tmp_path / 'classes.txt').write_text('sky\nroad\n')
     cfg = masks_config()
