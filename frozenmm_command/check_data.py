@@ -1,7 +1,7 @@
 """Look at data before training on it: frozenmm check-data CONFIG|FOLDER [--full] [--sheet OUT.png].
 
-All annotations are read, and the pixels of a sample. Counts and findings are listed, with what to do; the exit code is 2
-where something would be learnt wrongly or not at all.
+All annotations are read, and the pixels of a sample. Counts and findings are listed, with what to do; the exit code is
+2 where something would be learnt wrongly or not at all.
 """
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def parse_vocabulary(text: str) -> Vocabulary:
         return Vocabulary.read(text)
     plain = text.strip()
     if ',' not in text and (Path(plain).is_file() or re.search(r'\.[A-Za-z]{2,4}$', plain)):
-        raise UserError(f'{plain!r} looks like a file; vocabularies are read from .txt (one class a line) and .json files')
+        raise UserError(f'{plain!r} looks like a file; vocabularies are .txt (one class a line) and .json files')
     near = {re.sub(r'\W|_', '', name).lower(): name for name in named_vocabularies()}
     close = difflib.get_close_matches(re.sub(r'\W|_', '', plain).lower(), near, n=1, cutoff=0.9)
     if close and ' ' not in plain:

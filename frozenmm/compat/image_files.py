@@ -17,7 +17,7 @@ from frozenmm.errors import MissingFile, UnreadableFile, UserError
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.jpe', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 _HEIF = ('.heic', '.heif')
-_FOREIGN = ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2', '.jp2', '.jxl', '.psd', '.svg', '.eps', '.pdf')
+_FOREIGN = ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2', '.jp2', '.jxl', '.psd', '.svg', '.eps')
 _HEIF_REMEDY = 'pip install pillow-heif'
 _SHOWN = 3
 """Names of left-out files in one line of the log."""
@@ -56,9 +56,9 @@ def list_images(folder: str | Path, *, every: int = 1, below: bool = False) -> l
             f'{", ".join(names[:_SHOWN])}{" ..." * (len(names) > _SHOWN)} ({len(names)}: {reason})'
             for reason, names in left_out.items()), logger='current')
     if not found:
+        others = ''.join(f'; {len(names)} left out, e.g. {names[0]}: {reason}' for reason, names in left_out.items())
         raise MissingFile(f'the folder {folder.resolve()} holds no image; expected files ending in '
-                          f'{", ".join(IMAGE_SUFFIXES)}' + ''.join(
-                              f'; {len(names)} left out, e.g. {names[0]}: {reason}' for reason, names in left_out.items()))
+                          f'{", ".join(IMAGE_SUFFIXES)}{others}')
     return sorted(found, key=lambda path: [natural_key(Path(part)) for part in path.relative_to(folder).parts])[::every]
 
 
@@ -72,7 +72,8 @@ def sorted_out(folder: Path, below: bool = False) -> tuple[list[Path], dict[str,
         reason = '' if path.is_dir() and below else _why_left_out(path)
         if reason:
             left_out.setdefault(reason, []).append(str(path.relative_to(folder)) + '/' * path.is_dir())
-        elif path.is_file() and (path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIF) or not path.suffix and _is_image(path)):
+        elif path.is_file() and (path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIF)
+                                 or not path.suffix and _is_image(path)):
             found.append(path)
     return found, left_out
 
@@ -131,7 +132,8 @@ def read_image_file(path: Path) -> np.ndarray:
             with pil.open(path) as picture:
                 frames = getattr(picture, 'n_frames', 1) if picture.format != 'MPO' else 1
                 if frames > 1:
-                    print_log(f'{path}: the first of {frames} frames is read; write them as files for all', logger='current')
+                    print_log(f'{path}: the first of {frames} frames is read; write them as files for all',
+                              logger='current')
                 return picture_pixels(picture, str(path))
         except pil.DecompressionBombError:
             raise UserError(_too_large(str(path), 'far more')) from None

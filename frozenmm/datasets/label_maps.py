@@ -136,7 +136,9 @@ class LoadLabelMap(BaseTransform):
                              'folder of its label maps in data_prefix')
         stored = read_picture(Path(results[self.key]), kind='a label map')
         void = void_of(stored)
-        reduced = results if self.reduce_zero_label is None else {**results, 'reduce_zero_label': self.reduce_zero_label}
+        reduced = dict(results)
+        if self.reduce_zero_label is not None:
+            reduced['reduce_zero_label'] = self.reduce_zero_label
         if results.get('num_classes'):
             label_classes(stored, dict(reduced, seg_map_path=results[self.key]), results['num_classes'])
         labels = stored.astype(np.int32)

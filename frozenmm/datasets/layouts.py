@@ -69,8 +69,8 @@ def find_split(root: Path, split: str, kinds: Sequence[Kind]) -> Split:
 
 
 _WANTED = {
-    'boxes': 'COCO layout (annotations/instances_train.json with images/train/, or annotations/instances_train2017.json '
-             'with train2017/), Roboflow (train/_annotations.coco.json), Pascal VOC (Annotations/, JPEGImages/, '
+    'boxes': 'COCO layout (annotations/instances_train.json with images/train/, or instances_train2017.json with '
+             'train2017/), Roboflow (train/_annotations.coco.json), Pascal VOC (Annotations/, JPEGImages/, '
              'ImageSets/) or YOLO (data.yaml, images/, labels/)',
     'panoptic': 'COCO panoptic layout (annotations/panoptic_train.json, panoptic_train/, images/train/)',
     'semantic': 'label maps (images/train/ with labels/train/*.png)'}
@@ -79,11 +79,16 @@ _WANTED = {
 def _coco(root: Path, split: str, stem: str = 'instances') -> Split | None:
     for name in _NAMES[split]:
         annotations = root / f'annotations/{stem}_{name}.json'
-        images = next((root / folder for folder in (f'images/{name}', name, 'images') if (root / folder).is_dir()), None)
+        images = _first(root, (f'images/{name}', name, 'images'))
         if annotations.is_file() and images is not None:
             return Split('boxes', images, annotations)
-    whole = next((root / name for name in (f'{stem}.json', f'annotations/{stem}.json') if (root / name).is_file()), None)
+    whole = _first(root, (f'{stem}.json', f'annotations/{stem}.json'))
     return None if whole is None or not (root / 'images').is_dir() else Split('boxes', root / 'images', whole)
+
+
+def _first(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of these that is there."""
+    return next((root / name for name in names if (root / name).exists()), None)
 
 
 def _panoptic(root: Path, split: str) -> Split | None:
@@ -91,7 +96,7 @@ def _panoptic(root: Path, split: str) -> Split | None:
     if found is None:
         return None
     name = found.annotations.stem
-    maps = next((root / folder for folder in (name, f'annotations/{name}', 'pan') if (root / folder).is_dir()), None)
+    maps = _first(root, (name, f'annotations/{name}', 'pan'))
     return None if maps is None else Split('panoptic', found.images, found.annotations, maps)
 
 
@@ -113,10 +118,10 @@ def _semantic(root: Path, split: str) -> Split | None:
 
 
 def _voc(root: Path, split: str) -> Split | None:
-    lists = next((folder for folder in (root / 'ImageSets/Main', root / 'ImageSets') if folder.is_dir()), None)
+    lists = _first(root, ('ImageSets/Main', 'ImageSets'))
     if lists is None or not (root / 'Annotations').is_dir():
         return None
-    listed = next((lists / f'{name}.txt' for name in _NAMES[split] if (lists / f'{name}.txt').is_file()), None)
+    listed = _first(lists, [f'{name}.txt' for name in _NAMES[split]])
     if listed is None:
         return None
     with reading(listed, 'a list of names, one per line'):
@@ -195,7 +200,8 @@ def _as_coco(root: Path, split: str, entries: Sequence[tuple[dict[str, Any], lis
              classes: Sequence[str]) -> Path:
     """Write labels as a COCO file into the cache folder; the same labels give the same file."""
     numbers = {name: number for number, name in enumerate(classes, 1)}
-    annotations = [dict(image_id=index, category_id=numbers[name], bbox=box, area=box[2] * box[3], iscrowd=0, ignore=ignore)
+    annotations = [dict(image_id=index, category_id=numbers[name], bbox=box, area=box[2] * box[3], iscrowd=0,
+                        ignore=ignore)
                    for index, (_, objects) in enumerate(entries) for name, box, ignore in objects]
     content = dict(images=[dict(entry, id=index) for index, (entry, _) in enumerate(entries)],
                    annotations=[dict(entry, id=number) for number, entry in enumerate(annotations, 1)],

@@ -94,7 +94,8 @@ def read_panoptic_file(path: str | Path) -> PanopticFile:
 
 
 def _parse(content: Mapping) -> PanopticFile:
-    categories = tuple(Category(_whole(entry, 'id'), str(entry['name']), _flag(entry)) for entry in content['categories'])
+    categories = tuple(Category(_whole(entry, 'id'), str(entry['name']), _flag(entry))
+                       for entry in content['categories'])
     known = {category.id for category in categories}
     entries = {entry['id']: entry for entry in content['images']}
     images = []
@@ -172,8 +173,9 @@ def match_categories(vocabulary: Vocabulary, categories: Sequence[Category]) -> 
             raise UserError(f'{vocabulary.name} says that {entry.name!r} is {_kind(entry.isthing)}, but the annotation '
                             f'file says that its category {category.name!r} is {_kind(category.isthing)} (isthing = '
                             f'{int(bool(category.isthing))}); correct one of them')
-    return [replace(category, isthing=next((flag for flag in (category.isthing, entry.isthing) if flag is not None), True))
-            for entry, category in zip(vocabulary, found)]
+    flags = [entry.isthing if category.isthing is None else category.isthing
+             for entry, category in zip(vocabulary, found)]
+    return [replace(category, isthing=flag is not False) for category, flag in zip(found, flags)]
 
 
 def _kind(isthing: bool | None) -> str:

@@ -63,7 +63,7 @@ class LoadPanopticMaps(LoadPanopticAnnotations):
 
 
 def present_segments(results: dict, ids: np.ndarray) -> tuple[list[dict], list[dict]]:
-    """Segments and instances of a sample that have pixels in its map (H, W); boxes come from them where none is stated."""
+    """Segments and instances of a sample with pixels in its map (H, W), which give boxes where none is stated."""
     present = set(np.unique(ids).tolist())
     things = iter(results['instances'])
     segments, instances = [], []

@@ -54,6 +54,7 @@ def browse(cfg: Config, folder: Path, *, stage: str = 'train', count: int = 16, 
 
 
 def register(scope: str) -> None:
+    """Make the classes of mmdet or mmseg known, so that configs of that scope can be built."""
     if scope == 'mmdet' and installed('mmdet'):
         from mmdet.utils import register_all_modules
         register_all_modules(init_default_scope=False)

@@ -146,7 +146,7 @@ def _use_copy(cfg: Config, dataset: dict[str, Any], original: Path, content: Map
 
 
 def _fit_padding(cfg: Config) -> None:
-    """Let mmdet's batch padding touch only what the training samples hold: it fails on a map or mask that is not there."""
+    """Keep mmdet's batch padding from semantic maps that the training samples do not have, on which it fails."""
     steps = str((cfg.get('train_dataloader') or {}).get('dataset') or '')
     maps = "'with_seg': True" in steps or 'LoadLabelMap' in steps or 'LoadPanoptic' in steps
     preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or {}

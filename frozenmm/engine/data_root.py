@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from frozenmm.compat.image_files import IMAGE_SUFFIXES
 from frozenmm.datasets.checks.coco_boxes import read_boxes, used_categories
 from frozenmm.datasets.layouts import Kind, Split, find_split
 from frozenmm.datasets.panoptic_files import read_panoptic_file
@@ -139,13 +140,19 @@ def _point(dataset: Config, root: Path, found: Split, words: Vocabulary, options
                        data_prefix=dict(img=f'{images}/', seg=f'{_relative(found.maps, root)}/'),
                        vocabulary=as_config(words))
     else:
-        dataset.pop('ann_file', None)
-        dataset.pop('filter_cfg', None)
-        suffix = next((path.suffix for path in sorted(found.images.iterdir()) if path.suffix != '.txt'), '.jpg')
-        dataset.update(type='frozenmm.SemanticMaps', data_root=str(root), img_suffix=suffix, vocabulary=as_config(words),
-                       data_prefix=dict(img=f'{images}/', seg=f'{_relative(found.annotations, root)}/'),
-                       void_labels=list(options.void_labels), reduce_zero_label=options.reduce_zero_label)
-        dataset.pipeline = [_label_maps(step) for step in dataset.get('pipeline') or ()]
+        _point_at_label_maps(dataset, root, found, words, options)
+
+
+def _point_at_label_maps(dataset: Config, root: Path, found: Split, words: Vocabulary, options: MapOptions) -> None:
+    for key in ('ann_file', 'filter_cfg'):
+        dataset.pop(key, None)
+    suffix = next((path.suffix for path in sorted(found.images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
+                   and not path.name.startswith('.')), '.jpg')
+    folders = dict(img=f'{_relative(found.images, root)}/', seg=f'{_relative(found.annotations, root)}/')
+    dataset.update(type='frozenmm.SemanticMaps', data_root=str(root), data_prefix=folders, img_suffix=suffix,
+                   vocabulary=as_config(words), void_labels=list(options.void_labels),
+                   reduce_zero_label=options.reduce_zero_label)
+    dataset.pipeline = [_label_maps(step) for step in dataset.get('pipeline') or ()]
 
 
 def _relative(path: Path | None, root: Path) -> str:
@@ -154,7 +161,8 @@ def _relative(path: Path | None, root: Path) -> str:
 
 def _label_maps(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step of a pipeline, which reads label maps where it read panoptic ones."""
-    reads = str(step.get('type')).rpartition('.')[2] in ('LoadPanopticMaps', 'LoadPanopticAnnotations', 'LoadAnnotations')
+    name = str(step.get('type')).rpartition('.')[2]
+    reads = name in ('LoadPanopticMaps', 'LoadPanopticAnnotations', 'LoadAnnotations')
     return dict(type='frozenmm.LoadLabelMap') if reads else dict(step)
 
 

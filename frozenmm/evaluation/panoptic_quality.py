@@ -8,7 +8,13 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from frozenmm.datasets.panoptic_files import Category, PanopticImage, match_categories, read_panoptic_file, read_panoptic_map
+from frozenmm.datasets.panoptic_files import (
+    Category,
+    PanopticImage,
+    match_categories,
+    read_panoptic_file,
+    read_panoptic_map,
+)
 from frozenmm.errors import UserError
 from frozenmm.evaluation.panoptic_counts import PanopticCounts, count_segments, quality
 from frozenmm.evaluation.seen_classes import seen_split
@@ -33,8 +39,8 @@ class PanopticQuality(BaseMetric):
         train_vocabulary: adds results for classes of `vocabulary` that share a word with it (seen) and for all others
             (unseen).
         classwise: log a line per class.
-        compat: count several crowds of a class in one image as panopticapi does, see `count_segments`; its PQ on COCO is
-            then the official one, a little below ours.
+        compat: count several crowds of a class in one image as panopticapi does, see `count_segments`; PQ is then the
+            official one, a little below ours.
         collect_device, prefix: see mmengine's `BaseMetric`.
 
     Results in percent: `PQ`, `SQ`, `RQ`, and the same with `_things`, `_stuff`, `_seen`, `_unseen`. A class that occurs

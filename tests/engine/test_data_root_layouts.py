@@ -19,8 +19,8 @@ def _own_cache(tmp_path, monkeypatch):
 
 def boxes_config():
     loader = dict(dataset=dict(type='CocoDataset', ann_file='a.json', pipeline=[]))
-    return Config(dict(train_dataloader=loader, val_dataloader=loader, val_evaluator=dict(type='CocoMetric', ann_file='a'),
-                       model=dict(bbox_head=dict(num_classes=80))))
+    return Config(dict(train_dataloader=loader, val_dataloader=loader,
+                       val_evaluator=dict(type='CocoMetric', ann_file='a'), model=dict(bbox_head=dict(num_classes=80))))
 
 
 def masks_config():
@@ -29,7 +29,8 @@ def masks_config():
     metrics = [dict(type='frozenmm.PanopticQuality', ann_file='a', seg_prefix='b', vocabulary='coco_panoptic_133'),
                dict(type='frozenmm.SemanticIoU', vocabulary='coco_panoptic_133')]
     return Config(dict(train_dataloader=loader, val_dataloader=loader, val_evaluator=metrics,
-                       model=dict(classifier=dict(train_vocabulary='coco_panoptic_133', vocabulary='coco_panoptic_133'))))
+                       model=dict(classifier=dict(train_vocabulary='coco_panoptic_133',
+                                                  vocabulary='coco_panoptic_133'))))
 
 
 def picture(path, mode='RGB', value=0):
@@ -37,8 +38,11 @@ def picture(path, mode='RGB', value=0):
     Image.fromarray(np.full((20, 40, 3) if mode == 'RGB' else (20, 40), value, np.uint8)).save(path)
 
 
-def voc(root, objects='<object><name>cat</name><bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax><ymax>8</ymax></bndbox>'
-                      '<difficult>0</difficult></object>'):
+CAT = ('<object><name>cat</name><bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax><ymax>8</ymax></bndbox>'
+       '<difficult>0</difficult></object>')
+
+
+def voc(root, objects=CAT):
     for split in 'train', 'val':
         (root / 'ImageSets/Main').mkdir(parents=True, exist_ok=True)
         (root / f'ImageSets/Main/{split}.txt').write_text(f'{split}0\n')
@@ -79,7 +83,8 @@ def test_boxes_of_other_layouts_are_read_as_coco(tmp_path, write, classes, box):
     content = json.loads((tmp_path / dataset.ann_file).read_text())
     assert [entry['bbox'] for entry in content['annotations']] == [box]
     assert (tmp_path / dataset.data_prefix.img / content['images'][0]['file_name']).is_file()
-    assert cfg.val_evaluator.ann_file == str(tmp_path / cfg.val_dataloader.dataset.ann_file) != str(tmp_path / dataset.ann_file)
+    val = tmp_path / cfg.val_dataloader.dataset.ann_file
+    assert cfg.val_evaluator.ann_file == str(val) != str(tmp_path / dataset.ann_file)
 
 
 @pytest.mark.parametrize(('write', 'text', 'message'), [

@@ -19,8 +19,8 @@ def train(run, root, *options):
 
 def boxes(runner):
     dataset = runner.train_dataloader.dataset
-    return [[(entry['bbox'], entry['bbox_label'], entry['ignore_flag']) for entry in dataset.get_data_info(index)['instances']]
-            for index in range(len(dataset))]
+    return [[(entry['bbox'], entry['bbox_label'], entry['ignore_flag'])
+             for entry in dataset.get_data_info(index)['instances']] for index in range(len(dataset))]
 
 
 @pytest.mark.parametrize(('name', 'said'), [

@@ -93,7 +93,8 @@ def test_an_empty_path_is_not_the_current_folder():
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('ade20k-150', 'did you mean ade20k_150'), ('words.csv', r'looks like a file; .*\.txt'), ('ADE20K_150', 'ade20k_150')])
+    ('ade20k-150', 'did you mean ade20k_150'), ('words.csv', r'looks like a file; .*\.txt'),
+    ('ADE20K_150', 'ade20k_150')])
 def test_words_that_are_nearly_a_name_or_a_file_are_asked_back(text, message):
     with pytest.raises(UserError, match=message):
         parse_vocabulary(text)

@@ -19,7 +19,8 @@ SMALL = ('model.mask_generator.decoder.num_queries=10', 'model.criterion.num_poi
 
 def panoptic(root, words, model_words=None):
     return f'''
-model = dict(classifier=dict(train_vocabulary=dict(_delete_=True, classes={(model_words or words)!r}), vocabulary={words!r}))
+model = dict(classifier=dict(vocabulary={words!r},
+                             train_vocabulary=dict(_delete_=True, classes={(model_words or words)!r})))
 train_dataloader = dict(dataset=dict(_delete_=True, type='frozenmm.CocoPanoptic', data_root={str(root)!r},
     ann_file='panoptic.json', data_prefix=dict(img='images/', seg='pan/'), vocabulary={words!r}, pipeline=[
         dict(type='LoadImageFromFile'), dict(type='frozenmm.LoadPanopticMaps'), dict(type='PackDetInputs')]))
@@ -141,13 +142,14 @@ val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_eva
             run(BASE, text, SMALL)
     else:
         runner, printed = run(BASE, text, SMALL)
-        assert f'{len(content["annotations"]) - empty} annotations kept, {empty} dropped (no outline {empty})' in printed
+        kept = len(content['annotations']) - empty
+        assert f'{kept} annotations kept, {empty} dropped (no outline {empty})' in printed
 
 
 @pytest.mark.parametrize('change', ['order', 'other'])
 def test_words_of_model_and_data_set_in_another_order_or_of_another_kind_are_refused(field, run, change):
     words = ['sky', 'road', 'car'] if change == 'order' else ['car', 'road', 'tree']
-    with pytest.raises(UserError, match=r'model\.classifier\.train_vocabulary has 3 classes and train_dataloader has 3, '
+    with pytest.raises(UserError, match=r'classifier\.train_vocabulary has 3 classes and train_dataloader has 3, '
                                         + ('in another order' if change == 'order' else 'not the same classes')):
         run(BASE, panoptic(field('segmentation/pan'), WORDS, words), SMALL)
 

@@ -1,4 +1,4 @@
-"""COCO instance annotations as they come from labelling tools: missing keys, zero areas, categories that mean nothing."""
+"""COCO instance annotations as labelling tools write them: missing keys, zero areas, categories that mean nothing."""
 from __future__ import annotations
 
 import json
@@ -65,12 +65,13 @@ def used_categories(content: Mapping[str, Any], used: Counter[int] | None = None
     """
     used = used or Counter(entry.get('category_id') for entry in content['annotations'])
     categories = [dict(entry, name=str(entry['name'])) for entry in content['categories']]
-    names = Counter(entry['name'] for entry in categories)
     kept = []
     for place, entry in enumerate(categories):
         others = [other for other in categories if other is not entry]
-        twin = names[entry['name']] > 1 and (any(used[other['id']] for other in others if other['name'] == entry['name'])
-                                             or place != [e['name'] for e in categories].index(entry['name']))
+        namesakes = [other for other in others if other['name'] == entry['name']]
+        # where none of the same name is used, the first one stands for the name
+        twin = bool(namesakes) and (any(used[other['id']] for other in namesakes)
+                                    or any(other['name'] == entry['name'] for other in categories[:place]))
         root = (entry.get('supercategory') == 'none' and bool(others)
                 and all(other.get('supercategory') == entry['name'] for other in others))
         if used[entry['id']] or not (twin or root):
@@ -117,7 +118,7 @@ def tidy_boxes(content: dict[str, Any], wanted: BoxReading, survey: Survey) -> b
 
 
 def _tidy_categories(content: dict[str, Any], wanted: BoxReading, survey: Survey) -> None:
-    """One category a name, in the order of the classes: mmdet numbers labels by the file's order whatever classes say."""
+    """One category a name, in the order of the classes: mmdet numbers labels in the file's order."""
     kept = used_categories(content)
     for entry in content['categories']:
         if entry['id'] not in [other['id'] for other in kept]:

@@ -11,8 +11,8 @@ import numpy as np
 from frozenmm.compat.image_files import read_image_file
 from frozenmm.datasets.annotation_pictures import check_same_size, read_picture, stored_size
 from frozenmm.datasets.checks.findings import Survey
-from frozenmm.datasets.panoptic_files import read_panoptic_map
 from frozenmm.datasets.label_maps import label_classes
+from frozenmm.datasets.panoptic_files import read_panoptic_map
 from frozenmm.errors import UserError
 
 QUICK = 32
@@ -62,8 +62,8 @@ def check_samples(dataset: Any, survey: Survey, *, count: int | None = QUICK) ->
         except UserError as error:
             survey.fail(info.get('img_path') or survey.name, str(error), '')
     if survey.dropped['no pixel']:
-        survey.note(getattr(dataset, 'ann_file', survey.name), f'{survey.dropped["no pixel"]} listed segments have no '
-                                                               f'pixel in the maps of {len(chosen)} images; they are left out')
+        survey.note(getattr(dataset, 'ann_file', survey.name),
+                    f'{survey.dropped["no pixel"]} listed segments have no pixel in the maps of {len(chosen)} images')
     _count_maps(survey, labelled, total)
 
 
@@ -96,7 +96,8 @@ def _check_pixels(info: Mapping[str, Any], survey: Survey, classes: int, labelle
 
 
 def _check_segments(info: Mapping[str, Any], survey: Survey) -> None:
-    ids = read_panoptic_map(info['seg_map_path'], info.get('listed_ids') or [part['id'] for part in info['segments_info']])
+    listed = info.get('listed_ids') or [part['id'] for part in info['segments_info']]
+    ids = read_panoptic_map(info['seg_map_path'], listed)
     check_same_size(info, ids.shape)
     _warn_of_turn(info, survey)
     present = set(np.unique(ids).tolist())
