@@ -140,7 +140,7 @@ def _voc_image(path: Path) -> tuple[dict[str, Any], list[tuple[str, list[float],
         size = tree.find('size')
         name = Path(str(tree.findtext('filename') or path.stem))
         # the file name inside is often that of another folder or without its ending
-        image = dict(file_name=name.name if name.suffix else f'{path.stem}.jpg')
+        image: dict[str, Any] = dict(file_name=name.name if name.suffix else f'{path.stem}.jpg')
         if size is not None:
             image |= {key: int(float(size.findtext(key) or 0)) for key in ('width', 'height')}
         objects = []

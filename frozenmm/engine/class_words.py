@@ -57,7 +57,7 @@ def as_config(words: Vocabulary) -> dict[str, Any]:
     """A vocabulary as plain data, which a config file can hold."""
     classes = []
     for entry in words:
-        line = dict(name=entry.name, id=entry.id)
+        line: dict[str, Any] = dict(name=entry.name, id=entry.id)
         line |= {key: value for key, value in (('synonyms', list(entry.synonyms)), ('isthing', entry.isthing),
                                                ('color', entry.color and list(entry.color))) if value not in ([], None)}
         classes.append(line)

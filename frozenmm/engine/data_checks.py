@@ -63,6 +63,7 @@ def prepare_data(cfg: Config, stages: Sequence[str] = ('train', 'val'), *, colle
                         surveys[-1].fail(stage, str(error), '')
     if 'train' in stages:
         _fit_padding(cfg)
+        _refuse_class_weights(cfg.get('model'), cfg.get('default_scope', 'mmdet'))
     return surveys
 
 
@@ -155,6 +156,19 @@ def _fit_padding(cfg: Config) -> None:
             part['pad_seg'] = False
 
 
+def _refuse_class_weights(node: Any, scope: str) -> None:
+    """Say before the first step that mmseg's loss cannot weigh classes where pixels are without annotation."""
+    if isinstance(node, Mapping):
+        kind = str(node.get('type'))
+        if kind == 'mmseg.CrossEntropyLoss' or (kind == 'CrossEntropyLoss' and scope == 'mmseg'):
+            if node.get('class_weight') is not None and not node.get('use_sigmoid') and not node.get('use_mask'):
+                raise UserError('mmseg\'s CrossEntropyLoss with class_weight fails at the first pixel without annotation '
+                                '(index 255 is out of bounds); take type=\'OhemCrossEntropy\', which weighs classes and '
+                                'leaves such pixels out, or no class_weight')
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ():
+        _refuse_class_weights(value, scope)
+
+
 def _with_masks(cfg: Config, stage: str, dataset: Mapping[str, Any]) -> bool:
     """Whether a data set must give an outline for every object."""
     steps = str(dataset.get('pipeline') or '')
@@ -199,5 +213,5 @@ def _reads_boxes(kind: Any) -> bool:
     if not installed('mmdet') or not isinstance(kind, type):
         return False
     from mmdet.datasets import CocoDataset
-    return (issubclass(kind, CocoDataset) and kind.load_data_list is CocoDataset.load_data_list
-            and kind.COCOAPI is CocoDataset.COCOAPI and kind.parse_data_info is CocoDataset.parse_data_info)
+    return issubclass(kind, CocoDataset) and all(getattr(kind, name) is getattr(CocoDataset, name) for name in (
+        'load_data_list', 'COCOAPI', 'parse_data_info'))
