@@ -162,9 +162,9 @@ def _refuse_class_weights(node: Any, scope: str) -> None:
         kind = str(node.get('type'))
         if kind == 'mmseg.CrossEntropyLoss' or (kind == 'CrossEntropyLoss' and scope == 'mmseg'):
             if node.get('class_weight') is not None and not node.get('use_sigmoid') and not node.get('use_mask'):
-                raise UserError('mmseg\'s CrossEntropyLoss with class_weight fails at the first pixel without annotation '
-                                '(index 255 is out of bounds); take type=\'OhemCrossEntropy\', which weighs classes and '
-                                'leaves such pixels out, or no class_weight')
+                raise UserError('mmseg\'s CrossEntropyLoss with class_weight fails at the first pixel without '
+                                'annotation (index 255 is out of bounds); take type=\'OhemCrossEntropy\', which weighs '
+                                'classes and leaves such pixels out, or no class_weight')
     for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ():
         _refuse_class_weights(value, scope)
 

@@ -168,8 +168,8 @@ class ImageTower(FrozenModule):
         """Features of a padded batch.
 
         Args:
-            images: (B, 3, H, W) float, the pipeline's batch: normalised, padded at the bottom and right. Where the tower
-                does not resize, it pads on to whole patches, so a strip is as good as any picture.
+            images: (B, 3, H, W) float, the pipeline's batch: normalised, padded at the bottom and right. A tower
+                that does not resize pads on to whole patches, so a strip is as good as any picture.
             valid_sizes: B pairs (height, width) of the images without padding; the whole batch by default.
             image_stats: the pipeline's normalisation; by default raw RGB pixels in 0..255.
             num_tokens: 0, 1, 5, 14 or 30 image tokens.
@@ -227,8 +227,8 @@ class ImageTower(FrozenModule):
             return (0.0, 0.0, width, height), (side, side)
         if self.resize_mode == 'pad':
             longest = max(height, width)
-            shown = (min(side, max(1, round(side * height / longest))), min(side, max(1, round(side * width / longest))))
-            return (0.0, 0.0, longest, longest), shown
+            down, across = (min(side, max(1, round(side * part / longest))) for part in (height, width))
+            return (0.0, 0.0, longest, longest), (down, across)
         short = min(height, width)
         # torchvision's size rule, which the official preprocessing uses: the long side is truncated
         tall, wide = int(side * height / short), int(side * width / short)

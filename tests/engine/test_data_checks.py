@@ -41,10 +41,12 @@ def test_a_root_category_is_dropped_only_where_nothing_uses_it():
 @pytest.mark.parametrize(('change', 'reason'), [
     (dict(bbox=[-20, 0, 10, 10]), 'outside the picture'), (dict(bbox=[0, 0, 0.4, 9]), 'size below 1 px'),
     (dict(iscrowd=1), 'crowd'), (dict(category_id=5), 'unknown category'), (dict(bbox=None), 'no box'),
-    (dict(ignore=1), 'marked ignore'), (dict(segmentation=[]), 'no outline'), (dict(segmentation=[[1, 2]]), 'no outline')])
+    (dict(ignore=1), 'marked ignore'), (dict(segmentation=[]), 'no outline'),
+    (dict(segmentation=[[1, 2]]), 'no outline')])
 def test_every_reason_is_counted(tmp_path, change, reason):
     good = dict(id=1, category_id=1, bbox=[0, 0, 9, 9], segmentation=[[0, 0, 9, 0, 9, 9]], area=81, iscrowd=0)
-    made, survey = content([dict(id=1, name='cat')], [good, {**good, 'id': 2, **change}]), Survey('train')
+    made = content([dict(id=1, name='cat')], [good, {**good, 'id': 2, **change}])
+    survey = Survey('train')
     if change == dict(bbox=None):
         made['annotations'][1].pop('segmentation')
     tidy_boxes(made, BoxReading(tmp_path / 'a.json', tmp_path, with_masks=True), survey)
@@ -71,7 +73,8 @@ def test_classes_that_the_file_does_not_have_keep_the_labels_of_the_others(tmp_p
 
 
 @pytest.mark.parametrize(('values', 'options', 'message'), [
-    ([1, 2, 3], {}, 'need reduce_zero_label=True'), ([0, 3], {}, r'if 0 means void.*if 3 means void, void_labels=\[3\]'),
+    ([1, 2, 3], {}, 'need reduce_zero_label=True'),
+    ([0, 3], {}, r'if 0 means void.*if 3 means void, void_labels=\[3\]'),
     ([0, 9], {}, r'name the classes that are missing, or say void_labels'),
     ([0, 4], dict(reduce_zero_label=True), 'name the classes that are missing')])
 def test_values_beyond_the_classes_are_refused_with_the_option(values, options, message):
@@ -87,7 +90,8 @@ def test_values_that_mean_nothing_are_no_classes():
 
 @pytest.mark.parametrize(('stored', 'listed', 'expected'), [
     (np.array([[1, 2]], np.uint8), [1, 2], [[1, 2]]), (np.array([[300, 2]], np.uint16), [300, 2], [[300, 2]]),
-    (np.array([[1, 255]], np.uint8), [1], [[1, 255]]), (np.array([[[1, 1, 0], [2, 0, 0]]], np.uint8), [257, 2], [[257, 2]]),
+    (np.array([[1, 255]], np.uint8), [1], [[1, 255]]),
+    (np.array([[[1, 1, 0], [2, 0, 0]]], np.uint8), [257, 2], [[257, 2]]),
     (np.array([[1, 2]], np.uint8), [65793, 131586], [[65793, 131586]])])
 def test_maps_of_any_depth_are_read_as_ids_where_these_are_listed(tmp_path, stored, listed, expected):
     Image.fromarray(stored).save(tmp_path / 'a.png')
