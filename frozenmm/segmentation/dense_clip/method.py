@@ -9,7 +9,7 @@ from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 from frozenmm.segmentation.dense_clip.aggregation import SamAggregation, SelfAggregation
 from frozenmm.segmentation.dense_clip.attention import LastAttention, attention_of
-from frozenmm.segmentation.dense_clip.trunk import LastBlock, Numerics
+from frozenmm.segmentation.dense_clip.trunk import Arithmetic, LastBlock
 from frozenmm.segmentation.options import built
 
 SPLICES = ('logits', 'features')
@@ -70,11 +70,11 @@ class Method:
                 options.setdefault('compat', True)
         return LastBlock(attention_of(options), self.residual, self.ffn, self.class_token)
 
-    def numerics(self) -> Numerics:
+    def arithmetic(self) -> Arithmetic:
         """What changes in the network itself."""
         is_maskclip = self.attention == 'value'
         official = self.compat and is_maskclip
-        return Numerics('size' if is_maskclip else 'factor', same_count=self.compat, gelu=official,
+        return Arithmetic('size' if is_maskclip else 'factor', same_count=self.compat, gelu=official,
                         norm_eps=1e-6 if official else None)
 
     def aggregation(self) -> SamAggregation | SelfAggregation | None:

@@ -51,7 +51,7 @@ class DenseCLIP(nn.Module):
                  proxy: ImageTower | None = None, sam: ImageTower | None = None, windows_at_once: int = 8) -> None:
         super().__init__()
         self.method = method_of(method)
-        self.trunk = Trunk(tower, self.method.numerics())
+        self.trunk = Trunk(tower, self.method.arithmetic())
         self.block = self.method.last_block()
         self.aggregation = self.method.aggregation()
         if isinstance(self.block.attention, ProxyAttention) and proxy is None:

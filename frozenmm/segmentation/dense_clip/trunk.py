@@ -95,7 +95,7 @@ class LastTokens:
 
 
 @dataclass(frozen=True)
-class Numerics:
+class Arithmetic:
     """What a method's code changes in the network itself.
 
     Attributes:
@@ -129,19 +129,19 @@ class Trunk:
 
     Args:
         tower: a CLIP ViT (`CLIPTower`, `OpenCLIPTower`) or `RADIOTower`.
-        numerics: changes of the network's own numerics.
+        arithmetic: changes of the network's own arithmetic.
 
     Raises:
         UserError: a tower of another kind.
     """
 
-    def __init__(self, tower: ImageTower, numerics: Numerics | None = None) -> None:
+    def __init__(self, tower: ImageTower, arithmetic: Arithmetic | None = None) -> None:
         network = tower.network
         if not isinstance(network, CLIPVisionTransformer | RADIONetwork):
             raise UserError(f'{tower.name} has no last block to replace: the tower must be a CLIP ViT (CLIPTower or '
                             'OpenCLIPTower with a plain ViT) or a RADIOTower')
         self.is_clip = isinstance(network, CLIPVisionTransformer)
-        self.numerics = numerics or Numerics()
+        self.arithmetic = arithmetic or Arithmetic()
         self.patch: int = network.patch_size
         self.output_dim: int = network.output_dim
 
@@ -156,16 +156,16 @@ class Trunk:
         grid = (int(x.shape[2]), int(x.shape[3]))
         x = F.pad(x.flatten(2).transpose(1, 2), (0, 0, 1, 0))
         x[:, 0] = network.class_embedding
-        x = self.numerics.norm(network.ln_pre, x + self.positions(network, grid))
+        x = self.arithmetic.norm(network.ln_pre, x + self.positions(network, grid))
         for block in network.transformer.resblocks[:-1]:
-            x = x + block.attn(self.numerics.norm(block.ln_1, x), None)
-            x = x + self.numerics.mlp(block.mlp, self.numerics.norm(block.ln_2, x))
+            x = x + block.attn(self.arithmetic.norm(block.ln_1, x), None)
+            x = x + self.arithmetic.mlp(block.mlp, self.arithmetic.norm(block.ln_2, x))
         return x, grid, 1
 
     def positions(self, network: Any, grid: Grid) -> Tensor:
         """(1 + N, D), the position table of a CLIP ViT for a grid."""
         return resized_positions(network.positional_embedding, network.native_grid, grid,
-                                 rule=self.numerics.positions, compat=self.numerics.same_count)
+                                 rule=self.arithmetic.positions, compat=self.arithmetic.same_count)
 
     def parts(self, network: Any) -> BlockParts:
         """The last block."""
@@ -178,13 +178,13 @@ class Trunk:
         if not block.class_token:
             x, prefix = x[:, prefix:], 0
         parts = self.parts(network)
-        inner = self.numerics.norm(parts.norm1, x)
+        inner = self.arithmetic.norm(parts.norm1, x)
         query, key, value = parts.project(inner, block.attention.reads + ('k' if keys else ''))
         mixed = block.attention.mix(query, key, value, Surroundings(grid, parts.out, proxy, proxy_grid))
         mixed = parts.out(mixed.transpose(1, 2).flatten(2))
         x = x + parts.scale1(mixed) if block.residual else mixed
         if block.ffn:
-            x = x + parts.scale2(self.numerics.mlp(parts.mlp, self.numerics.norm(parts.norm2, x)))
+            x = x + parts.scale2(self.arithmetic.mlp(parts.mlp, self.arithmetic.norm(parts.norm2, x)))
         return LastTokens(x, grid if proxy_grid is None else proxy_grid, prefix,
                           parts.out(key.transpose(1, 2).flatten(2)) if keys else None)
 
@@ -192,13 +192,13 @@ class Trunk:
         """(B, heads, L, L): the weights of the changed last block."""
         x, grid, prefix = self.before_last(network, pixels)
         parts = self.parts(network)
-        x = self.numerics.norm(parts.norm1, x if block.class_token else x[:, prefix:])
+        x = self.arithmetic.norm(parts.norm1, x if block.class_token else x[:, prefix:])
         query, key, _ = parts.project(x, 'qkv')
         return block.attention.weights(query, key, Surroundings(grid, parts.out))
 
     def final_norm(self, network: Any, x: Tensor) -> Tensor:
         """Tokens (..., D) after the final norm, where there is one."""
-        return self.numerics.norm(network.ln_post, x) if self.is_clip else x
+        return self.arithmetic.norm(network.ln_post, x) if self.is_clip else x
 
     def project(self, network: Any, x: Tensor) -> Tensor:
         """Tokens (..., D) after the final norm in the space of the text, (..., E), not normalised."""
