@@ -72,15 +72,15 @@ def _check_there(files: Sequence[Path]) -> None:
                           'the data set first (tools/prepare_data.py)')
 
 
-def void_of(stored: np.ndarray) -> int:
-    """The value without annotation in a label map as stored.
+def void_of(stored: np.ndarray, path: object) -> int:
+    """The value without annotation in a label map as stored in a file.
 
     Raises:
         UserError: more than one channel.
     """
     if stored.ndim != 2:
-        raise UserError(f'a picture of the shape {stored.shape} is no label map, which has one channel (gray or '
-                        'palette) with the number of a class in each pixel; convert its colours to numbers')
+        raise UserError(f'{path} has the shape {stored.shape}; a label map has one channel (gray or palette), with the '
+                        'number of a class in each pixel: convert its colours to numbers')
     return VOID_8BIT if stored.dtype == np.uint8 else VOID_16BIT
 
 
@@ -95,7 +95,7 @@ def label_classes(stored: np.ndarray, sample: Mapping, classes: int) -> list[int
     Raises:
         UserError: a value that is neither a class nor void; the text gives the option that would fit.
     """
-    void = {void_of(stored), *(sample.get('void_labels') or ())}
+    void = {void_of(stored, sample.get('seg_map_path')), *(sample.get('void_labels') or ())}
     values = [value for value in np.unique(stored).tolist() if value not in void]
     found = [value - 1 for value in values if value] if sample.get('reduce_zero_label') else values
     if sample.get('label_map'):
@@ -135,7 +135,7 @@ class LoadLabelMap(BaseTransform):
             raise UserError(f'the sample of {results.get("img_path")} has no {self.key!r}; give the data set the '
                              'folder of its label maps in data_prefix')
         stored = read_picture(Path(results[self.key]), kind='a label map')
-        void = void_of(stored)
+        void = void_of(stored, results[self.key])
         reduced = dict(results)
         if self.reduce_zero_label is not None:
             reduced['reduce_zero_label'] = self.reduce_zero_label
