@@ -23,6 +23,7 @@ COMMANDS = {
     'view': 'look at a reconstruction in the browser',
     'score': 'compare a reconstruction with measured depth and poses',
     'prepare': 'bring a public data set into the layout that the configs read',
+    'check-data': 'look at the data of a config or folder before training',
     'cache': 'store frozen features, so that training reads them',
     'sam-masks': 'store SAM masks of a data set, for FrozenSeg',
     'export': 'write the model of a training run into one file to hand on',

@@ -6,6 +6,7 @@ a config file, or the name of a config of ours, then with --weights; a model of 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from frozenmm_command import options
 
@@ -33,7 +34,10 @@ def run(args: argparse.Namespace) -> None:
     from frozenmm.apis.vocabulary_text import parse_vocabulary
     chosen = inferencer(args.model, None if args.vocab is None else parse_vocabulary(args.vocab), weights=args.weights,
                         device=args.device, trust_weights=args.trust, task=args.task)
+    unreadable: list[str] = []
     for image, result in chosen.stream(args.images, batch_size=args.batch_size, out_dir=args.out,
-                                       min_score=args.min_score):
+                                       min_score=args.min_score, unreadable=unreadable):
         print(f'{image.name}: {chosen.summary(result, min_score=args.min_score)}', flush=True)
     print(f'results are in {args.out}')
+    if unreadable:
+        sys.exit(f'{len(unreadable)} image{"s" * (len(unreadable) > 1)} could not be read:\n' + '\n'.join(unreadable))

@@ -36,7 +36,7 @@ class Inferencer:
                                                     min_score=min_score, channel_order=channel_order)]
 
     def stream(self, images: Any, *, batch_size: int = 1, out_dir: str | Path | None = None, min_score: float = 0.0,
-               channel_order: str = 'rgb') -> Iterator[tuple[NamedImage, Any]]:
+               channel_order: str = 'rgb', unreadable: list[str] | None = None) -> Iterator[tuple[NamedImage, Any]]:
         """Every image with its result, one after the other.
 
         Args:
@@ -45,6 +45,7 @@ class Inferencer:
             out_dir: write result files into this folder, see `write`; a video also gives `NAME_overlay.mp4`.
             min_score: what scores below it is not drawn.
             channel_order: of arrays, `'rgb'` or `'bgr'`.
+            unreadable: see `read_images`.
 
         Yields:
             The image, and what `predict` gives for it.
@@ -54,7 +55,7 @@ class Inferencer:
         """
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
-        source = read_images(images, channel_order=channel_order)
+        source = read_images(images, channel_order=channel_order, unreadable=unreadable)
         videos = None if out_dir is None else AnnotatedVideos(Path(out_dir))
         tuner = ThreadTuner('inference')
         try:

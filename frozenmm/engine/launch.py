@@ -17,7 +17,8 @@ from frozenmm.compat.config_files import read_config_file
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.self_made import make_missing_files
-from frozenmm.engine.data_root import requested_data_root, use_data_root
+from frozenmm.engine.data_checks import check_loader, prepare_data, report
+from frozenmm.engine.data_root import requested_data_root, requested_map_options, use_data_root
 from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_building
 from frozenmm.engine.options import merge_options, parse_options
@@ -36,7 +37,8 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
     Args:
         path: the config file.
         options: `key=value` strings, see `parse_options`. `data_root=...` (or the environment variable
-            `FROZENMM_DATA_ROOT`) points all data loaders at a folder in COCO layout.
+            `FROZENMM_DATA_ROOT`) points all data loaders at another folder, see `use_data_root`; `words=sky,road,...`,
+            `void_labels=[11]` and `reduce_zero_label=True` go with it.
         work_dir: where logs and checkpoints go; by default the config's, else `work_dirs/<name of the config>`.
         launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
         data: test on another data set; see `use_data_set`.
@@ -56,7 +58,7 @@ def load_config(path: str | Path, options: Sequence[str] = (), *, work_dir: str 
     root = requested_data_root(wishes)
     if root is not None:
         wishes.pop('data_root', None)
-        use_data_root(cfg, root)
+        use_data_root(cfg, root, requested_map_options(wishes))
     merge_options(cfg, wishes)
     cfg.launcher = launcher
     cfg.device = device or cfg.get('device') or 'auto'
@@ -175,10 +177,12 @@ def train(cfg: Config, *, overwrite: bool = False) -> Runner:
             and `run_training`.
         KeyboardInterrupt: with the sentence that says how to go on.
     """
+    surveys = prepare_data(cfg)  # before anything of an earlier run is removed
     if not cfg.get('resume') and not (overwrite and _rank(cfg)):  # the first process alone removes files
         make_room(cfg.work_dir, overwrite=overwrite)
     use_training_defaults(cfg)
     runner = build_runner(cfg)
+    report(surveys)  # now that the run has its log file
     try:
         run_training(runner)
     except KeyboardInterrupt:
@@ -216,6 +220,7 @@ def run_training(runner: Runner) -> None:
                 raise
             raise UserError(_empty(runner.cfg.train_dataloader.dataset)) from error
         check_not_empty(loop.dataloader)
+        check_loader(loop.dataloader, 'train')
         runner.train()
 
 
@@ -242,12 +247,15 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
     if show_dir is not None:
         hook = dict(type='frozenmm.BesideTruthHook', folder=str(show_dir), count=show_count)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+    surveys = prepare_data(cfg, ('test', ))
     runner = build_runner(cfg, trusted=None if checkpoint is None else Path(checkpoint).resolve().parent)
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise UserError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
     if checkpoint is not None:
         runner.register_hook(WholeCheckpointHook(Path(checkpoint)))
     with explained_building(), without_noise():
+        report(surveys)
+        check_loader(runner.test_loop.dataloader, 'test')
         metrics = runner.test()
     if out is not None:
         write_whole(out, json.dumps(metrics, indent=1))
