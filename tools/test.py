@@ -25,6 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change values of the config; a key that it lacks needs the prefix +')
+    parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--device', default='auto',
                         help='cpu, cuda, cuda:1, mps, or auto (default): the best one of this machine')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -40,7 +41,8 @@ def main() -> None:
                       data=args.data, device=args.device)
     if args.tta:
         use_tta(cfg)
-    evaluate(cfg, args.checkpoint, show_dir=args.show_dir, show_count=args.show_count, out=args.out)
+    evaluate(cfg, args.checkpoint, show_dir=args.show_dir, show_count=args.show_count, out=args.out,
+             trusted=args.trust)
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16)')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change values of the config; a key that it lacks needs the prefix +')
+    parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--device', default='auto',
                         help='cpu, cuda, cuda:1, mps, or auto (default): the best one of this machine')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -37,7 +38,7 @@ def main() -> None:
         use_amp(cfg)
     if args.resume:
         resume_from(cfg, args.resume)
-    train(cfg)
+    train(cfg, trusted=args.trust)
 
 
 if __name__ == '__main__':

@@ -33,6 +33,24 @@ def whole_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_abandoned_parts(folder: Path) -> None:
+    """Remove what `whole_file` left in a folder for processes of this machine that were killed."""
+    for path in folder.glob('.*-*.part.*'):
+        process = path.name[1:].partition('-')[0]
+        if process.isdecimal() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def write_whole(path: str | Path, content: bytes | str, *, durable: bool = False) -> None:
     """Write a file with this content (text as UTF-8) in one step; see `whole_file`."""
     with whole_file(path, durable=durable) as part:

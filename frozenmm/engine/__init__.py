@@ -1,6 +1,7 @@
 """Hooks, and what the command-line tools do."""
 from frozenmm.engine.accelerate_hook import AccelerateHook
 from frozenmm.engine.autocast import AutocastOptimWrapper
+from frozenmm.engine.checkpoints import SafeCheckpointHook
 from frozenmm.engine.exact_resume import ExactResumeHook
 from frozenmm.engine.progress import ProgressHook
 from frozenmm.engine.time_budget import BudgetTrainLoop, TimeBudgetHook
@@ -8,7 +9,7 @@ from frozenmm.engine.warmup_cosine import FusionOptimWrapperConstructor, WarmupC
 from frozenmm.registry import installed
 
 __all__ = ['AccelerateHook', 'AutocastOptimWrapper', 'BudgetTrainLoop', 'ExactResumeHook',
-           'FusionOptimWrapperConstructor', 'ProgressHook', 'TimeBudgetHook', 'WarmupCosineHook']
+           'FusionOptimWrapperConstructor', 'ProgressHook', 'SafeCheckpointHook', 'TimeBudgetHook', 'WarmupCosineHook']
 
 if installed('mmcv'):
     from frozenmm.engine.beside_truth import BesideTruthHook

@@ -11,17 +11,18 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from frozenmm.compat.checkpoint import trust_folder
+from frozenmm.compat.checkpoint import open_checkpoints_safely
 from frozenmm.compat.config_files import read_config_file
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.self_made import make_missing_files
+from frozenmm.engine.checkpoints import latest_whole_checkpoint, use_safe_checkpoints
 from frozenmm.engine.data_root import requested_data_root, use_data_root
 from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_building
 from frozenmm.engine.options import merge_options, parse_options
 from frozenmm.engine.time_budget import with_movable_end
-from frozenmm.engine.weights import WholeCheckpointHook
+from frozenmm.engine.weights import CheckpointOfModelHook, WholeCheckpointHook
 from frozenmm.errors import MissingFile, UserError
 
 
@@ -89,22 +90,29 @@ def use_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
-def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
+def build_runner(cfg: Config, *, trusted: bool = False) -> Runner:
     """The runner of a config, on the device that its key `device` names; `'auto'`, the default, leaves it to MMEngine.
 
-    Checkpoints in the work folder, which hold pickled Python objects, are trusted, and those in the folder `trusted`.
+    Args:
+        cfg: the config.
+        trusted: open checkpoints that hold pickled objects. They could run code of their authors.
 
     Raises:
         UserError: the config cannot be built; see `explained_building`.
         DeviceError: there is no such device.
     """
     device = resolve_device(cfg.get('device', 'auto'))
-    for folder in {str(cfg.work_dir), str(trusted or cfg.work_dir)}:
-        trust_folder(folder)
+    open_checkpoints_safely(trusted=trusted)
+    use_safe_checkpoints(cfg)
+    if cfg.get('resume') and cfg.get('load_from') is None:
+        newest = latest_whole_checkpoint(cfg.work_dir, trusted=trusted)
+        cfg.load_from = None if newest is None else str(newest)
     with_movable_end(cfg)
     make_missing_files(*(cfg.get(f'{stage}_dataloader') for stage in ('train', 'val', 'test')))
     with explained_building():
         runner = Runner.from_cfg(cfg)
+    if cfg.get('load_from'):
+        runner.register_hook((WholeCheckpointHook if cfg.get('resume') else CheckpointOfModelHook)(cfg.load_from))
     if cfg.get('device', 'auto') != 'auto' and cfg.get('launcher', 'none') == 'none':
         # the optimizer does not exist yet, so its parameters move too
         runner.model.to(device)
@@ -125,12 +133,12 @@ def resume_from(cfg: Config, checkpoint: str | Path) -> None:
     cfg.load_from = None if checkpoint == 'auto' else str(_existing(Path(checkpoint)))
 
 
-def train(cfg: Config) -> Runner:
+def train(cfg: Config, *, trusted: bool = False) -> Runner:
     """Build and train; returns the runner afterwards.
 
     Raises: as `build_runner` and `run_training`.
     """
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, trusted=trusted)
     run_training(runner)
     return runner
 
@@ -154,7 +162,7 @@ def run_training(runner: Runner) -> None:
 
 
 def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path | None = None, show_count: int = 16,
-             out: str | Path | None = None) -> dict[str, float]:
+             out: str | Path | None = None, trusted: bool = False) -> dict[str, float]:
     """Test a checkpoint.
 
     Args:
@@ -163,6 +171,7 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
         show_dir: draw predictions beside ground truth into this folder.
         show_count: number of images to draw.
         out: write the metrics to this JSON file.
+        trusted: open a checkpoint that holds pickled objects. It could run code of its author.
 
     Returns:
         Metrics by name.
@@ -176,11 +185,11 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
     if show_dir is not None:
         hook = dict(type='frozenmm.BesideTruthHook', folder=str(show_dir), count=show_count)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
-    runner = build_runner(cfg, trusted=None if checkpoint is None else Path(checkpoint).resolve().parent)
+    runner = build_runner(cfg, trusted=trusted)
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise UserError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
     if checkpoint is not None:
-        runner.register_hook(WholeCheckpointHook(Path(checkpoint)))
+        runner.register_hook(WholeCheckpointHook(checkpoint))
     with explained_building():
         metrics = runner.test()
     if out is not None:
