@@ -205,8 +205,9 @@ def _is_pickle(head: bytes) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith('WeightsUnpickler error')), lines[0] if lines else '')
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line.startswith('WeightsUnpickler error')), 'its pickle is of another form '
+                'than torch.save writes')
 
 
 def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:

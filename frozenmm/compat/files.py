@@ -1,11 +1,16 @@
 """Files that are written as a whole or not at all."""
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mmengine.logging import print_log
+
+from frozenmm.errors import UserError
 
 
 @contextmanager
@@ -31,6 +36,30 @@ def whole_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, busy: str, wait: bool = True) -> Iterator[None]:
+    """Around what one process at a time may do; the lock ends with the process, whatever ends that.
+
+    Args:
+        path: the lock's file, which stays.
+        busy: the sentence for a lock that another process holds.
+        wait: log the sentence and wait; else raise it.
+
+    Raises:
+        UserError: the lock is held, and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise UserError(busy) from None
+            print_log(busy, logger='current')
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def remove_abandoned_parts(folder: Path) -> None:

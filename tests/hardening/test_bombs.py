@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from frozenmm.compat.checkpoint import UnsafeCheckpoint, load_checkpoint_file, open_checkpoints_safely
@@ -129,7 +128,7 @@ def test_doors_in_the_library(door, bomb):
     name, opened = DOORS[door]
     with pytest.raises(ValueError) as caught:
         opened(bomb(name))
-    assert 'argument' not in str(caught.value), 'the door was not reached'
+    assert 'unexpected keyword' not in str(caught.value), 'the door was not reached'
 
 
 def _tool(repo_root, tool, *arguments):
@@ -159,7 +158,7 @@ def test_doors_of_the_commands(door, form, repo_root, tiny_coco, tmp_path, mark,
         'export': ('tools/export_checkpoint.py', 'x', CONFIG, path, '--task', 'detection', '--data', 'x', '--metrics',
                    _metrics(tmp_path), '--what', 'x', '--data-terms', 'x', '--make', 'x'),
         'export depth': ('tools/export_depth.py', depth, path),
-        'infer': ('tools/infer.py', next(Path(tiny_coco).rglob('*.png')), '--config', CONFIG, '--weights', path),
+        'infer': ('tools/infer.py', next(Path(tiny_coco).rglob('*.png')), '--model', CONFIG, '--weights', path),
         'convert': ('tools/convert.py', 'frozen_detr', path, tmp_path / 'b.safetensors')}[door])
     with pytest.raises(SystemExit) as end:
         run()
@@ -247,7 +246,7 @@ def test_a_state_dict_without_weights_of_the_model_ends_the_training(state, resu
     cfg = load_config(repo_root / CONFIG, [*SMALL, f'data_root={tiny_coco}'], work_dir=tmp_path)
     cfg.load_from, cfg.resume = str(tmp_path / 'iter_1.pth'), resume
     with pytest.raises(ValueError, match='holds no weights|has no weights of this model|does not fit the model'):
-        train(Config(cfg))
+        train(cfg)
 
 
 def test_trust_is_asked_for_in_the_sentence(tmp_path, mark):
