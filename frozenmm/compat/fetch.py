@@ -76,9 +76,10 @@ def fetch(url: str, part: Path, *, title: str, limits: TransferLimits | None = N
 
 def _transfer(url: str, part: Path, title: str, limits: TransferLimits, connections: _Connections) -> None:
     tag_file = part.with_name(f'{part.name}.etag')
-    have = part.stat().st_size if part.is_file() else 0
-    tag = tag_file.read_text(encoding='latin1') if have and tag_file.is_file() else ''
-    headers = {'Range': f'bytes={have}-', **({'If-Range': tag} if tag else {})} if have else {}
+    tag = tag_file.read_text(encoding='latin1') if tag_file.is_file() else ''
+    # without a tag nobody knows whether the part belongs to what the server has now
+    have = part.stat().st_size if tag and part.is_file() else 0
+    headers = {'Range': f'bytes={have}-', 'If-Range': tag} if have else {}
     try:
         response = connections.opener().open(urllib.request.Request(url, headers=headers), timeout=_SILENCE_S)
     except HTTPError as error:
@@ -95,8 +96,8 @@ def _transfer(url: str, part: Path, title: str, limits: TransferLimits, connecti
         total = _total(response, done)
         if limits.size is not None and max(total, done) > limits.size:
             raise OSError(f'the file has {total >> 20} MB, more than the {limits.size >> 20} MB that are fetched')
-        if tag := response.headers.get('ETag') or response.headers.get('Last-Modified') or '':
-            tag_file.write_text('' if tag.startswith('W/') else tag, encoding='latin1')
+        tag = response.headers.get('ETag') or response.headers.get('Last-Modified') or ''
+        tag_file.write_text('' if tag.startswith('W/') else tag, encoding='latin1')
         with part.open('ab' if done else 'wb') as out:
             done = _copy(response, out, _Report(title, done, total), limits)
         if total and done < total:

@@ -13,6 +13,8 @@ from frozenmm.compat.dependencies import require
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
+FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF')
+"""Pillow's names of the formats that are read."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 MAX_PIXELS = 1 << 28
 """268 megapixels; more than that is taken for a mistake, as decoding alone needs gigabytes."""
@@ -66,7 +68,7 @@ def read_image_file(path: Path) -> np.ndarray:
         # its own limits, which are lower and would not say what to do
         warnings.simplefilter('ignore', pil.DecompressionBombWarning)
         try:
-            with pil.open(path) as picture:
+            with open_picture(path) as picture:
                 return picture_pixels(picture, str(path))
         except pil.DecompressionBombError:
             raise UserError(_too_large(str(path), 'far more')) from None
@@ -74,6 +76,23 @@ def read_image_file(path: Path) -> np.ndarray:
             raise
         except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
             raise UnreadableFile(f'{path} is no readable image ({error}); is it complete?') from None
+
+
+def open_picture(path: Path) -> Any:
+    """A picture by Pillow, its header read; of the formats of `FORMATS` only.
+
+    Some of Pillow's readers start programs (an EPS starts Ghostscript), and which one reads a file is not said by its
+    name.
+
+    Raises:
+        UnreadableFile: another format. Damaged files raise whatever the reader stumbles over.
+    """
+    pil = require('PIL.Image', 'reading images')
+    try:
+        return pil.open(path, formats=FORMATS)
+    except pil.UnidentifiedImageError:
+        raise UnreadableFile(f'{path} is no readable image (none of {", ".join(FORMATS)}); convert it, or fetch it '
+                             'again') from None
 
 
 def picture_pixels(picture: Any, name: str = 'the picture') -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenmm.compat import require
+from frozenmm.compat.image_files import open_picture
 from frozenmm.errors import reading
 
 VOID_8BIT, VOID_16BIT = 255, 65535
@@ -27,6 +27,5 @@ def read_picture(path: Path, *, mode: str = '', kind: str = 'a picture') -> np.n
         MissingFile: no such file.
         UnreadableFile: no picture, or a damaged one.
     """
-    pil = require('PIL.Image', 'annotation maps')
-    with reading(path, kind, 'is its archive unpacked completely?'), pil.open(path) as picture:
+    with reading(path, kind, 'is its archive unpacked completely?'), open_picture(Path(path)) as picture:
         return np.asarray(picture.convert(mode) if mode else picture)

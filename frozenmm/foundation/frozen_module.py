@@ -114,8 +114,11 @@ class FrozenNetwork:
         return self._compiled
 
     def move(self, apply: Callable[[Tensor], Tensor]) -> None:
-        """Follow the device (never the dtype) that `Module._apply`'s function would give a tensor."""
-        device = apply(torch.empty(0, dtype=self.dtype, device=self.device)).device
+        """Follow the device (never the dtype), or into shared memory, as `Module._apply`'s function would take a tensor."""
+        applied = apply(torch.empty(0, dtype=self.dtype, device=self.device))
+        device = applied.device
+        if device.type == 'cpu' and applied.is_shared():
+            self.module.share_memory()
         if device != self.device and device.type != 'meta':
             self.module.to(device)
             self.device = device

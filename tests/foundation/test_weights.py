@@ -55,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if wanted else 200)
         if wanted:
             self.send_header('Content-Range', f'bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}')
+        self.send_header('ETag', '"one"')
         self.send_header('Content-Length', str(len(CONTENT) - start))
         self.end_headers()
         self.wfile.write(CONTENT[start:][:self.server.limit])
@@ -105,6 +106,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, online
 def test_a_part_that_is_complete_is_taken_as_it_is(server: Server, online: Path) -> None:
     online.mkdir(parents=True)
     (online / 'net.pth.part').write_bytes(CONTENT)
+    (online / 'net.pth.part.etag').write_text('"one"')
     assert locate(None, _file(server), name='net').read_bytes() == CONTENT
 
 
