@@ -13,7 +13,7 @@ from frozenmm.compat.dependencies import require
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
-FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF')
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF')
 """Pillow's names of the formats that are read."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 MAX_PIXELS = 1 << 28
