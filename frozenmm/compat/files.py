@@ -44,7 +44,10 @@ def whole_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     # hidden, one per writer, and with the suffix of the file, from which libraries take the format
     part = path.with_name(f'.{_HOST}-{os.getpid()}-{threading.get_ident()}.part.{path.name}')
     try:
+        part.touch()
+        mode = part.stat().st_mode  # as the user's umask asks for; safetensors makes files of the user alone
         yield part
+        part.chmod(mode)
         if durable:
             _sync(part)
         os.replace(part, path)

@@ -90,7 +90,6 @@ def full_disk():
 WRITERS = {
     'write_whole': lambda path: write_whole(path, bytes(1 << 20)),
     'numpy': lambda path: StoredState(path.parent, 'key').save(path.stem, x=np.zeros(1 << 18)),
-    'torch': lambda path: _through(path, lambda part: torch.save(torch.zeros(1 << 18), part)),
     'safetensors': lambda path: _through(path, lambda part: save_file(dict(x=torch.zeros(1 << 18)), part)),
     'cache': lambda path: _cache(path),
 }
