@@ -20,6 +20,7 @@ from frozenmm.compat import Problem, problems
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.versions import FORKS
 from frozenmm.deprecation import moved_names
+from frozenmm.errors import UserError
 from frozenmm.ops import build, loader
 from frozenmm.version import __version__
 
@@ -150,6 +151,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m frozenmm.env', description=(__doc__ or '').split('\n\n')[0])
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report to FILE too')
     args = parser.parse_args(argv)
+    try:
+        loader.mode()
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
     report = collect()
     if args.json is not None:
         write_whole(args.json, json.dumps(asdict(report), indent=1) + '\n')

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from frozenmm.errors import UserError
+from frozenmm.ops import loader
 from frozenmm.version import PROJECT_URL
 
 
@@ -16,6 +17,7 @@ def run_tool(main: Callable[[], None]) -> None:
     other exception keeps its traceback, says where to report it and ends with exit code 1.
     """
     try:
+        loader.mode()
         main()
     except KeyboardInterrupt:
         sys.stderr.write('\ninterrupted; the same command goes on where it stopped\n')

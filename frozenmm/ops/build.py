@@ -29,7 +29,8 @@ from pathlib import Path
 import torch
 
 from frozenmm.errors import UserError
-from frozenmm.ops.loader import LIBRARIES, library_path, stamp_path
+from frozenmm.compat.fetch import file_digest
+from frozenmm.ops.loader import LIBRARIES, is_whole, library_path, read_stamp, stamp_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = _PACKAGE / 'csrc' if (_PACKAGE / 'csrc').is_dir() else _PACKAGE.parent / 'csrc'
@@ -155,10 +156,8 @@ def target_digest(target: Target) -> str:
 
 def is_current(target: Target) -> bool:
     """Whether the library exists and was made from just these sources."""
-    stamp = stamp_path(target.kind)
-    if not (target.library.exists() and stamp.exists()):
-        return False
-    return json.loads(stamp.read_text()).get('digest') == target_digest(target)
+    stamp = read_stamp(target.kind)
+    return target.library.exists() and is_whole(target.kind, stamp) and stamp.get('digest') == target_digest(target)
 
 
 def _run(command: list[str], what: str) -> None:
@@ -193,6 +192,7 @@ def _link(target: Target, objects: list[Path], stamp: dict[str, object]) -> None
     with tempfile.TemporaryDirectory(dir=LIBRARIES) as scratch:
         part, note = Path(scratch, 'part.so'), Path(scratch, 'stamp.json')
         _run([target.compiler, '-shared', *map(str, objects), '-o', str(part), *libs], f'linking {target.library.name}')
+        stamp |= {'size': part.stat().st_size, 'sha256': file_digest(part)}
         note.write_text(json.dumps(stamp, indent=1) + '\n')
         os.replace(part, target.library)
         os.replace(note, stamp_path(target.kind))
@@ -227,7 +227,11 @@ def build_library(kind: str, *, force: bool = False, jobs: int | None = None) ->
     """
     target = find_target(kind)
     objects = LIBRARIES / f'obj_{kind}'
-    objects.mkdir(parents=True, exist_ok=True)
+    try:
+        objects.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f'{LIBRARIES} cannot be written to ({error.strerror}); make it writable, or set FROZENMM_HOME '
+                         'to a folder of yours') from None
     with _lock(LIBRARIES / f'{kind}.lock'):
         if force:
             for old in objects.glob('*.o'):
