@@ -42,6 +42,7 @@ X86_FLAGS = {
     '_avx2': ('-mavx2', '-mfma', '-mf16c'),
     '_avx512': ('-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mavx2', '-mfma', '-mf16c'),
 }
+SANITIZERS = ('-fsanitize=address,undefined', )
 CUDA_TARGETS = ('-gencode', 'arch=compute_80,code=sm_80', '-gencode', 'arch=compute_90,code=[sm_90,compute_90]')
 
 
@@ -119,10 +120,17 @@ def compile_flags(kind: str, stem: str) -> list[str]:
         return [*common, '-DUSE_CUDA', '-I', str(include), '-Xcompiler', '-fPIC', '--expt-relaxed-constexpr',
                 '-Wno-deprecated-gpu-targets', *CUDA_TARGETS]
     flags = [*common, '-fPIC', '-fvisibility=hidden', '-fno-math-errno', '-ffp-contract=fast', '-isystem', str(include)]
+    if sanitized():
+        flags += [*SANITIZERS, '-O1', '-g', '-fno-omit-frame-pointer', '-fno-sanitize-recover=all']
     for ending, extra in X86_FLAGS.items():
         if stem.endswith(ending):
             flags += extra
     return flags
+
+
+def sanitized() -> bool:
+    """Whether `FROZENMM_SANITIZE=1` asks for a CPU library that checks its memory, for `.ci/sanitize`."""
+    return os.environ.get('FROZENMM_SANITIZE', '') not in ('', '0')
 
 
 def usable(target: Target) -> tuple[Path, ...]:
@@ -191,6 +199,7 @@ def _link(target: Target, objects: list[Path], stamp: dict[str, object]) -> None
         ['-L', str(lib), '-ltorch', '-ltorch_cpu', '-lc10']
     with tempfile.TemporaryDirectory(dir=LIBRARIES) as scratch:
         part, note = Path(scratch, 'part.so'), Path(scratch, 'stamp.json')
+        libs = [*libs, *SANITIZERS] if target.kind == 'cpu' and sanitized() else libs
         _run([target.compiler, '-shared', *map(str, objects), '-o', str(part), *libs], f'linking {target.library.name}')
         stamp |= {'size': part.stat().st_size, 'sha256': file_digest(part)}
         note.write_text(json.dumps(stamp, indent=1) + '\n')

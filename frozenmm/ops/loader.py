@@ -23,7 +23,9 @@ from frozenmm.compat.fetch import file_digest
 from frozenmm.errors import DeviceError, UnknownName, UserError, reading
 
 def _libraries() -> Path:
-    """The package's own folder, or that of the user's cache where the package cannot be written to."""
+    """The folder that `FROZENMM_LIBRARIES` names, the package's own, or the user's cache where that is read-only."""
+    if named := os.environ.get('FROZENMM_LIBRARIES'):
+        return Path(named).expanduser()
     own = Path(__file__).resolve().parent / '_lib'
     if (own / 'libfrozenmm_cpu.so').exists() or os.access(own if own.is_dir() else own.parent, os.W_OK):
         return own
