@@ -3,6 +3,7 @@
 # make setup   the environment alone: .venv, pinned packages, this package, CPU operators
 # make lint    ruff and mypy
 # make docs    set up if needed, then the documentation, in docs/_build/html
+# make wheel   set up if needed, then a wheel with the CPU operators, in dist/
 # make demo    set up if needed, then the packages of the web demo, and the demo itself
 # make clean   remove what was built and cached; make distclean also removes .venv
 #
@@ -16,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: train test setup lint docs demo demo-packages clean distclean
+.PHONY: train test setup lint docs wheel demo demo-packages clean distclean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -37,20 +38,27 @@ INSTALLED := $(STAMPS)/frozenmm-$(call digest,setup.py pyproject.toml frozenmm/v
 DEMO := $(STAMPS)/demo-$(call digest,requirements/demo.txt requirements/viewer.txt)
 OPERATORS := $(STAMPS)/operators-$(call digest,csrc/*/* frozenmm/ops/build.py requirements/runtime.txt)
 
+GO_ON := @printf '\nGo on in this shell with\n    . $(VENV)/bin/activate\n    frozenmm --help\n'
+
 setup: $(OPERATORS)
+	$(GO_ON)
 
-train: setup
+train: $(OPERATORS)
 	$(PY) tools/quickstart.py
+	$(GO_ON)
 
-test: setup
+test: $(OPERATORS)
 	JOBS=$(JOBS) .ci/checks $(PY)
 
-lint: setup
+lint: $(OPERATORS)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-docs: setup
+docs: $(OPERATORS)
 	PIP_ARGS='$(PIP_ARGS)' .ci/docs $(PY)
+
+wheel: $(OPERATORS)
+	$(PY) -m pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 demo: demo-packages
 	$(PY) tools/demo.py
@@ -91,7 +99,7 @@ $(OPERATORS): $(INSTALLED)
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/_build frozenmm/.mim
 	rm -rf frozenmm/ops/_lib $(STAMPS)/operators-* $(STAMPS)/frozenmm-*
-	find frozenmm tests tools configs benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find frozenmm frozenmm_command tests tools configs benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)

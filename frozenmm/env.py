@@ -1,15 +1,13 @@
-"""What this installation has: `python -m frozenmm.env`.
+"""What this installation has: `frozenmm env` or `python -m frozenmm.env`.
 
 Prints versions, which implementation every operator uses and why, and the optional packages with the command that adds
 each. `--json FILE` writes the same for programs. Bug reports should contain it.
 """
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
-import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +18,6 @@ from frozenmm.compat import Problem, problems
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.versions import FORKS
 from frozenmm.deprecation import moved_names
-from frozenmm.errors import UserError
 from frozenmm.ops import build, loader
 from frozenmm.version import __version__
 
@@ -64,7 +61,7 @@ class Package:
 
 @dataclass
 class EnvironmentReport:
-    """All that `python -m frozenmm.env` prints."""
+    """All that `frozenmm env` prints."""
 
     versions: dict[str, str | None]
     machine: dict[str, str]
@@ -99,6 +96,8 @@ def _library_line(kind: str) -> str:
     state = loader.load()[kind]
     if not state.loaded:
         return f'not loaded: {state.reason}'
+    if json.loads(loader.stamp_path(kind).read_text(encoding='utf-8')).get('shipped'):
+        return 'loaded; it came with the package'
     try:
         current = build.is_current(build.find_target(kind))
     except build.BuildError:
@@ -146,22 +145,14 @@ def render(report: EnvironmentReport) -> str:
 __getattr__ = moved_names(__name__, removed_in='0.3', Report='frozenmm.env.EnvironmentReport')
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line entry."""
-    parser = argparse.ArgumentParser(prog='python -m frozenmm.env', description=(__doc__ or '').split('\n\n')[0])
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the report to FILE too')
-    args = parser.parse_args(argv)
-    try:
-        loader.mode()
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+def show(file: Path | None = None) -> None:
+    """Print the report, and write it to a JSON file too where one is named."""
     report = collect()
-    if args.json is not None:
-        write_whole(args.json, json.dumps(asdict(report), indent=1) + '\n')
+    if file is not None:
+        write_whole(file, json.dumps(asdict(report), indent=1) + '\n')
     print(render(report), flush=True)
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    from frozenmm_command import main
+    main('env')

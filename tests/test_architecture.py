@@ -19,11 +19,12 @@ BASE = {'compat', 'structures', 'registry', 'version', 'errors', 'deprecation'}
 FROZEN = BASE | {'ops', 'foundation'}
 ALLOWED = {
     '__init__': BASE | {'models'},
+    '__main__': set(),
     'version': set(),
     'errors': set(),
     'deprecation': {'errors'},
     'registry': {'errors'},
-    'compat': {'errors', 'deprecation'},
+    'compat': {'errors', 'deprecation', 'version'},
     'structures': {'compat', 'errors', 'deprecation'},
     'ops': BASE,
     'foundation': BASE | {'ops'},

@@ -1,15 +1,21 @@
 """What is installed: built from a copy of the tracked files, without isolation and without torch."""
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from frozenmm.version import PROJECT_URL
 
 ROOT = Path(__file__).resolve().parents[1]
 UNTRACKED = {'.venv', 'build', 'dist', 'work_dirs', 'data', '__pycache__', '_lib', '.mim', '.git', '.mypy_cache',
@@ -27,12 +33,23 @@ def source(tmp_path_factory) -> Path:
     return target
 
 
+def build_wheel(source: Path, target: Path) -> Path:
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', NO_TORCH, 'setup.py', '-q', 'bdist_wheel', '-d',
+                    str(target)], cwd=source, check=True, capture_output=True, env={**os.environ, 'PYTHONPATH': ''})
+    (path, ) = target.glob('*.whl')
+    return path
+
+
 @pytest.fixture(scope='module')
 def wheel(source) -> zipfile.ZipFile:
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', NO_TORCH, 'setup.py', '-q', 'bdist_wheel'], cwd=source,
-                   check=True, capture_output=True, env={**os.environ, 'PYTHONPATH': ''})
-    (path, ) = (source / 'dist').glob('*.whl')
+    path = build_wheel(source, source / 'dist')
+    assert path.name.endswith('-py3-none-any.whl')
     return zipfile.ZipFile(path)
+
+
+def metadata_of(wheel: zipfile.ZipFile) -> Message:
+    (name, ) = (name for name in wheel.namelist() if name.endswith('METADATA'))
+    return Parser().parsestr(wheel.read(name).decode())
 
 
 def tracked(folder: str) -> set[str]:
@@ -60,21 +77,63 @@ def test_wheel_carries_every_file_of_the_package(wheel):
 
 
 def test_wheel_carries_nothing_else(wheel):
-    assert {name.split('/')[0].partition('-')[0] for name in wheel.namelist()} == {'frozenmm'}
+    assert {name.split('/')[0].partition('-')[0] for name in wheel.namelist()} == {'frozenmm', 'frozenmm_command'}
     assert not [name for name in wheel.namelist() if name.endswith(('.so', '.pyc', '.o'))]
 
 
 def test_metadata_names_extras_and_python(wheel):
-    (name, ) = (name for name in wheel.namelist() if name.endswith('METADATA'))
-    metadata = Parser().parsestr(wheel.read(name).decode())
+    metadata = metadata_of(wheel)
     assert metadata['Requires-Python'] == '>=3.10'
     assert set(metadata.get_all('Provides-Extra')) == {
-        'mmdet', 'mmseg', 'clip', 'sam', 'text', 'demo', 'docs', 'tests', 'viewer', 'all'}
+        'mmdet', 'mmseg', 'clip', 'sam', 'text', 'embedded', 'recon', 'demo', 'docs', 'tests', 'viewer', 'all'}
     plain = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
     assert 'torch' in plain
     # both families of OpenMMLab must stay possible
     assert not [line for line in plain if line.startswith(('mm', 'onedl'))]
     assert any(line.startswith('mmcv-lite==2.1.0') for line in metadata.get_all('Requires-Dist'))
+
+
+def extra_of(metadata: Message, extra: str) -> set[str]:
+    """Names of the packages that an extra adds."""
+    return {re.split(r'[=<>;]', line)[0] for line in metadata.get_all('Requires-Dist') if f'extra == "{extra}"' in line}
+
+
+def test_every_extra_is_enough_to_import_frozenmm_and_all_has_every_one(wheel):
+    metadata = metadata_of(wheel)
+    extras = {name: extra_of(metadata, name) for name in metadata.get_all('Provides-Extra')}
+    users = set(extras) - {'docs', 'tests', 'all'}
+    assert [name for name in users if not {'mmengine', 'opencv-python'} <= extras[name]] == []
+    assert set.union(*(extras[name] for name in users)) == extras['all']
+    embedded = {line.partition('==')[0] for line in (ROOT / 'requirements/embedded.txt').read_text().splitlines()
+                if not line.startswith('#')}
+    assert embedded <= extras['embedded']
+
+
+def test_metadata_names_author_addresses_and_the_console_command(wheel):
+    metadata = metadata_of(wheel)
+    assert metadata['Author'] and metadata['Home-page'] == PROJECT_URL
+    assert all(PROJECT_URL in line for line in metadata.get_all('Project-URL'))
+    (entry, ) = (name for name in wheel.namelist() if name.endswith('entry_points.txt'))
+    assert 'frozenmm = frozenmm_command:main' in wheel.read(entry).decode()
+
+
+def test_the_description_has_no_link_that_needs_the_repository(wheel):
+    links = re.findall(r'\]\(([^)]+)\)', metadata_of(wheel).get_payload())
+    assert len(links) > 10 and [link for link in links if not link.startswith(('https://', '#'))] == []
+
+
+@pytest.mark.skipif((sys.platform, platform.machine()) != ('linux', 'x86_64'), reason='kernels are for x86-64 Linux')
+def test_a_wheel_with_kernels_says_its_platform(source, tmp_path):
+    copy = shutil.copytree(source, tmp_path / 'source', ignore=shutil.ignore_patterns('dist', 'build'))
+    folder = copy / 'frozenmm' / 'ops' / '_lib'
+    folder.mkdir()
+    (folder / 'libfrozenmm_cpu.so').write_bytes(b'kernels')
+    (folder / 'libfrozenmm_cpu.json').write_text('{"torch": "2.13.0"}')
+    path = build_wheel(copy, tmp_path / 'dist')
+    assert path.name.endswith('-py3-none-linux_x86_64.whl')
+    wheel = zipfile.ZipFile(path)
+    assert wheel.read('frozenmm/ops/_lib/libfrozenmm_cpu.so') == b'kernels'
+    assert json.loads(wheel.read('frozenmm/ops/_lib/libfrozenmm_cpu.json')) == {'torch': '2.13.0', 'shipped': True}
 
 
 def test_source_archive_can_build_the_same_wheel(source, wheel, tmp_path):

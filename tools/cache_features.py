@@ -1,58 +1,10 @@
-"""Fill the feature cache of a config, so that training reads frozen features instead of computing them.
-
-    python tools/cache_features.py CONFIG             # fill; interrupt and repeat as you like
-    python tools/cache_features.py CONFIG --dry-run   # how large, how long; writes nothing
-    python tools/cache_features.py CONFIG --verify    # read everything, compare checksums; exit code 1 if damaged
-    python tools/cache_features.py CONFIG --prune     # fill, then delete what is damaged or not needed by CONFIG
-
-The config names the folder: tower=dict(type='frozenmm.CachedTower', folder='cache/...', tower=dict(...)).
-"""
-from __future__ import annotations
-
-import argparse
-import os
-import shutil
+"""The same as `frozenmm cache`, from a source tree or where mim looks."""
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frozenmm.engine.command_line import run_tool
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--splits', nargs='+', default=['train', 'val'], help='data loaders; default: train val')
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument('--dry-run', action='store_true', help='estimate size and time only')
-    action.add_argument('--verify', action='store_true', help='check what is stored, compute nothing')
-    action.add_argument('--prune', action='store_true', help='also delete what is damaged or not needed')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='change values of the config; a key that it lacks needs the prefix +')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    from mmengine.dist import init_dist
-
-    from frozenmm.engine.cache_filling import estimate, fill, verify
-    from frozenmm.engine.launch import load_config
-    cfg = load_config(args.config, args.cfg_options, launcher=args.launcher)
-    if args.launcher != 'none':
-        os.environ.setdefault('LOCAL_RANK', '0')
-        init_dist(args.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
-    if args.dry_run:
-        print(f'{estimate(cfg, args.splits)}, {shutil.disk_usage(".").free / 1e9:.1f} GB free here')
-        return
-    if args.verify:
-        lines, problems = verify(cfg)
-        print('\n'.join([*lines, *(problems or ['all checksums match'])]))
-        sys.exit(1 if problems else 0)
-    print('\n'.join(fill(cfg, args.splits, prune=args.prune)))
-
+from frozenmm_command import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main('cache')

@@ -11,12 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frozenmm.engine.command_line import run_tool
-from frozenmm.errors import reading
+from frozenmm_command.parsing import run_reported
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('name', help='of the checkpoint in the zoo')
     parser.add_argument('config', help='config file, relative to the repository')
     parser.add_argument('checkpoint', help='trained weights')
@@ -30,13 +28,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--trained-at', help='git revision that trained it; default: the present one')
     parser.add_argument('--alias', nargs='*', default=[], help='other names')
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
-    return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
     from frozenmm.apis.model_sources import build_model, load_weights
     from frozenmm.engine.launch import load_config
+    from frozenmm.errors import reading
     from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
     with reading(args.metrics, 'a JSON file of metrics'):
         metrics = dict(json.loads(Path(args.metrics).read_text(encoding='utf-8')))
@@ -50,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_reported('export_checkpoint.py', __doc__ or '', add_arguments, run)

@@ -12,12 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frozenmm.demo.light_depth import SHIPPED
-from frozenmm.engine.command_line import run_tool
-from frozenmm.engine.launch import load_config
-from frozenmm.engine.weights import load_weights
-from frozenmm.registry import MODELS
-from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
+from frozenmm_command.parsing import run_reported
 
 DATA = 'generated rooms (frozenmm.GeneratedRooms), with photographs that come with scikit-image on their surfaces'
 WHAT = ('Demonstration depth network: frozen EfficientNet-Lite0 and a small decoder, trained on some hundred generated '
@@ -25,18 +20,20 @@ WHAT = ('Demonstration depth network: frozen EfficientNet-Lite0 and a small deco
 CONFIG = 'configs/frozen_recon/depth_lite0_rooms.py'
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='the config that trained it')
     parser.add_argument('checkpoint', help='file of the training')
     parser.add_argument('--metrics', help='JSON file of tools/test.py --out')
     parser.add_argument('--trained-at', help='git revision that trained it; by default the present one')
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
-    return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
+    from frozenmm.demo.light_depth import SHIPPED
+    from frozenmm.engine.launch import load_config
+    from frozenmm.engine.weights import load_weights
+    from frozenmm.registry import MODELS
+    from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
     cfg = load_config(args.config)
     model = MODELS.build({'_scope_': cfg.default_scope, **cfg.model})
     load_weights(model, args.checkpoint, trusted=args.trust)
@@ -48,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_reported('export_depth.py', __doc__ or '', add_arguments, run)

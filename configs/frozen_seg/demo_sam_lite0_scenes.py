@@ -13,7 +13,7 @@ custom_imports = dict(imports=['frozenmm'])
 model = dict(
     type='frozenmm.DemoSAM',
     # the scenes are the same in every epoch, so the frozen features of each are computed once (0.4 MB)
-    image_tower=dict(
+    tower=dict(
         type='frozenmm.RememberingTower',
         megabytes=600,
         tower=dict(

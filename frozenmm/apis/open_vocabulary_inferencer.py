@@ -40,7 +40,7 @@ THINNEST = 100
 
 @INFERENCERS.register_module()
 class OpenVocabularyInferencer(Inferencer):
-    """Segments whatever can be named, with `FCCLIP` or `FrozenSeg`, also as a segmentor of mmseg (semantic maps only).
+    """Segments whatever can be named, with `FCCLIP` or `FrozenSeg`, or with a segmentor of mmseg (semantic maps only).
 
     The model is built once. `set_vocabulary` encodes words that are new and touches nothing else.
 
@@ -79,9 +79,9 @@ class OpenVocabularyInferencer(Inferencer):
             model = build_model(cfg)
             if not isinstance(model, self.models()):
                 raise UserError(f'the config builds a {type(model).__name__}; an open-vocabulary model (FCCLIP, '
-                                'FrozenSeg) is needed')
+                                'FrozenSeg, DenseCLIPSegmentor) is needed')
             self.pipeline = ImagePipeline.of_config(cfg, otherwise=PLAIN_PIPELINE)
-            if weights is None:
+            if weights is None and any(parameter.requires_grad for parameter in model.parameters()):
                 print_log('no weights are given: the decoder is untrained and its masks mean nothing', logger='current')
         self.model: Any = model.to(self.device).eval()
         if weights is not None:
@@ -94,11 +94,12 @@ class OpenVocabularyInferencer(Inferencer):
 
     @classmethod
     def models(cls) -> tuple[type, ...]:
-        """FC-CLIP, FrozenSeg and what else is built on their trunk, of mmdet and of mmseg."""
+        """FC-CLIP, FrozenSeg and what else is built on their trunk, of mmdet and of mmseg; and training-free models."""
         if not installed('mmseg'):
             return (MaskSegmentor, )
+        from frozenmm.segmentation.dense_clip.segmentor import DenseCLIPSegmentor
         from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
-        return MaskSegmentor, OpenVocabularySegmentor
+        return MaskSegmentor, OpenVocabularySegmentor, DenseCLIPSegmentor
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -107,7 +108,7 @@ class OpenVocabularyInferencer(Inferencer):
         Raises:
             UserError: there are none.
         """
-        classifier = self.core.classifier
+        classifier = getattr(self.core, 'classifier', self.core)  # a training-free model knows its words itself
         found = classifier.vocabulary or classifier.train_vocabulary
         if found is None:
             raise UserError('there is no vocabulary: give `vocabulary=[...]`, or weights that carry one')
@@ -134,7 +135,7 @@ class OpenVocabularyInferencer(Inferencer):
         prepared = [self._prepare(image) for image in images]
         for item in prepared:
             item['data_samples'].set_metainfo(dict(tasks=wanted))
-        if self.core is self.model:
+        if isinstance(self.model, MaskSegmentor):
             samples = self.model.test_step(batch_of(prepared))
         else:
             # images of different sizes do not share a batch in mmseg's preprocessor

@@ -9,7 +9,8 @@ from frozenmm.errors import MissingPackage
 # package on the index, where its name differs from the module's
 _DISTRIBUTIONS = {
     'cv2': 'opencv-python',
-    'mmseg': 'mmsegmentation',
+    'mmdet': 'mmdet mmcv-lite==2.1.0',
+    'mmseg': 'mmsegmentation mmcv-lite==2.1.0 ftfy regex',
     'mmcv': 'mmcv-lite',
     'open_clip': 'open_clip_torch',
     'segment_anything': 'segment-anything',

@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from frozenmm.errors import MissingPackage
+from frozenmm.version import document
 
 NAME = 'mmcv._ext'
 
@@ -160,9 +161,21 @@ def _focal_weight(weight: Tensor, target: Tensor) -> Tensor | float:
     return torch.cat([weight, weight.new_ones(1)])[target][:, None]
 
 
+def get_compiler_version() -> str:
+    """What `mmcv.utils.collect_env()` reports; training logs and bug reports hold it."""
+    return 'no compiled operators (mmcv-lite; frozenmm.compat stands in)'
+
+
+def get_compiling_cuda_version() -> str:
+    """What `mmcv.utils.collect_env()` reports, in mmcv's words for none."""
+    return 'not available'
+
+
 class StandIn(ModuleType):
     """The module object: known operators in torch, every other name a function that raises when called."""
 
+    get_compiler_version = staticmethod(get_compiler_version)
+    get_compiling_cuda_version = staticmethod(get_compiling_cuda_version)
     nms = staticmethod(nms)
     roi_align_forward = staticmethod(roi_align_forward)
     roi_align_backward = staticmethod(roi_align_backward)
@@ -177,7 +190,7 @@ class StandIn(ModuleType):
             raise MissingOperator(
                 f'the operator {name!r} exists only in compiled mmcv, and mmcv-lite is installed. '
                 'Models that need it (deformable convolution, rotated NMS, CARAFE, ...) need a build of mmcv 2.1.0 '
-                'with operators; docs/setup.md says how.')
+                f'with operators; {document("setup")} says how.')
 
         missing.__name__ = name
         return missing

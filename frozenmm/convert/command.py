@@ -14,6 +14,7 @@ from frozenmm.convert.frozen_detr import convert_frozen_detr
 from frozenmm.convert.frozen_seg import convert_frozen_seg
 from frozenmm.convert.fusioner import convert_fusioner
 from frozenmm.convert.identify import weights_of
+from frozenmm.convert.pmt import convert_pmt
 from frozenmm.convert.rename import ConversionReport
 from frozenmm.foundation.lookup import lookup
 from frozenmm.version import __version__
@@ -21,7 +22,7 @@ from frozenmm.version import __version__
 Converter = Callable[..., tuple[dict[str, Tensor], ConversionReport]]
 CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, fc_clip=convert_fc_clip,
                                         frozen_seg=convert_frozen_seg, fusioner=convert_fusioner,
-                                        clip=convert_clip, dinov2=convert_dinov2)
+                                        clip=convert_clip, dinov2=convert_dinov2, pmt=convert_pmt)
 
 
 def convert_file(system: str, source: str | Path, target: str | Path, **options: object) -> ConversionReport:

@@ -30,6 +30,7 @@ LAYOUTS = (
     Layout('FrozenSeg', ('sem_seg_head.predictor.', 'sem_seg_head.pixel_decoder.', 'sam')),
     Layout('FC-CLIP', ('sem_seg_head.predictor.', 'backbone.clip_model.')),
     Layout('Mask2Former', ('sem_seg_head.predictor.', 'sem_seg_head.pixel_decoder.')),
+    Layout('PMT', ('network.decoder.q.', 'network.decoder.blocks.', 'network.decoder.class_head.')),
     Layout('Fusioner', ('fusion.cls_emb', 'decoder.conv_4.')),
     Layout('LSeg-Fusioner', ('scratch.', 'clip_pretrained.')),
     Layout('OpenAI CLIP', ('visual.conv1.', 'token_embedding.', 'logit_scale')),

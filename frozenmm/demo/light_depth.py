@@ -19,6 +19,7 @@ from frozenmm.foundation.image_towers.efficientnet_lite import CHANNELS, Efficie
 from frozenmm.foundation.state_match import load_strictly
 from frozenmm.foundation.weights import build_network, random_seed, weights_key, weights_note
 from frozenmm.registry import MODELS
+from frozenmm.version import document
 
 MAPS = ('res2', 'res3', 'res4', 'res5')
 MULTIPLE = 32
@@ -137,7 +138,7 @@ class LightDepth(DepthNetwork):
         bases = dict(content.get('meta', {}).get('base_models', {}))
         if tower.fingerprint not in bases.values():
             raise ValueError(f'{path} was trained on the frozen networks {bases}, but this one is {tower.name} '
-                             f'({tower.fingerprint}); use the weights package that docs/setup.md names')
+                             f'({tower.fingerprint}); use the weights package that {document("setup")} names')
         network = build()
         load_strictly(network.decoder, content['state_dict'], name='LightDepth', source=str(path))
         return network

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from mmengine.registry import Registry, build_from_cfg
+from mmengine.registry import DefaultScope, Registry, build_from_cfg
 from mmengine.runner import Runner
 
 from frozenmm import registry as ours
+from frozenmm.compat.dependencies import missing_package
 from frozenmm.errors import MissingFile, UnknownName, UserError
 
 _MISS = re.compile(r'(\S+) is not in the (\S+)::(.+?) registry')
@@ -33,6 +34,7 @@ def explained_building() -> Iterator[None]:
 
     Raises:
         UnknownName: a type or a key.
+        MissingPackage: a type is unknown because mmdet or mmseg is not installed.
         UserError: a part without `type`, or without a key that it needs.
         MissingFile: a file that a part reads when it is built.
     """
@@ -45,6 +47,7 @@ def explained_building() -> Iterator[None]:
         found = _MISS.search(text)
         if found is not None:
             ours.refuse_missing_demonstration(found[1])
+            _refuse_missing_package(found[1])
             raise UnknownName(explain_miss(found[1], found[3])) from error
         if 'must contain the key "type"' in text:
             part = text.rpartition('but got ')[2].splitlines()[0][:200]
@@ -61,6 +64,14 @@ def explained_building() -> Iterator[None]:
             raise
         raise MissingFile(f'{_name(built[-1])} cannot be built: there is no file {error.filename or error}; '
                           'set its path in the config (for data sets: data_root)') from error
+
+
+def _refuse_missing_package(name: str) -> None:
+    """Say so where a type is unknown because the package of its scope, or of the config's, is not installed."""
+    config = DefaultScope.get_current_instance()
+    for scope in (name.partition('.')[0], '' if config is None else config.scope_name):
+        if scope in ('mmdet', 'mmseg') and not ours.installed(scope):
+            raise missing_package(scope, f'a config that names {name!r}')
 
 
 def _builds(error: Exception) -> list[FrameType]:

@@ -83,7 +83,7 @@ class ConSETower(WrappingTower):
         if TEXT_MAP in self.channels:
             maps[TEXT_MAP] = self._conse.dense(found.map('res5'))
         return TowerFeatures(maps={name: maps[name] for name in self.channels}, valid=found.valid, region=found.region,
-                             tokens=found.tokens, class_token=found.class_token)
+                             tokens=found.tokens, class_token=found.class_token, taps=found.taps)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> ConSETower:
         super()._apply(fn, recurse)

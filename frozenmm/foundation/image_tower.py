@@ -41,7 +41,7 @@ class TowerInput:
 
 @dataclass
 class RawFeatures:
-    """What a family reads off its network; see `TowerFeatures` for shapes."""
+    """What a family reads off its network; see `TowerFeatures` for shapes. Taps are among the maps, as `'tap5'`, ..."""
 
     maps: dict[str, Tensor]
     tokens: Tensor | None = None
@@ -54,6 +54,7 @@ class TowerOptions(TypedDict, total=False):
     resize_mode: str
     size: int | None
     out_maps: Sequence[str] | None
+    taps: Sequence[int]
     compat: bool
     quantise: bool
     gradient: str
@@ -72,6 +73,7 @@ class ImageTower(FrozenModule):
         strides: stride of every map, in pixels of the tower's input.
         token_channels: width of the image tokens; None if the family has none of its own (the mean of the patches of
             a cell of the last map then stands in, so the width is that map's).
+        blocks: number and width of the transformer blocks that can be tapped; None where the network has none.
         name: see `FrozenModule`; likewise precision.
         **options: those below.
 
@@ -81,19 +83,20 @@ class ImageTower(FrozenModule):
             resolution and pads to a multiple of the patch.
         size: side of the input in pixels, the network's own by default; a multiple of `input.patch`.
         out_maps: names of the maps to return, all by default.
+        taps: blocks, counted from 0, whose whole token sequences are wanted; see `TowerFeatures.taps`.
         compat: the crop box (-1, -1, W, H) of the official Frozen-DETR: one black row on top, one black column left.
         quantise: 8-bit resampling, bit for bit that of Pillow.
         gradient: see `FrozenModule`; likewise compile.
 
     Raises:
-        UnknownName: an option, a mode or a map that there is not.
+        UnknownName: an option, a mode, a map or a block that there is not.
         UserError: a size that is no multiple of the patch, or 8-bit resampling with a gradient.
     """
 
     @renamed_arguments(removed_in='0.3', legacy_border='compat')
     def __init__(self, network: nn.Module | FrozenNetwork, *, input: TowerInput, channels: dict[str, int],
-                 strides: dict[str, int], token_channels: int | None = None, name: str = '', precision: str = 'fp32',
-                 **options: Unpack[TowerOptions]) -> None:
+                 strides: dict[str, int], token_channels: int | None = None, blocks: tuple[int, int] | None = None,
+                 name: str = '', precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         require_known(options, TowerOptions.__annotations__, f'option of {type(self).__name__}')
         gradient = options.get('gradient', 'detached')
         super().__init__(network, name=name, precision=precision, gradient=gradient,
@@ -114,12 +117,29 @@ class ImageTower(FrozenModule):
         self.strides = {key: strides[key] for key in names}
         self.token_channels = channels[names[-1]] if token_channels is None else token_channels
         self.compat = options.get('compat', False)
+        self._blocks = blocks
+        taps = options.get('taps') or ()
+        self._check_taps(taps)
+        self.taps = tuple(sorted(taps)) or None  # None: feature caches of older releases keep fitting
 
     def _checked_size(self, size: int | None) -> int:
         size, patch = self.input.size if size is None else size, self.input.patch
         if size < patch or size % patch:
             raise UserError(f'size must be a positive multiple of {self.name}\'s patch of {patch} pixels, got {size}')
         return size
+
+    @property
+    def tap_channels(self) -> int | None:
+        """Width of the taps; None for a network without transformer blocks."""
+        return None if self._blocks is None else self._blocks[1]
+
+    def _check_taps(self, taps: Sequence[int]) -> None:
+        if taps and self._blocks is None:
+            raise UserError(f'{self.name} has no transformer blocks to tap; leave out taps={list(taps)} and take its '
+                            f'maps {list(self.channels)} instead')
+        count = 0 if self._blocks is None else self._blocks[0]
+        if any(not 0 <= block < count for block in taps) or len(set(taps)) != len(taps):
+            raise UnknownName(f'taps of {self.name} are different blocks from 0 to {count - 1}, got {list(taps)}')
 
     @property
     def legacy_border(self) -> bool:
@@ -173,7 +193,8 @@ class ImageTower(FrozenModule):
         if class_token is None and tokens is not None and raw['tokens'] is not None:
             class_token = tokens[:, 0]
         return TowerFeatures(maps=maps, valid=valid, region=region, tokens=tokens if num_tokens else None,
-                             class_token=class_token)
+                             class_token=class_token,
+                             taps={block: raw['maps'][f'tap{block}'] for block in self.taps or ()})
 
     def prepare(self, images: Tensor, sizes: list[tuple[int, int]],
                 stats: ImageStats) -> tuple[Tensor, Tensor, Tensor]:

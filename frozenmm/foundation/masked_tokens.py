@@ -6,9 +6,11 @@ are what they would be without them.
 """
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from frozenmm.foundation.image_tower import TOKEN_COUNTS
 
@@ -83,6 +85,27 @@ def cell_rows(grid: tuple[int, int], num_tokens: int, prefix: int = 1,
     cells = pyramid_cells(grid, num_tokens, device)[1:]
     own = torch.eye(len(cells), dtype=torch.bool, device=device)
     return torch.cat([own, own.new_zeros(len(cells), prefix), cells], 1)
+
+
+def through(blocks: Iterable[nn.Module], x: Tensor, *arguments: object,
+            taps: Collection[int] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run a token sequence through blocks.
+
+    Args:
+        blocks: called with the sequence and `arguments`, each gives the sequence for the next.
+        x: (B, L, C).
+        arguments: the same for every block.
+        taps: blocks, counted from 0, whose output is kept.
+
+    Returns:
+        The last output, and those kept as `'tap5'`, ...
+    """
+    kept = {}
+    for index, block in enumerate(blocks):
+        x = block(x, *arguments)
+        if index in taps:
+            kept[f'tap{index}'] = x
+    return x, kept
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, cells: Tensor | None = None) -> Tensor:

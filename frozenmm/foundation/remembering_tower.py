@@ -102,5 +102,4 @@ class RememberingTower(WrappingTower):
 
 
 def _bytes(features: TowerFeatures) -> int:
-    tensors = [*features.maps.values(), features.valid, features.region, features.tokens, features.class_token]
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return sum(tensor.nbytes for tensor in features.tensors().values())

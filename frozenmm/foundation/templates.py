@@ -57,9 +57,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     'simple': ('a photo of a {}.',),
     'vild14': VILD14,
     'imagenet80': IMAGENET80,
+    'maskclip85': (*IMAGENET80, *(f'{start} {{}} in the scene.' for start in (
+        'there is a', 'there is the', 'this is a', 'this is the', 'this is one'))),
     'fusioner32': _fusioner32(),
 }
-"""Named sets: the bare word, one sentence, FC-CLIP and FrozenSeg, CLIP and Frozen-DETR's LVIS, Fusioner."""
+"""Named sets: the bare word, one sentence, FC-CLIP and FrozenSeg, CLIP and Frozen-DETR's LVIS, MaskCLIP, Fusioner."""
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

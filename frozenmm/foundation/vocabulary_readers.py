@@ -11,6 +11,7 @@ from frozenmm.compat.files import write_whole
 from frozenmm.errors import UnknownName, UserError, WrongKind, reading
 from frozenmm.foundation.lookup import nearest
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource, named_vocabularies
+from frozenmm.version import document
 
 _ENTRY_KEYS = ('name', 'synonyms', 'id', 'isthing', 'color', 'index')
 
@@ -19,7 +20,7 @@ def read(source: VocabularySource, allow_duplicates: bool) -> Vocabulary:
     """See `Vocabulary.read`."""
     if isinstance(source, Vocabulary):
         return source
-    with reading(source if isinstance(source, str | Path) else 'this', 'a vocabulary', 'see docs/vocabulary.md'):
+    with reading(source if isinstance(source, str | Path) else 'this', 'a vocabulary', f'see {document("vocabulary")}'):
         if isinstance(source, str | Path):
             return _read_name_or_file(source, allow_duplicates)
         return _read_content(source, 'vocabulary', allow_duplicates)

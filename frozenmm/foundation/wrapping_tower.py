@@ -64,8 +64,9 @@ class WrappingTower(ImageTower):
         # outside the module tree: the state dict holds one record of the network, the one of this tower
         self.__dict__['inner'] = inner
         super().__init__(inner._frozen, input=inner.input, channels=inner.channels, strides=inner.strides,
-                         token_channels=inner.token_channels, resize_mode=inner.resize_mode, size=inner.size,
-                         compat=inner.compat, quantise=inner.quantise, compile=inner.compile_network)
+                         token_channels=inner.token_channels, blocks=inner._blocks, taps=inner.taps or (),
+                         resize_mode=inner.resize_mode, size=inner.size, compat=inner.compat, quantise=inner.quantise,
+                         compile=inner.compile_network)
 
     @property
     def compat(self) -> bool:  # type: ignore[override]

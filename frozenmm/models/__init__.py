@@ -18,9 +18,12 @@ from frozenmm.foundation.feature_cache.cached_tower import CachedTower
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
+from frozenmm.foundation.image_towers.dino import DINOTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
+from frozenmm.foundation.image_towers.dinov3 import DINOv3Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
+from frozenmm.foundation.image_towers.radio import RADIOTower
 from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
 from frozenmm.foundation.image_towers.timm import TimmTower
 from frozenmm.foundation.mask_prompters import SAMPrompter
@@ -42,9 +45,13 @@ if installed('mmdet'):
         from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
         from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
 
+        # closed-set segmentation
+        from frozenmm.segmentation.plain_mask.segmentor import PlainMaskSegmentor
+
 if installed('mmdet') and installed('mmseg'):
     with explained('mmseg'):
         from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
+        from frozenmm.segmentation.plain_mask.mmseg_segmentor import PlainMaskSemanticSegmentor
 
 if installed('mmseg'):
     with explained('mmseg'):
@@ -54,6 +61,9 @@ if installed('mmseg'):
             CorrectedDepthEstimator,
             FrozenDepthEstimator,
         )
+
+        # training-free segmentation by words
+        from frozenmm.segmentation.dense_clip.segmentor import DenseCLIPSegmentor
 
         # any frozen image encoder with any frozen text encoder
         from frozenmm.segmentation.fusioner.decoder import FusionerDecoder, LightFusionerDecoder

@@ -1,8 +1,8 @@
 """What an image tower returns."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ class TowerFeatures:
         valid: (B, 2) int64, height and width of the tower's input (pixels) that show the image; the rest is padding.
         region: (B, 4) float32 xyxy, the part of the pipeline's image (pixels) that the tower's whole input shows,
             padding included; may exceed the image.
+        taps: block i of a ViT -> (B, P + h * w, C) float32, the whole token sequence after that block through the
+            tower's final norm: P prefix tokens (class token, registers), then the patches of the last map's grid row
+            by row; empty unless the tower was asked for taps.
     """
 
     maps: dict[str, Tensor]
@@ -30,6 +33,23 @@ class TowerFeatures:
     region: Tensor
     tokens: Tensor | None = None
     class_token: Tensor | None = None
+    taps: dict[int, Tensor] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name: `'maps.res4'`, ..., `'taps.5'`, ..., and `'valid'`, `'region'`, `'tokens'`, ..."""
+        named = {**{f'maps.{name}': value for name, value in self.maps.items()},
+                 **{f'taps.{block}': value for block, value in self.taps.items()}}
+        rest = dict(valid=self.valid, region=self.region, tokens=self.tokens, class_token=self.class_token)
+        return {**named, **{name: value for name, value in rest.items() if value is not None}}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> TowerFeatures:
+        """The features of tensors under the names of `tensors`; maps come in the order of the mapping."""
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+        return cls(below('maps.'), tensors['valid'], tensors['region'], tensors.get('tokens'),
+                   tensors.get('class_token'), {int(block): value for block, value in below('taps.').items()})
 
     def map(self, name: str | None = None) -> Tensor:
         """One map by name; the last (coarsest) one without a name.
@@ -46,22 +66,12 @@ class TowerFeatures:
 
 def split_features(features: TowerFeatures) -> Iterator[TowerFeatures]:
     """The features of each image alone (B = 1), as copies that do not hold the whole batch alive."""
-    def part(value: Tensor | None, index: int) -> Tensor | None:
-        return None if value is None else value[index:index + 1].clone()
-
+    tensors = features.tensors()
     for i in range(len(features.valid)):
-        yield TowerFeatures({name: value[i:i + 1].clone() for name, value in features.maps.items()},
-                            features.valid[i:i + 1].clone(), features.region[i:i + 1].clone(),
-                            part(features.tokens, i), part(features.class_token, i))
+        yield TowerFeatures.of({name: value[i:i + 1].clone() for name, value in tensors.items()})
 
 
 def join_features(entries: Sequence[TowerFeatures]) -> TowerFeatures:
     """One batch of several features of the same shapes."""
-    def joined(values: list[Tensor | None]) -> Tensor | None:
-        present = [value for value in values if value is not None]
-        return torch.cat(present) if present else None
-
-    maps = {name: torch.cat([entry.maps[name] for entry in entries]) for name in entries[0].maps}
-    return TowerFeatures(maps, torch.cat([entry.valid for entry in entries]),
-                         torch.cat([entry.region for entry in entries]),
-                         joined([entry.tokens for entry in entries]), joined([entry.class_token for entry in entries]))
+    parts = [entry.tensors() for entry in entries]
+    return TowerFeatures.of({name: torch.cat([part[name] for part in parts]) for name in parts[0]})

@@ -1,6 +1,4 @@
-"""`python -m frozenmm.zoo`: see `frozenmm.zoo.command`."""
-import sys
+"""`python -m frozenmm.zoo`: the same as `frozenmm zoo`."""
+from frozenmm_command import main
 
-from frozenmm.zoo.command import main
-
-sys.exit(main())
+main('zoo')

@@ -1,48 +1,28 @@
-"""What `python -m frozenmm.zoo` prints."""
+"""What `frozenmm zoo` prints."""
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from frozenmm.errors import UserError
 from frozenmm.zoo.checkpoints import FOLDER, LARGEST_SUM, checkpoint, problems, read_index
 from frozenmm.zoo.models import Model, model, read_models
 from frozenmm.zoo.towers import fetch, tower_files
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line entry; 1 if `verify` found something wrong, 2 for an unknown name or a missing file."""
-    args = _parse(argv)
-    try:
-        if args.action == 'list':
-            print(_listing(args.part))
-        elif args.action == 'resolve':
-            entry = checkpoint(args.name)
-            print(f'weights {entry.resolve()}\nconfig  {entry.config_path}')
-        elif args.action == 'fetch':
-            print(fetch(args.name))
-        elif args.action == 'show':
-            print(_description(model(args.name)))
-        else:
-            return _verify(args.names)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments ask for (`frozenmm_command.zoo` describes them); 1 if `verify` found something wrong."""
+    if args.action == 'list':
+        print(_listing(args.part))
+    elif args.action == 'resolve':
+        entry = checkpoint(args.name)
+        print(f'weights {entry.resolve()}\nconfig  {entry.config_path}')
+    elif args.action == 'fetch':
+        print(fetch(args.name))
+    elif args.action == 'show':
+        print(_description(model(args.name)))
+    else:
+        return _verify(args.names)
     return 0
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m frozenmm.zoo', description='Models, checkpoints and weights.')
-    actions = parser.add_subparsers(dest='action', required=True)
-    listing = actions.add_parser('list', help='what there is')
-    listing.add_argument('part', nargs='?', default='all', choices=('all', 'checkpoints', 'models', 'towers'))
-    actions.add_parser('resolve', help='file and config of a checkpoint').add_argument('name')
-    actions.add_parser('show', help='results, weights and licences of a model').add_argument('name')
-    actions.add_parser('fetch', help='official weights of a frozen network').add_argument('name')
-    actions.add_parser('verify', help='check hashes and headers of the shipped checkpoints').add_argument(
-        'names', nargs='*', default=[])
-    return parser.parse_args(argv)
 
 
 def _listing(part: str) -> str:
@@ -60,7 +40,7 @@ def _listing(part: str) -> str:
                                 + (' (published)' if row.published else ' (measured)') for row in known.results)
             lines += [f'  {name} [{known.collection}]' + (f' {results}' if results else '')]
     if part in ('all', 'towers'):
-        lines += ['official weights of frozen networks (python -m frozenmm.zoo fetch NAME)']
+        lines += ['official weights of frozen networks (frozenmm zoo fetch NAME)']
         lines += [f'  {name:<34} {file.megabytes:>6} MB  {file.license}' for name, file in tower_files().items()]
     return '\n'.join(lines)
 

@@ -108,3 +108,9 @@ def test_the_scenes_benchmark_trains_both_heads_and_takes_finished_models_from_d
     again = json.loads((tmp_path / 'r.json').read_text())['runs']
     for key in 'train_seconds', 'tests', 'pair':
         assert str([run[key] for run in again]) == str([run[key] for run in first])  # NaN where no cup is shown
+
+
+def test_training_free_heads_give_what_their_official_procedures_give(tmp_path):
+    rows = script('dense_clip').main(['--small', '--crops', '32', '--repeats', '1', '--out', str(tmp_path / 'r.json')])
+    assert sorted(rows) == ['naclip 32', 'proxyclip 32', 'radseg 32', 'sclip 32', 'trident 32']
+    assert all(row['exact_difference'] < 1e-5 and row['bf16_difference'] < 0.2 for row in rows.values())

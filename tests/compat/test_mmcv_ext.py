@@ -149,6 +149,12 @@ def test_python_attributes_are_not_answered():
         _ = mmcv_ext.StandIn('mmcv._ext').__wrapped__
 
 
+def test_the_environment_report_of_mmcv_works_and_says_what_stands_in():
+    from mmcv.utils import collect_env
+    report = collect_env()
+    assert 'no compiled operators' in report['MMCV Compiler'] and report['MMCV CUDA Compiler'] == 'not available'
+
+
 def test_it_is_installed_once():
     assert sys.modules['mmcv._ext'].__spec__.loader is None
     assert mmcv_ext.install() is False

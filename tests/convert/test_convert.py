@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from frozenmm.convert.frozen_detr import COCO_IDS, convert_frozen_detr
 from frozenmm.convert.identify import identify, weights_of
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
+from frozenmm_command import main
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / 'tests' / 'golden' / 'frozen_detr'
@@ -172,20 +172,18 @@ def test_misspelt_converters_are_answered_with_the_nearest(tmp_path):
 
 
 def test_the_command_reports_and_refuses(tmp_path, official, capsys):
-    spec = importlib.util.spec_from_file_location('convert_tool', ROOT / 'tools' / 'convert.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     save_file(official, tmp_path / 'in.safetensors')
     command = ['frozen_detr', str(tmp_path / 'in.safetensors'), str(tmp_path / 'out.safetensors'), '--classes', '91']
-    tool.main(command)
+    main('convert', command)
     printed = capsys.readouterr().out
     assert 'foundation weights come from their own file' in printed and '0 unmatched' in printed
     assert load_file(tmp_path / 'out.safetensors')['level_embed'].shape == (5, 32)
-    with pytest.raises(ValueError, match='this is a file of Frozen-DETR, DINO-coco'):
-        tool.main(['clip', *command[1:3]])
-    for wrong in (['clip', *command[1:]], [*command[:3], '--tower', 'x.pt']):
-        with pytest.raises(SystemExit):
-            tool.main(wrong)
+    for wrong, message in ((['clip', *command[1:3]], 'this is a file of Frozen-DETR, DINO-coco'),
+                           (['clip', *command[1:]], '--classes goes with frozen_detr only, not with clip'),
+                           ([*command[:3], '--tower', 'x.pt'], '--tower goes with fc_clip and frozen_seg only')):
+        with pytest.raises(SystemExit, match='2'):
+            main('convert', wrong)
+        assert message in capsys.readouterr().err
 
 
 def test_the_report_has_a_name_of_its_own_and_the_old_one_works_for_one_release():

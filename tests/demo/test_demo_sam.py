@@ -27,7 +27,7 @@ def build(seed=0, **changes):
     torch.manual_seed(seed)
     tower = dict(type='EfficientNetLiteTower', weights='random', resize_mode='none',
                  out_maps=['res2', 'res3', 'res4', 'res5'])
-    return MODELS.build(dict(type='frozenmm.DemoSAM', image_tower=tower, head=HEAD, prompts=6, **changes))
+    return MODELS.build(dict(type='frozenmm.DemoSAM', tower=tower, head=HEAD, prompts=6, **changes))
 
 
 def scenes(count=2, size=64):

@@ -1,8 +1,8 @@
 """Code blocks of Markdown files, with what a comment right above them says about running them.
 
 `<!-- file: NAME -->`: the block is a file that later blocks use. `<!-- run with: ARGUMENTS -->`: added to every
-`python tools/...` line, so that a command takes seconds. `<!-- needs: TASK -->`: run where the zoo has a checkpoint
-for the task on this machine. `<!-- not run: REASON -->`: one of `NOT_RUN`.
+`python tools/...` or `frozenmm ...` line, so that a command takes seconds. `<!-- needs: TASK -->`: run where the zoo
+has a checkpoint for the task on this machine. `<!-- not run: REASON -->`: one of `NOT_RUN`.
 """
 from __future__ import annotations
 

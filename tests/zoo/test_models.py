@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from frozenmm.zoo import command, config_files, data_folder, fetch, model, read_models, tower_files
+from frozenmm.zoo import config_files, data_folder, fetch, model, read_models, tower_files
 from frozenmm.zoo.models import read_models as read_from
+from frozenmm_command import main
+
+
+def zoo(*arguments):
+    """Exit code of a command line."""
+    with pytest.raises(SystemExit) as end:
+        main('zoo', list(arguments))
+    return end.value.code
 
 
 def test_every_config_is_a_model_and_every_model_a_config(repo_root):
@@ -69,7 +77,7 @@ def test_a_wrong_metafile_is_refused(tmp_path, text, error, message):
 
 
 def test_show_says_whose_numbers_these_are(capsys):
-    assert command.main(['show', 'fc_clip_convnext-l_8xb2-369k_coco-panoptic']) == 0
+    assert zoo('show', 'fc_clip_convnext-l_8xb2-369k_coco-panoptic') == 0
     said = capsys.readouterr().out
     assert 'PQ 26.8' in said and 'published' in said and 'tools/convert.py fc_clip' in said
 
@@ -78,7 +86,7 @@ def test_towers_are_fetched_by_name_and_offline_the_answer_is_complete(tmp_path,
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path))
     monkeypatch.setenv('FROZENMM_OFFLINE', '1')
     assert {'clip:ViT-L/14@336px', 'dinov2:dinov2_vitl14_reg', 'sam:vit_b', 'mobile_sam:vit_t'} <= set(tower_files())
-    assert command.main(['fetch', 'sam:vit_b']) == 2
+    assert zoo('fetch', 'sam:vit_b') == 2
     said = capsys.readouterr().err
     assert '375 MB' in said and 'Apache-2.0' in said and str(tmp_path / 'weights' / 'sam_vit_b_01ec64.pth') in said
     (tmp_path / 'weights').mkdir(exist_ok=True)

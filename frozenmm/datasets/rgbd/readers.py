@@ -12,6 +12,7 @@ from frozenmm.datasets.rgbd.registration import register_depth
 from frozenmm.datasets.rgbd.sequence import RGBDSequence
 from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.lookup import lookup
+from frozenmm.version import document
 
 APART_S = 0.02
 """TUM: greatest difference in time between colour and depth or pose."""
@@ -37,7 +38,7 @@ def read_sequence(folder: str | Path, kind: str, *, every: int = 1) -> RGBDSeque
         raise MissingFile(f'there is no folder {folder.resolve()}')
     if every < 1:
         raise UserError(f'every must be at least 1, got {every}')
-    with reading(folder, f'a sequence of kind {kind!r}', 'see docs/video.md for the layouts'):
+    with reading(folder, f'a sequence of kind {kind!r}', f'see {document("video")} for the layouts'):
         sequence = reader(folder)
     sequence = sequence.select(np.isfinite(sequence.poses_c2w).all((1, 2)))
     if not len(sequence):
@@ -70,7 +71,7 @@ def _nyu(folder: Path) -> RGBDSequence:
         raise UserError(f'{folder / "cam.txt"} holds {numbers.size} numbers; expected fx fy cx cy or a 3x3 matrix')
     intrinsics = _pinhole(*numbers) if numbers.size == 4 else numbers.reshape(3, 3)
     images, depths = _files(folder / 'rgb'), _files(folder / 'depth')
-    _same_count(folder, images=images, depths=depths, poses=poses)
+    _same_count(folder, dict(images=len(images), depths=len(depths), poses=len(poses)))
     return RGBDSequence(images, depths, poses, intrinsics, unit_m=1 / 5000)
 
 
@@ -204,8 +205,7 @@ def _timed(file: Path) -> list[tuple[float, str]]:
         return [(float(line.split()[0]), line.split()[1]) for line in _text(file) if not line.startswith('#')]
 
 
-def _same_count(folder: Path, **parts: Sequence | np.ndarray) -> None:
-    counts = {name: len(part) for name, part in parts.items()}
+def _same_count(folder: Path, counts: dict[str, int]) -> None:
     if len(set(counts.values())) > 1:
         raise UserError(f'{folder} holds ' + ', '.join(f'{count} {name}' for name, count in counts.items())
                          + '; expected one of each per frame')

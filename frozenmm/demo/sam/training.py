@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from frozenmm.demo.sam.network import DemoSAMHead
 from frozenmm.demo.sam.prompts import BOX, POINT, Prompts, draw_prompts, mask_iou, region_masks
+from frozenmm.deprecation import renamed_arguments
 from frozenmm.foundation import ImageTower
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -24,19 +25,21 @@ class DemoSAM(BaseModel):
     Segment Anything (arXiv 2304.02643), section 3 and appendix A; losses as in Mask2Former, without focal loss.
 
     Args:
-        image_tower: an `EfficientNetLiteTower` with the maps res2..res5 at the pipeline's resolution, or its config.
+        tower: an `EfficientNetLiteTower` with the maps res2..res5 at the pipeline's resolution, or its config.
         head: options of `DemoSAMHead`.
         prompts: prompts per training image.
         mask_weight, dice_weight, iou_weight: weights of cross-entropy, dice and squared error of the predicted IoU.
         data_preprocessor, init_cfg: see mmengine.
     """
 
-    def __init__(self, image_tower: ImageTower | Mapping[str, object], *, head: Mapping[str, Any] | None = None,
+    @renamed_arguments(removed_in='0.3', image_tower='tower')
+    def __init__(self, tower: ImageTower | Mapping[str, object], *, head: Mapping[str, Any] | None = None,
                  prompts: int = 24, mask_weight: float = 5.0, dice_weight: float = 5.0, iou_weight: float = 1.0,
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.image_tower = MODELS.build(image_tower) if isinstance(image_tower, Mapping) else image_tower
+        # the name in the state dicts of the shipped weights
+        self.image_tower = MODELS.build(tower) if isinstance(tower, Mapping) else tower
         self.head = DemoSAMHead(**(head or {}))
         self.prompts = prompts
         self.mask_weight, self.dice_weight, self.iou_weight = mask_weight, dice_weight, iou_weight

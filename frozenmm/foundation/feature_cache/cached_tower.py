@@ -155,8 +155,4 @@ def _close(reference: weakref.ref) -> None:
 
 
 def _to(features: TowerFeatures, device: torch.device) -> TowerFeatures:
-    def moved(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.to(device)
-
-    return TowerFeatures({name: value.to(device) for name, value in features.maps.items()}, features.valid.to(device),
-                         features.region.to(device), moved(features.tokens), moved(features.class_token))
+    return TowerFeatures.of({name: value.to(device) for name, value in features.tensors().items()})

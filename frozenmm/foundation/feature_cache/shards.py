@@ -19,27 +19,18 @@ STORED_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.flo
 
 
 def to_tensors(features: TowerFeatures, store: str) -> dict[str, Tensor]:
-    """Named CPU tensors of one image's features (B = 1); floating maps and tokens in the stored type."""
-    def stored(value: Tensor) -> Tensor:
-        return value.detach().to('cpu', STORED_TYPES[store] if value.is_floating_point() else None).contiguous()
-
-    tensors = {f'maps.{name}': stored(value) for name, value in features.maps.items()}
-    tensors['valid'] = features.valid.detach().cpu().contiguous()
-    tensors['region'] = features.region.detach().cpu().contiguous()
-    tensors.update({name: stored(value) for name in ('tokens', 'class_token')
-                    if (value := getattr(features, name)) is not None})
-    return tensors
+    """Named CPU tensors of one image's features (B = 1); floating maps, taps and tokens in the stored type."""
+    dtype, exact = STORED_TYPES[store], ('valid', 'region')  # where the maps lie is never rounded
+    return {name: value.detach().to('cpu', None if name in exact else dtype).contiguous()
+            for name, value in features.tensors().items()}
 
 
 def from_tensors(tensors: Mapping[str, Tensor], maps: Iterable[str]) -> TowerFeatures:
     """The features of named tensors, with the maps in the order given."""
-    def single(name: str) -> Tensor | None:
-        value = tensors.get(name)
-        return value.float() if value is not None and value.is_floating_point() else value
-
+    ordered = [*(f'maps.{name}' for name in maps), *(name for name in tensors if not name.startswith('maps.'))]
     with reading('an entry of the feature cache', 'features', 'delete it: tools/cache_features.py CONFIG --prune'):
-        return TowerFeatures({name: tensors[f'maps.{name}'].float() for name in maps}, tensors['valid'],
-                             tensors['region'], single('tokens'), single('class_token'))
+        return TowerFeatures.of({name: tensors[name].float() if tensors[name].is_floating_point() else tensors[name]
+                                 for name in ordered})
 
 
 def num_bytes(tensors: Mapping[str, Tensor]) -> int:

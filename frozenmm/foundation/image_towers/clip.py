@@ -105,6 +105,13 @@ def image_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return part or state
 
 
+def vit_blocks(network: nn.Module) -> tuple[int, int] | None:
+    """Number and width of the blocks of a CLIP ViT; None for other networks, which give no taps."""
+    if not isinstance(network, CLIPVisionTransformer):
+        return None
+    return len(network.transformer.resblocks), network.conv1.out_channels
+
+
 @MODELS.register_module()
 class CLIPTower(ImageTower):
     """An image encoder of OpenAI's CLIP.
@@ -139,10 +146,10 @@ class CLIPTower(ImageTower):
         if patch_output == 'projected':
             channels['patch'], strides['patch'] = sizes.output_dim, sizes.patch or 32
         super().__init__(network, input=TowerInput(STATS, sizes.resolution, sizes.patch or 32), channels=channels,
-                         strides=strides, token_channels=sizes.output_dim, **options)
+                         strides=strides, token_channels=sizes.output_dim, blocks=vit_blocks(module), **options)
         self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`."""
-        maps, tokens = network(pixels, max(num_tokens, 1), self.patch_output)
+        maps, tokens = network(pixels, max(num_tokens, 1), self.patch_output, *([self.taps] if self.taps else []))
         return RawFeatures(maps=maps, tokens=tokens, class_token=tokens[:, 0])

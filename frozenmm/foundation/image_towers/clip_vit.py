@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenmm.foundation.lookup import choice
-from frozenmm.foundation.masked_tokens import attend, cell_rows
+from frozenmm.foundation.masked_tokens import attend, cell_rows, through
 
 PATCH_OUTPUTS = ('raw', 'normed', 'projected')
 
@@ -89,11 +90,9 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList([ResidualBlock(width, heads, hidden, activation) for _ in range(layers)])
 
-    def forward(self, x: Tensor, cells: Tensor | None) -> Tensor:
-        """(B, T + N, width) to the same shape."""
-        for block in self.resblocks:
-            x = block(x, cells)
-        return x
+    def forward(self, x: Tensor, cells: Tensor | None, taps: Sequence[int] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, T + N, width) to the same shape, and that after the blocks to tap."""
+        return through(self.resblocks, x, cells, taps=taps)
 
 
 class CLIPVisionTransformer(nn.Module):
@@ -151,17 +150,20 @@ class CLIPVisionTransformer(nn.Module):
         return self.ln_post(x) @ self.proj
 
     def forward(self, pixels: Tensor, num_tokens: int = 1,
-                patch_output: str = 'raw') -> tuple[dict[str, Tensor], Tensor]:
-        """Map of the patches and image tokens.
+                patch_output: str = 'raw',
+                taps: Sequence[int] = ()) -> tuple[dict[str, Tensor], Tensor]:
+        """Map of the patches, taps and image tokens.
 
         Args:
             pixels: (B, 3, h, w), sides multiples of the patch.
             num_tokens: 1, 5, 14 or 30.
             patch_output: `'raw'` for the last block's output, `'normed'` for it after `ln_post`, `'projected'` for it
                 in the joint space.
+            taps: blocks whose whole sequence is wanted, after `ln_post`.
 
         Returns:
-            `{'patch': (B, C, rows, columns)}` and tokens (B, T, output_dim), whole image first.
+            `{'patch': (B, C, rows, columns), 'tap5': (B, 1 + N, width), ...}` and tokens (B, T, output_dim), whole
+            image first.
         """
         x = self.conv1(pixels)
         grid = (int(x.shape[2]), int(x.shape[3]))
@@ -169,9 +171,10 @@ class CLIPVisionTransformer(nn.Module):
         x = self.ln_pre(x + self.positions(grid))
         extra = num_tokens - 1
         x = torch.cat([x[:, :1].expand(-1, extra, -1), x], 1)
-        x = self.transformer(x, cell_rows(grid, num_tokens, device=x.device))
+        x, kept = self.transformer(x, cell_rows(grid, num_tokens, device=x.device), taps)
         tokens = self.project(torch.cat([x[:, extra:num_tokens], x[:, :extra]], 1))
         patches = x[:, num_tokens:]
         if patch_output != 'raw':
             patches = self.ln_post(patches) if patch_output == 'normed' else self.project(patches)
-        return {'patch': patches.transpose(1, 2).unflatten(2, grid)}, tokens
+        maps = {name: self.ln_post(value[:, extra:]) for name, value in kept.items()}
+        return {'patch': patches.transpose(1, 2).unflatten(2, grid), **maps}, tokens

@@ -95,9 +95,9 @@ class DINOv2Tower(ImageTower):
         super().__init__(
             network, input=TowerInput(IMAGENET_STATS, module.native_grid * module.patch_size, module.patch_size),
             channels={'patch': module.embed_dim}, strides={'patch': module.patch_size},
-            token_channels=module.embed_dim, **options)
+            token_channels=module.embed_dim, blocks=(len(module.blocks), module.embed_dim), **options)
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`."""
-        maps, tokens = network(pixels, max(num_tokens, 1))
+        maps, tokens = network(pixels, max(num_tokens, 1), self.taps or ())
         return RawFeatures(maps=maps, tokens=tokens, class_token=tokens[:, 0])

@@ -1,11 +1,13 @@
 """The ViT of DINOv2 under the official key names, with registers and several masked class tokens in one forward."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenmm.foundation.masked_tokens import attend, cell_rows
+from frozenmm.foundation.masked_tokens import attend, cell_rows, through
 
 
 class Attention(nn.Module):
@@ -71,16 +73,17 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with layer scale."""
+    """Pre-norm transformer block, with or without layer scale."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, swiglu: bool, norm_eps: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, *, swiglu: bool = False, norm_eps: float = 1e-6,
+                 layer_scale: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = Attention(width, heads)
-        self.ls1 = LayerScale(width)
+        self.ls1 = LayerScale(width) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = (SwiGLU if swiglu else Mlp)(width, hidden)
-        self.ls2 = LayerScale(width)
+        self.ls2 = LayerScale(width) if layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, cells: Tensor | None) -> Tensor:
         """(B, T - 1 + prefix + N, width) to the same shape."""
@@ -101,7 +104,7 @@ class PatchEmbed(nn.Module):
 
 
 class DinoVisionTransformer(nn.Module):
-    """DINOv2's ViT.
+    """The ViT of DINOv2, and of DINO.
 
     Args:
         img_size: side of the images that the position table is made for, in pixels.
@@ -115,12 +118,13 @@ class DinoVisionTransformer(nn.Module):
         interpolate_antialias: whether that resizing widens its filter.
         swiglu: gated feed-forward part (giant model).
         norm_eps: of every layer norm.
+        layer_scale: DINOv2 has it, and a token for masked patches; DINO has neither.
     """
 
     def __init__(self, img_size: int = 518, patch_size: int = 14, embed_dim: int = 384, depth: int = 12,
                  num_heads: int = 6, mlp_ratio: float = 4.0, *, num_register_tokens: int = 0,
                  interpolate_offset: float = 0.1, interpolate_antialias: bool = False, swiglu: bool = False,
-                 norm_eps: float = 1e-6) -> None:
+                 norm_eps: float = 1e-6, layer_scale: bool = True) -> None:
         super().__init__()
         self.patch_size, self.embed_dim = patch_size, embed_dim
         self.native_grid = img_size // patch_size
@@ -128,12 +132,14 @@ class DinoVisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02)
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + self.native_grid**2, embed_dim) * 0.02)
-        self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))
+        if layer_scale:
+            self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))
         if num_register_tokens:
             self.register_tokens = nn.Parameter(torch.randn(1, num_register_tokens, embed_dim) * 0.02)
         self.num_register_tokens = num_register_tokens
         self.blocks = nn.ModuleList([
-            Block(embed_dim, num_heads, int(embed_dim * mlp_ratio), swiglu=swiglu, norm_eps=norm_eps)
+            Block(embed_dim, num_heads, int(embed_dim * mlp_ratio), swiglu=swiglu, norm_eps=norm_eps,
+                  layer_scale=layer_scale)
             for _ in range(depth)])
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
 
@@ -154,15 +160,18 @@ class DinoVisionTransformer(nn.Module):
         table = table.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
         return torch.cat([self.pos_embed[:, :1], table], 1)
 
-    def forward(self, pixels: Tensor, num_tokens: int = 1) -> tuple[dict[str, Tensor], Tensor]:
-        """Map of the patches and image tokens, both after the final norm.
+    def forward(self, pixels: Tensor, num_tokens: int = 1,
+                taps: Sequence[int] = ()) -> tuple[dict[str, Tensor], Tensor]:
+        """Map of the patches, taps and image tokens, all after the final norm.
 
         Args:
             pixels: (B, 3, h, w), sides multiples of the patch.
             num_tokens: 1, 5, 14 or 30.
+            taps: blocks whose whole sequence is wanted.
 
         Returns:
-            `{'patch': (B, embed_dim, rows, columns)}` and tokens (B, T, embed_dim), whole image first.
+            `{'patch': (B, embed_dim, rows, columns), 'tap5': (B, 1 + registers + N, embed_dim), ...}` and tokens
+            (B, T, embed_dim), whole image first.
         """
         x = self.patch_embed(pixels)
         grid = (int(x.shape[2]), int(x.shape[3]))
@@ -174,9 +183,9 @@ class DinoVisionTransformer(nn.Module):
             parts.append(self.register_tokens.expand(len(x), -1, -1))
         x = torch.cat([*parts, x[:, 1:]], 1)
         cells = cell_rows(grid, num_tokens, 1 + self.num_register_tokens, x.device)
-        for block in self.blocks:
-            x = block(x, cells)
+        x, kept = through(self.blocks, x, cells, taps=taps)
         x = self.norm(x)
         patches = x[:, num_tokens + self.num_register_tokens:]
         tokens = torch.cat([x[:, extra:num_tokens], x[:, :extra]], 1)
-        return {'patch': patches.transpose(1, 2).unflatten(2, grid)}, tokens
+        maps = {name: self.norm(value[:, extra:]) for name, value in kept.items()}
+        return {'patch': patches.transpose(1, 2).unflatten(2, grid), **maps}, tokens

@@ -13,7 +13,7 @@ from frozenmm.compat import require
 from frozenmm.errors import UnknownName, UserError
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
-from frozenmm.foundation.image_towers.clip import STATS
+from frozenmm.foundation.image_towers.clip import STATS, vit_blocks
 from frozenmm.foundation.image_towers.clip_resnet import ModifiedResNet
 from frozenmm.foundation.image_towers.clip_vit import PATCH_OUTPUTS, CLIPVisionTransformer
 from frozenmm.foundation.image_towers.open_clip_vit import OpenCLIPViT
@@ -142,12 +142,14 @@ class OpenCLIPTower(ImageTower):
         super().__init__(network, input=_input(visual, config, description, options.get('resize_mode'),
                                                options.get('size'), name),
                          channels=channels, strides=strides,
-                         token_channels=getattr(visual, 'token_channels', visual.output_dim), **options)
+                         token_channels=getattr(visual, 'token_channels', visual.output_dim),
+                         blocks=vit_blocks(visual), **options)
         self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`. ViTs other than CLIP's have no image tokens but means of patches."""
-        maps, tokens, *embedding = network(pixels, max(num_tokens, 1), self.patch_output)
+        maps, tokens, *embedding = network(pixels, max(num_tokens, 1), self.patch_output,
+                                            *([self.taps] if self.taps else []))
         if isinstance(self.network, ModifiedResNet):
             maps = {**maps, DENSE: maps['res5']}
         return RawFeatures(maps=maps, tokens=tokens, class_token=embedding[0] if embedding else tokens[:, 0])

@@ -65,11 +65,14 @@ class _EncoderTower(ImageTower):
         module = cast(ImageEncoderViT, network.module)
         tower_input = TowerInput(IMAGENET_STATS, module.img_size, max(module.strides.values()), 'bilinear')
         options = {'resize_mode': 'pad', 'out_maps': DEFAULT_MAPS, **options}
-        super().__init__(network, input=tower_input, channels=module.channels, strides=module.strides, **options)
+        super().__init__(network, input=tower_input, channels=module.channels, strides=module.strides,
+                         blocks=(len(module.blocks), module.embed_dim) if hasattr(module, 'blocks') else None,
+                         **options)
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`. There is no class token; image tokens are means of the last map's cells."""
-        return RawFeatures(maps={key: value for key, value in network(pixels).items() if key in self.channels})
+        maps = network(pixels, self.taps) if self.taps else network(pixels)
+        return RawFeatures(maps={key: value for key, value in maps.items() if key in self.channels or 'tap' in key})
 
 
 def _hashable(sizes: Mapping[str, object]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.foundation.masked_tokens import through
+
 
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of a map.
@@ -226,13 +228,15 @@ class ImageEncoderViT(nn.Module):
         table = F.interpolate(self.pos_embed.float().movedim(-1, 1), grid, mode='bicubic', align_corners=False)
         return table.movedim(1, -1).to(self.pos_embed.dtype)
 
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Maps of (B, 3, h, w): `'global1'`... after each block that attends to the whole map, and `'neck'`."""
+    def forward(self, pixels: Tensor, taps: Sequence[int] = ()) -> dict[str, Tensor]:
+        """Maps of (B, 3, h, w): `'global1'`... after each block that attends to the whole map, and `'neck'`.
+
+        Blocks to tap give `'tap0'`, ... (B, h * w, embed_dim): no prefix tokens and no final norm, which SAM has not.
+        """
         x = self.patch_embed(pixels)
         x = x + self.positions((int(x.shape[1]), int(x.shape[2])))
-        maps: dict[str, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self.global_attn_indexes:
-                maps[f'global{len(maps) + 1}'] = x.movedim(-1, 1)
-        return {**maps, 'neck': self.neck(x.movedim(-1, 1))}
+        x, kept = through(self.blocks, x, taps={*self.global_attn_indexes, *taps})
+        maps = {f'global{place + 1}': kept[f'tap{index}'].movedim(-1, 1)
+                for place, index in enumerate(sorted(self.global_attn_indexes))}
+        tapped = {f'tap{index}': kept[f'tap{index}'].flatten(1, 2) for index in taps}
+        return {**maps, 'neck': self.neck(x.movedim(-1, 1)), **tapped}

@@ -146,12 +146,13 @@ class TimmTower(ImageTower):
         if options.get('resize_mode') == 'none' and reader.fixed_size:
             raise UserError(f"{name} is built for inputs of one size; resize_mode='none' needs a network without")
         super().__init__(network, input=timm_input(reader.trunk, reader.patch), channels=reader.channels,
-                         strides=reader.strides, token_channels=reader.token_channels, **options)
+                         strides=reader.strides, token_channels=reader.token_channels,
+                         blocks=reader.blocks, **options)
         self.normed = patch_output == 'normed'
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`. Only one image token is a class token; more are means of patches."""
-        maps, class_token = network(pixels, self.normed)
+        maps, class_token = network(pixels, self.normed, self.taps or ())
         tokens = class_token[:, None] if class_token is not None and num_tokens == 1 else None
         return RawFeatures(maps=maps, tokens=tokens, class_token=class_token)
 

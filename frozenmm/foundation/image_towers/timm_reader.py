@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from frozenmm.errors import UserError
@@ -58,17 +60,23 @@ class TimmReader(nn.Module):
         self.fixed_size = not getattr(trunk, 'dynamic_img_size', False) and bool(config.get('fixed_input_size'))
         self.patch = math.gcd(max(strides), int(config['input_size'][-1])) if self.fixed_size else max(strides)
         arguments = inspect.signature(model.forward_intermediates).parameters
+        self.gives_prefix = 'return_prefix_tokens' in arguments and bool(getattr(trunk, 'num_prefix_tokens', 0))
         self.has_class_token = (self.is_plain and 'return_prefix_tokens' in arguments
                                 and getattr(trunk, 'cls_token', None) is not None)
         self.token_channels = self.channels['patch'] if self.has_class_token else None
+        self.blocks = (len(levels), self.channels['patch']) if self.is_plain else None
 
-    def forward(self, pixels: Tensor, normed: bool = True) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Maps and class token of (B, 3, h, w).
+    def forward(self, pixels: Tensor, normed: bool = True,
+                taps: Sequence[int] = ()) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Maps, taps and class token of (B, 3, h, w).
 
         Args:
             pixels: the normalised image.
             normed: for a plain ViT, patches and class token after the final norm.
+            taps: blocks of a plain ViT whose whole sequence is wanted, after the final norm.
         """
+        if taps:
+            return self._tapped(pixels, normed, taps)
         read = cast(Any, self.trunk).forward_intermediates
         if not self.is_plain:
             maps = read(pixels, indices=self.indices, intermediates_only=True)
@@ -78,6 +86,31 @@ class TimmReader(nn.Module):
         patches, prefix = read(pixels, indices=self.indices, norm=normed, intermediates_only=True,
                                return_prefix_tokens=True)[-1]
         return {'patch': patches}, prefix[:, 0]
+
+    def _tapped(self, pixels: Tensor, normed: bool,
+                taps: Sequence[int]) -> tuple[dict[str, Tensor], Tensor | None]:
+        model: Any = self.trunk
+        deepest = self.indices[-1]
+        indices = sorted({*taps, deepest})
+        prefixed = {'return_prefix_tokens': True} if self.gives_prefix else {}
+        found = model.forward_intermediates(pixels, indices=indices, norm=False, intermediates_only=True, **prefixed)
+        grid = (found[0][0] if prefixed else found[0]).shape[-2:]
+        sequences = {}
+        for index, value in zip(indices, found):
+            patches, prefix = value if prefixed else (value, None)
+            parts = [patches.flatten(2).transpose(1, 2)]
+            sequences[index] = torch.cat(parts if prefix is None else [prefix, *parts], 1)
+        norm = final_norm(model)
+        last = norm(sequences[deepest]) if normed else sequences[deepest]
+        patches = last[:, last.shape[1] - grid.numel():].transpose(1, 2).unflatten(2, grid)
+        return ({'patch': patches, **{f'tap{index}': norm(sequences[index]) for index in taps}},
+                last[:, 0] if self.has_class_token else None)
+
+
+def final_norm(trunk: nn.Module) -> nn.Module:
+    """The last norm of a timm ViT: `fc_norm` where the model norms after pooling, else `norm`."""
+    norms = [getattr(trunk, name, None) for name in ('norm', 'fc_norm')]
+    return next((norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)), nn.Identity())
 
 
 class TimmVisual(TimmReader):

@@ -17,6 +17,7 @@ from frozenmm.foundation.vocabulary import VocabularySource
 from frozenmm.ops.mask_ensemble import MaskGeometry, mask_ensemble_semantic
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
+from frozenmm.segmentation.flipped_maps import unflipped
 
 INFERENCE_MODES = ('whole', 'slide')
 
@@ -95,7 +96,7 @@ class OpenVocabularySegmentor(BaseSegmentor):
             for sample, result in zip(data_samples, self.model.results(inputs, data_samples)):
                 if result.semantic is None:
                     raise UserError('the model\'s post-processing has no semantic task; add \'semantic\' to its tasks')
-                sample.pred_sem_seg = PixelData(data=_flipped(result.semantic.labels[None], sample))
+                sample.pred_sem_seg = PixelData(data=unflipped(result.semantic.labels[None], sample.metainfo))
             return list(data_samples)
         if self.test_cfg.mode == 'slide':
             # the window writes its size into the metainfo, so it gets copies
@@ -110,7 +111,7 @@ class OpenVocabularySegmentor(BaseSegmentor):
             padding = sample.metainfo.get('padding_size', [0] * 4)
             left, right, top, bottom = sample.metainfo.get('img_padding_size', padding)
             height, width = logits.shape[-2:]
-            logits = _flipped(logits[:, top:height - bottom, left:width - right], sample)
+            logits = unflipped(logits[:, top:height - bottom, left:width - right], sample.metainfo)
             logits = F.interpolate(logits[None], size=tuple(sample.ori_shape[:2]), mode='bilinear',
                                    align_corners=False)[0]
             sample.seg_logits = PixelData(data=logits)
@@ -128,14 +129,3 @@ def _inner_names(state: dict[str, Tensor], prefix: str, *_: object) -> None:
     if not any(name.startswith(f'{prefix}model.') for name in names):
         for name in names:
             state[f'{prefix}model.{name.removeprefix(prefix)}'] = state.pop(name)
-
-
-def _flipped(maps: Tensor, sample: SegDataSample) -> Tensor:
-    """Maps (C, H, W) as the unflipped image has them."""
-    if not sample.metainfo.get('flip'):
-        return maps
-    direction = sample.metainfo.get('flip_direction', 'horizontal')
-    axes = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}
-    if direction not in axes:
-        raise UserError(f'flip_direction must be one of {list(axes)}, got {direction!r}')
-    return maps.flip(axes[direction])

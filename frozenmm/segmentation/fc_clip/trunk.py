@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor, MaskRes
 from frozenmm.segmentation.fc_clip.visual_head import mask_embeddings, pools_by_attention
 from frozenmm.segmentation.mask2former.criterion import SetCriterion
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
+from frozenmm.segmentation.mask2former.mask_factors import MaskFactors
 from frozenmm.segmentation.mask2former.padding import Padding
 from frozenmm.segmentation.mask2former.targets import targets_of
 from frozenmm.segmentation.options import built
@@ -29,6 +30,18 @@ DENSE = 'clip_vis_dense'
 FROZEN_POOLS = ('hard', 'area')
 Finish = Callable[[Tensor, Tensor, MaskGeometry, DetDataSample, TowerFeatures], MaskResults]
 Options = Mapping[str, object]
+
+
+class LayerPrediction(Protocol):
+    """What a decoder layer says, for the losses; `MaskProposals` is one."""
+
+    @property
+    def embeddings(self) -> Tensor:
+        """(B, Q, C)."""
+
+    @property
+    def mask_logits(self) -> Tensor | MaskFactors:
+        """(B, Q, h, w)."""
 
 
 @dataclass
@@ -90,7 +103,7 @@ class MaskTrunk:
         return self.mask_generator([features.map(name) for name in PYRAMID], *more, all_layers=all_layers,
                                    padding=padding)
 
-    def losses(self, proposals: Sequence[MaskProposals], batch_inputs: Tensor,
+    def losses(self, proposals: Sequence[LayerPrediction], batch_inputs: Tensor,
                batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         """Losses of all prediction layers on a batch (B, 3, H, W); see `SetCriterion` and `targets_of`."""
         # the classes of training in eval mode too: annotations know no other classes

@@ -10,8 +10,12 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
 from frozenmm.errors import UserError
-from frozenmm.segmentation.mask2former.matcher import HungarianMatcher
+from frozenmm.foundation.lookup import choice
+from frozenmm.segmentation.mask2former.mask_factors import MaskFactors, masks_of
+from frozenmm.segmentation.mask2former.matcher import ClassMatcher, HungarianMatcher
 from frozenmm.segmentation.mask2former.points import PointSampler, sample_points
+
+MATCHINGS = ('hungarian', 'class')
 
 
 @dataclass
@@ -38,24 +42,28 @@ class SetCriterion(nn.Module):
         dice_weight: of the dice loss at points.
         void_weight: of queries without annotation in the cross entropy's weighted mean.
         num_points, oversample_ratio, importance_ratio: see `PointSampler`.
+        matching: `'hungarian'`, or `'class'`: query k stands for class k (`ClassMatcher`).
     """
 
     def __init__(self, *, class_weight: float = 2.0, mask_weight: float = 5.0, dice_weight: float = 5.0,
                  void_weight: float = 0.1, num_points: int = 12544, oversample_ratio: float = 3.0,
-                 importance_ratio: float = 0.75) -> None:
+                 importance_ratio: float = 0.75, matching: str = 'hungarian') -> None:
         super().__init__()
         self.weights = dict(ce=class_weight, mask=mask_weight, dice=dice_weight)
         self.void_weight = void_weight
-        self.matcher = HungarianMatcher(class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight)
+        self.matcher: HungarianMatcher | ClassMatcher = ClassMatcher()
+        if choice('matching', matching, MATCHINGS) == 'hungarian':
+            self.matcher = HungarianMatcher(class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight)
         self.sampler = PointSampler(num_points, oversample_ratio=oversample_ratio, importance_ratio=importance_ratio)
 
-    def forward(self, class_logits: Sequence[Tensor], mask_logits: Sequence[Tensor],
+    def forward(self, class_logits: Sequence[Tensor], mask_logits: Sequence[Tensor | MaskFactors],
                 targets: Sequence[MaskTargets]) -> dict[str, Tensor]:
         """Weighted losses by name.
 
         Args:
             class_logits: one (B, Q, K+1) per prediction layer, void last; the last layer last.
-            mask_logits: one (B, Q, h, w) per prediction layer.
+            mask_logits: one (B, Q, h, w) per prediction layer, or its factors; then masks are made at points and of
+                matched queries only.
             targets: annotations of the B images.
 
         Returns:
@@ -71,7 +79,7 @@ class SetCriterion(nn.Module):
             losses.update({f'{prefix}loss_{key}': value * self.weights[key] for key, value in values.items()})
         return losses
 
-    def unweighted(self, class_logits: Sequence[Tensor], mask_logits: Sequence[Tensor],
+    def unweighted(self, class_logits: Sequence[Tensor], mask_logits: Sequence[Tensor | MaskFactors],
                    targets: Sequence[MaskTargets]) -> list[dict[str, Tensor]]:
         """Per prediction layer `ce`, `mask` and `dice` without their weights; arguments and errors as `forward`."""
         self._check(class_logits, targets)
@@ -81,16 +89,16 @@ class SetCriterion(nn.Module):
             all_reduce(count, op='mean')
         count = count.clamp(min=1)
         with torch.autocast(device.type, enabled=False):
-            return [self._layer(layer, logits.float(), masks.float(), targets, count)
+            return [self._layer(layer, logits.float(), masks, targets, count)
                     for layer, (logits, masks) in enumerate(zip(class_logits, mask_logits))]
 
-    def _layer(self, layer: int, class_logits: Tensor, mask_logits: Tensor, targets: Sequence[MaskTargets],
-               count: Tensor) -> dict[str, Tensor]:
+    def _layer(self, layer: int, class_logits: Tensor, mask_logits: Tensor | MaskFactors,
+               targets: Sequence[MaskTargets], count: Tensor) -> dict[str, Tensor]:
         labels, masks = [target.labels for target in targets], [target.masks for target in targets]
-        points = self.sampler.matching(layer, len(targets), mask_logits.device)
+        points = self.sampler.matching(layer, len(targets), class_logits.device)
         pairs = self.matcher(class_logits, mask_logits, labels, masks, points)
         losses = dict(ce=self._class_loss(class_logits, labels, pairs))
-        predicted = torch.cat([logits[queries] for logits, (queries, _) in zip(mask_logits, pairs)])
+        predicted = torch.cat([masks_of(mask_logits, image, queries) for image, (queries, _) in enumerate(pairs)])
         if len(predicted) == 0:
             nothing = predicted.sum()
             return losses | dict(mask=nothing, dice=nothing)

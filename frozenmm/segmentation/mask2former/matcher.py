@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from frozenmm.errors import UserError
+from frozenmm.segmentation.mask2former.mask_factors import MaskFactors, masks_at
 from frozenmm.segmentation.mask2former.points import sample_points
 
 
@@ -37,6 +39,29 @@ def matching_costs(class_logits: Tensor, mask_points: Tensor, labels: Tensor, ta
     return mask_weight * entropy - class_weight * probability + dice_weight * dice
 
 
+class ClassMatcher:
+    """Query k stands for class k: nothing to search, for semantic maps, where a class has one segment at most.
+
+    Such queries learn in few iterations; the number of queries is that of the classes.
+    """
+
+    def __call__(self, class_logits: Tensor, mask_logits: Tensor | MaskFactors, labels: Sequence[Tensor],
+                 masks: Sequence[Tensor], points: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of query and annotation; arguments as those of `HungarianMatcher`.
+
+        Raises:
+            UserError: a class with two segments, or without a query.
+        """
+        queries = class_logits.shape[1]
+        if queries < class_logits.shape[2] - 1:
+            raise UserError(f'matching by class needs a query for each of the {class_logits.shape[2] - 1} classes; the '
+                            f'decoder has num_queries={queries}')
+        if any(len(image.unique()) < len(image) for image in labels):
+            raise UserError('matching by class needs at most one segment per class; for instances use '
+                            'matching=\'hungarian\'')
+        return [(image.sort().values, image.argsort()) for image in labels]
+
+
 class HungarianMatcher:
     """Assigns queries to annotations at the least total cost, masks compared at random points.
 
@@ -52,13 +77,13 @@ class HungarianMatcher:
         self.weights = dict(class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight)
 
     @torch.no_grad()
-    def __call__(self, class_logits: Tensor, mask_logits: Tensor, labels: Sequence[Tensor], masks: Sequence[Tensor],
-                 points: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def __call__(self, class_logits: Tensor, mask_logits: Tensor | MaskFactors, labels: Sequence[Tensor],
+                 masks: Sequence[Tensor], points: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Pairs of query and annotation for each image.
 
         Args:
             class_logits: (B, Q, K+1).
-            mask_logits: (B, Q, h, w).
+            mask_logits: (B, Q, h, w), or its factors.
             labels: B tensors (N_i,) int64.
             masks: B tensors (N_i, H, W), bool or 0..1.
             points: (B, P, 2) float, x and y in 0..1.
@@ -72,7 +97,7 @@ class HungarianMatcher:
         costs = []
         for image, (image_labels, image_masks) in enumerate(zip(labels, masks)):
             place = points[image:image + 1]
-            predicted = sample_points(mask_logits[image][None].float(), place)[0]
+            predicted = masks_at(mask_logits, image, place)
             target = sample_points(image_masks[None].float(), place)[0]
             costs.append(matching_costs(class_logits[image], predicted, image_labels, target, **self.weights))
         # one copy to the host for the whole batch

@@ -1,0 +1,11 @@
+"""MaskCLIP, frozen CLIP ViT-B/16, on PASCAL Context with 59 classes.
+
+Metric: published, mIoU 21.7 (not measured here yet).
+Command: python tools/test.py configs/dense_clip/maskclip_clip-b16_pascal-context-59.py
+Source: Zhou et al., ECCV 2022.
+"""
+_base_ = ['_base_/maskclip.py', '../_base_/datasets/pascal_context_59.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary)
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_520))

@@ -1,0 +1,11 @@
+"""ProxyCLIP, frozen CLIP ViT-B/16, on PASCAL Context with 59 classes.
+
+Metric: published, mIoU 39.1 (not measured here yet).
+Command: python tools/test.py configs/dense_clip/proxyclip_clip-b16_pascal-context-59.py
+Source: Lan et al., ECCV 2024.
+"""
+_base_ = ['_base_/proxyclip.py', '../_base_/datasets/pascal_context_59.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary)
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_336))

@@ -1,0 +1,13 @@
+"""ProxyCLIP, frozen CLIP ViT-B/16, on PASCAL Context with background.
+
+Metric: published, mIoU 35.3 (not measured here yet).
+Command: python tools/test.py configs/dense_clip/proxyclip_clip-b16_pascal-context-60.py
+Source: Lan et al., ECCV 2024.
+"""
+_base_ = ['_base_/proxyclip.py', '_base_/pascal_context_60.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary,
+    text=dict(background=['background']),
+    rule=dict(threshold=0.15))
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_336))

@@ -1,0 +1,11 @@
+"""SCLIP, frozen CLIP ViT-B/16, on COCO-Stuff 164k.
+
+Metric: published, mIoU 22.77 (not measured here yet).
+Command: python tools/test.py configs/dense_clip/sclip_clip-b16_coco-stuff-164k.py
+Source: Wang et al., ECCV 2024.
+"""
+_base_ = ['_base_/sclip.py', '_base_/coco_stuff_164k.py']
+
+model = dict(
+    vocabulary=_base_.vocabulary)
+test_dataloader = dict(dataset=dict(pipeline=_base_.pipeline_448))

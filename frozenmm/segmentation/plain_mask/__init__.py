@@ -1,0 +1,1 @@
+"""PMT: a plain mask decoder on the taps of any frozen network."""

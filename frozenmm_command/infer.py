@@ -1,0 +1,37 @@
+"""Segment, detect or measure depth on images: frozenmm infer IMG [--model NAME] [--vocab "red mug, keyboard"].
+
+NAME is a checkpoint of the zoo (`frozenmm zoo list checkpoints`), a task (open-vocabulary, semantic, detection, depth),
+a config file, or the name of a config of ours, then with --weights.
+"""
+from __future__ import annotations
+
+import argparse
+
+from frozenmm_command import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument('images', nargs='+', help='images, folders or videos')
+    parser.add_argument('--model', default='open-vocabulary', help='checkpoint of the zoo, task, or config')
+    parser.add_argument('--weights', help='checkpoint of the trained part, where the model does not bring its own')
+    parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
+    parser.add_argument('--vocab', help='classes, separated by commas, synonyms by |: "red mug|mug, keyboard"; or a '
+                                        '.txt or .json file; or a packaged vocabulary such as ade20k_150')
+    parser.add_argument('--task', help='open-vocabulary models: panoptic, instance, semantic or all')
+    parser.add_argument('--out', default='results', help='folder for pictures and files')
+    options.add_device(parser)
+    parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: 1')
+    parser.add_argument('--min-score', type=float, default=0.0, help='what scores below it is not drawn')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do it."""
+    from frozenmm.apis import inferencer
+    from frozenmm.apis.vocabulary_text import parse_vocabulary
+    chosen = inferencer(args.model, None if args.vocab is None else parse_vocabulary(args.vocab), weights=args.weights,
+                        device=args.device, trust_weights=args.trust, task=args.task)
+    for image, result in chosen.stream(args.images, batch_size=args.batch_size, out_dir=args.out,
+                                       min_score=args.min_score):
+        print(f'{image.name}: {chosen.summary(result, min_score=args.min_score)}', flush=True)
+    print(f'results are in {args.out}')
