@@ -53,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         if start:
-            self.send_header('Content-Range', f'bytes {start if said is None else said}-{len(content) - 1}/{len(content)}')
+            said = start if said is None else said
+            self.send_header('Content-Range', f'bytes {said}-{len(content) - 1}/{len(content)}')
         self.send_header('ETag', self.server.tag)
         self.send_header('Content-Length', str(length or len(content) - start))
         self.end_headers()

@@ -15,7 +15,6 @@ from mmengine.logging import print_log
 
 from frozenmm.errors import UserError
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a disk, a quota and a limit of file sizes that have no room."""
 _HOST = re.sub(r'[^\w.]', '_', platform.node()) or 'host'  # folders are shared between machines

@@ -21,7 +21,6 @@ from frozenmm.compat.image_files import (
 )
 from frozenmm.errors import MissingFile, UnreadableFile, UserError, WrongKind
 
-
 ADDRESS_LIMITS = TransferLimits(seconds=120, size=256 << 20)
 """What an image or video behind an address may take."""
 

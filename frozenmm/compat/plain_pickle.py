@@ -102,6 +102,8 @@ def torch_globals() -> list[Any]:
 class _NumbersOnly(pickle._Unpickler):  # in Python, since the one in C takes any number of memo entries as memory
     """Plain values and arrays of numbers; anything else is refused."""
 
+    stack: list[Any]
+
     dispatch = {code: read for code, read in pickle._Unpickler.dispatch.items()
                 if code not in b''.join((pickle.OBJ, pickle.INST, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.PERSID,
                                          pickle.BINPERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4))}
@@ -117,7 +119,7 @@ class _NumbersOnly(pickle._Unpickler):  # in Python, since the one in C takes an
             raise pickle.UnpicklingError(f'it gives a {type(self.stack[-1]).__name__} a state')
         self.stack[-1].__setstate__(state)
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
 
 
 def loads(content: bytes) -> object:

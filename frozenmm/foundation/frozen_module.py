@@ -114,7 +114,7 @@ class FrozenNetwork:
         return self._compiled
 
     def move(self, apply: Callable[[Tensor], Tensor]) -> None:
-        """Follow the device (never the dtype), or into shared memory, as `Module._apply`'s function would take a tensor."""
+        """Go where `Module._apply`'s function takes a tensor: to a device or into shared memory, never to a dtype."""
         applied = apply(torch.empty(0, dtype=self.dtype, device=self.device))
         device = applied.device
         if device.type == 'cpu' and applied.is_shared():

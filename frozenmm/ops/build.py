@@ -28,8 +28,8 @@ from pathlib import Path
 
 import torch
 
-from frozenmm.errors import UserError
 from frozenmm.compat.fetch import file_digest
+from frozenmm.errors import UserError
 from frozenmm.ops.loader import LIBRARIES, is_whole, library_path, read_stamp, stamp_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -22,6 +22,7 @@ from mmengine.logging import print_log
 from frozenmm.compat.fetch import file_digest
 from frozenmm.errors import DeviceError, UnknownName, UserError, reading
 
+
 def _libraries() -> Path:
     """The folder that `FROZENMM_LIBRARIES` names, the package's own, or the user's cache where that is read-only."""
     if named := os.environ.get('FROZENMM_LIBRARIES'):

@@ -25,7 +25,6 @@ from frozenmm.foundation.weights import (
 )
 
 
-
 def _content() -> bytes:
     stream = io.BytesIO()
     torch.save(dict(weight=torch.arange(320_000, dtype=torch.float32)), stream)

@@ -1,4 +1,4 @@
-"""A file that runs code when it is unpickled goes through every door that opens files; nothing runs, and each says no."""
+"""A file that runs code when it is unpickled goes through every door; nothing runs, each says no."""
 from __future__ import annotations
 
 import http.server

@@ -1,4 +1,4 @@
-"""Whatever a server answers, a download is the file, or an error of one sentence, and never stays behind as the file."""
+"""Whatever a server answers, a download is the file, or an error of one sentence, and leaves no wrong file."""
 from __future__ import annotations
 
 import io

@@ -21,7 +21,8 @@ from frozenmm.reconstruction.pipeline import reconstruct
 from frozenmm.reconstruction.stored_state import StoredState
 
 
-@pytest.mark.parametrize('name', ['../../victim', '/victim', '../../victim.safetensors', 'a/../../../victim.safetensors',
+@pytest.mark.parametrize('name', ['../../victim', '/victim', '../../victim.safetensors',
+                                  'a/../../../victim.safetensors',
                                   '..', '', '.safetensors', 'a\x00.safetensors'])
 @pytest.mark.parametrize('size', [0, 6, 10**30])
 def test_a_cache_from_somebody_else_deletes_nothing_outside(name, size, tmp_path):
@@ -60,7 +61,8 @@ def test_two_reconstructions_do_not_share_a_folder(tmp_path):
     for number in range(2):
         cv2.imwrite(str(tmp_path / 'in' / f'{number}.png'), np.random.default_rng(number).integers(
             0, 255, (40, 50, 3), np.uint8))
-    with locked(tmp_path / 'out' / 'state' / 'lock', busy=''), pytest.raises(ValueError, match='another reconstruction'):
+    with locked(tmp_path / 'out' / 'state' / 'lock', busy=''), \
+            pytest.raises(ValueError, match='another reconstruction'):
         # a lock belongs to the opened file, so that a second one in this process stands for another process
         reconstruct(tmp_path / 'in', tmp_path / 'out', None)
 

@@ -18,7 +18,6 @@ from frozenmm.compat.files import whole_file
 from frozenmm.datasets.progress import Progress
 from frozenmm.errors import MissingFile, UnreadableFile, UserError, reading
 
-
 _LARGEST_RATIO, _ALWAYS_ALLOWED = 200, 1 << 30
 
 

@@ -11,6 +11,7 @@ from frozenmm.compat import plain_pickle
 from frozenmm.errors import UserError, reading
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks
 
+
 def official_name(image: str | Path) -> str:
     """The official file name of an image's masks."""
     return f'{Path(image).name.split(".")[0]}.pkl'
