@@ -42,7 +42,7 @@ X86_FLAGS = {
     '_avx2': ('-mavx2', '-mfma', '-mf16c'),
     '_avx512': ('-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mavx2', '-mfma', '-mf16c'),
 }
-SANITIZERS = ('-fsanitize=address,undefined', )
+SANITIZERS = ('-fsanitize=address,signed-integer-overflow,shift,integer-divide-by-zero,bounds', )
 CUDA_TARGETS = ('-gencode', 'arch=compute_80,code=sm_80', '-gencode', 'arch=compute_90,code=[sm_90,compute_90]')
 
 
@@ -121,7 +121,7 @@ def compile_flags(kind: str, stem: str) -> list[str]:
                 '-Wno-deprecated-gpu-targets', *CUDA_TARGETS]
     flags = [*common, '-fPIC', '-fvisibility=hidden', '-fno-math-errno', '-ffp-contract=fast', '-isystem', str(include)]
     if sanitized():
-        flags += [*SANITIZERS, '-O1', '-g', '-fno-omit-frame-pointer', '-fno-sanitize-recover=all']
+        flags += [*SANITIZERS, '-O1', '-g1', '-fno-omit-frame-pointer', '-fno-sanitize-recover=all']
     for ending, extra in X86_FLAGS.items():
         if stem.endswith(ending):
             flags += extra
