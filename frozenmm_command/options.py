@@ -28,6 +28,11 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
                         help='change values of the config; a key that it lacks needs the prefix +')
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """`--trust`."""
+    parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
+
+
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """`--launcher`."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', help='write the metrics to this JSON file')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
     options.add_cfg_options(parser)
+    options.add_trust(parser)
     options.add_device(parser)
     options.add_launcher(parser)
     options.add_local_rank(parser)
@@ -32,4 +33,5 @@ def run(args: argparse.Namespace) -> None:
                       launcher=args.launcher, data=args.data, device=args.device)
     if args.tta:
         use_tta(cfg)
-    evaluate(cfg, args.checkpoint, show_dir=args.show_dir, show_count=args.show_count, out=args.out)
+    evaluate(cfg, args.checkpoint, show_dir=args.show_dir, show_count=args.show_count, out=args.out,
+             trusted=args.trust)

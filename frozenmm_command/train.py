@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--overwrite', action='store_true', help='replace a run that the work folder holds already')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16)')
     options.add_cfg_options(parser)
+    options.add_trust(parser)
     options.add_device(parser)
     options.add_launcher(parser)
     options.add_local_rank(parser)
@@ -31,4 +32,4 @@ def run(args: argparse.Namespace) -> None:
         use_amp(cfg)
     if args.resume:
         resume_from(cfg, args.resume)
-    train(cfg, overwrite=args.overwrite)
+    train(cfg, overwrite=args.overwrite, trusted=args.trust)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from frozenmm.errors import UserError
+from frozenmm.ops import loader
 from frozenmm.version import PROJECT_URL
 
 
@@ -20,6 +21,7 @@ def run_tool(main: Callable[[], None], *, interrupted: str = 'interrupted') -> N
         interrupted: what Ctrl-C says; the words of the `KeyboardInterrupt` go first, where it says how to go on.
     """
     try:
+        loader.mode()
         main()
     except KeyboardInterrupt as stop:
         sys.stderr.write(f'\n{str(stop) or interrupted}\n')

@@ -133,7 +133,7 @@ def run_row(row: Row, budget: Budget, folder: str | Path, *, configs: str | Path
         if stored['config'] == digest:
             return RowResult(**stored['result'])
     _forget_other_config(folder, digest)
-    cfg.resume = (folder / 'last_checkpoint').is_file()
+    cfg.resume = True
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='torch.meshgrid')  # mmdet's proposals, every time
         runner = build_runner(cfg)
