@@ -69,6 +69,9 @@ class SafeCheckpointHook(CheckpointHook):
     `CheckpointHook`.
     """
 
+    max_keep_ckpts: int
+    backend_args: dict | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if 0 < self.max_keep_ckpts < _LEAST:
