@@ -10,6 +10,8 @@ import numpy as np
 
 from frozenmm.apis.video_files import AnnotatedVideos
 from frozenmm.compat.image_sources import NamedImage, read_images
+from frozenmm.compat.threads import ThreadTuner
+from frozenmm.engine.terminal import without_noise
 from frozenmm.errors import UserError
 
 
@@ -34,7 +36,7 @@ class Inferencer:
                                                     min_score=min_score, channel_order=channel_order)]
 
     def stream(self, images: Any, *, batch_size: int = 1, out_dir: str | Path | None = None, min_score: float = 0.0,
-               channel_order: str = 'rgb') -> Iterator[tuple[NamedImage, Any]]:
+               channel_order: str = 'rgb', unreadable: list[str] | None = None) -> Iterator[tuple[NamedImage, Any]]:
         """Every image with its result, one after the other.
 
         Args:
@@ -43,6 +45,7 @@ class Inferencer:
             out_dir: write result files into this folder, see `write`; a video also gives `NAME_overlay.mp4`.
             min_score: what scores below it is not drawn.
             channel_order: of arrays, `'rgb'` or `'bgr'`.
+            unreadable: see `read_images`.
 
         Yields:
             The image, and what `predict` gives for it.
@@ -52,11 +55,14 @@ class Inferencer:
         """
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
-        source = read_images(images, channel_order=channel_order)
+        source = read_images(images, channel_order=channel_order, unreadable=unreadable)
         videos = None if out_dir is None else AnnotatedVideos(Path(out_dir))
+        tuner = ThreadTuner('inference')
         try:
             while batch := list(islice(source, batch_size)):
-                for image, result in zip(batch, self.predict(batch)):
+                with tuner.step(), without_noise():
+                    results = self.predict(batch)
+                for image, result in zip(batch, results):
                     if videos is not None:
                         self.write(videos.folder, image, result, min_score=min_score)
                         if image.frames_per_second:

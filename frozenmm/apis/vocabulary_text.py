@@ -1,8 +1,11 @@
 """A vocabulary as one types it on a command line."""
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 
+from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, named_vocabularies
 
 
@@ -14,10 +17,18 @@ def parse_vocabulary(text: str) -> Vocabulary:
             file; or the name of a packaged vocabulary.
 
     Raises:
-        UserError: an empty or double class, or no such file.
+        UserError: an empty or double class, no such file, or a single word that is nearly a name or a file.
     """
     if text in named_vocabularies() or Path(text).suffix in ('.txt', '.json'):
         return Vocabulary.read(text)
+    plain = text.strip()
+    if ',' not in text and (Path(plain).is_file() or re.search(r'\.[A-Za-z]{2,4}$', plain)):
+        raise UserError(f'{plain!r} looks like a file; vocabularies are .txt (one class a line) and .json files')
+    near = {re.sub(r'\W|_', '', name).lower(): name for name in named_vocabularies()}
+    close = difflib.get_close_matches(re.sub(r'\W|_', '', plain).lower(), near, n=1, cutoff=0.9)
+    if close and ' ' not in plain:
+        raise UserError(f'{plain!r} is no packaged vocabulary; did you mean {near[close[0]]}? As a class of that name, '
+                        f'write it with a comma: "{plain},thing"')
     return typed_vocabulary(text)
 
 

@@ -1,6 +1,7 @@
 """Pictures and videos in files and folders: one list of suffixes, one order, one way to read each."""
 from __future__ import annotations
 
+import importlib.util
 import re
 import warnings
 from collections.abc import Iterator
@@ -8,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from frozenmm.compat.dependencies import require
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.jpe', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif')
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF')
 """Pillow's names of the formats that are read."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+_HEIF = ('.heic', '.heif')
+_FOREIGN = ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2', '.jp2', '.jxl', '.psd', '.svg', '.eps')
+_HEIF_REMEDY = 'pip install pillow-heif'
+_SHOWN = 3
+"""Names of left-out files in one line of the log."""
 MAX_PIXELS = 1 << 28
 """268 megapixels; more than that is taken for a mistake, as decoding alone needs gigabytes."""
 
@@ -45,12 +52,65 @@ def list_images(folder: str | Path, *, every: int = 1, below: bool = False) -> l
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise MissingFile(f'there is no folder {folder.resolve()}; give a folder of images or a video file')
-    found = [path for path in (folder.rglob('*') if below else folder.iterdir())
-             if path.suffix.lower() in IMAGE_SUFFIXES]
+    found, left_out = sorted_out(folder, below)
+    if left_out:
+        print_log(f'{folder}: {len(found)} images; left out: ' + '; '.join(
+            f'{", ".join(names[:_SHOWN])}{" ..." * (len(names) > _SHOWN)} ({len(names)}: {reason})'
+            for reason, names in left_out.items()), logger='current')
     if not found:
+        others = ''.join(f'; {len(names)} left out, e.g. {names[0]}: {reason}' for reason, names in left_out.items())
         raise MissingFile(f'the folder {folder.resolve()} holds no image; expected files ending in '
-                          f'{", ".join(IMAGE_SUFFIXES)}')
+                          f'{", ".join(IMAGE_SUFFIXES)}{others}')
     return sorted(found, key=lambda path: [natural_key(Path(part)) for part in path.relative_to(folder).parts])[::every]
+
+
+def sorted_out(folder: Path, below: bool = False) -> tuple[list[Path], dict[str, list[str]]]:
+    """Images of a folder, and the names of what is left out by reason; hidden files (`._x.jpg`) are no one's images."""
+    found: list[Path] = []
+    left_out: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob('*') if below else folder.iterdir()):
+        if any(part.startswith('.') for part in path.relative_to(folder).parts):
+            continue
+        reason = '' if path.is_dir() and below else _why_left_out(path)
+        if reason:
+            left_out.setdefault(reason, []).append(str(path.relative_to(folder)) + '/' * path.is_dir())
+        elif path.is_file() and (path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIF)
+                                 or not path.suffix and _is_image(path)):
+            found.append(path)
+    return found, left_out
+
+
+def _why_left_out(path: Path) -> str:
+    """Why a file or folder among images is not read though it may hold some; empty where it is read, or holds none."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        inside = any(entry.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIF) for entry in path.iterdir())
+        return 'folders with images, which are read when they are named themselves' if inside else ''
+    if suffix in _HEIF and not _reads_heif():
+        return _HEIF_REMEDY
+    if suffix in _FOREIGN:
+        return 'no format that is read; convert it to PNG or JPEG'
+    return 'a video, which is read when it is named itself' if suffix in VIDEO_SUFFIXES else ''
+
+
+def _reads_heif() -> bool:
+    """Whether Pillow reads HEIC, with the package pillow-heif."""
+    if importlib.util.find_spec('pillow_heif') is None:
+        return False
+    importlib.import_module('pillow_heif').register_heif_opener()
+    return True
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file without suffix is an image by its content."""
+    pil = require('PIL.Image', 'reading images')
+    try:
+        with open_picture(path):
+            return True
+    except pil.DecompressionBombError:
+        return True
+    except OSError:  # Pillow's answer to a file that it does not know
+        return False
 
 
 def read_image_file(path: Path) -> np.ndarray:
@@ -64,11 +124,18 @@ def read_image_file(path: Path) -> np.ndarray:
     if not path.is_file():
         raise MissingFile(f'there is no image {path.resolve()}')
     pil = require('PIL.Image', 'reading images')
+    if path.suffix.lower() in _HEIF and not _reads_heif():
+        raise UnreadableFile(f'{path} is an image of a format (HEIC) that needs another package: {_HEIF_REMEDY}; or '
+                             'convert it to JPEG')
     with warnings.catch_warnings():
         # its own limits, which are lower and would not say what to do
         warnings.simplefilter('ignore', pil.DecompressionBombWarning)
         try:
             with open_picture(path) as picture:
+                frames = getattr(picture, 'n_frames', 1) if picture.format != 'MPO' else 1
+                if frames > 1:
+                    print_log(f'{path}: the first of {frames} frames is read; write them as files for all',
+                              logger='current')
                 return picture_pixels(picture, str(path))
         except pil.DecompressionBombError:
             raise UserError(_too_large(str(path), 'far more')) from None
@@ -89,7 +156,7 @@ def open_picture(path: Path) -> Any:
     """
     pil = require('PIL.Image', 'reading images')
     try:
-        return pil.open(path, formats=FORMATS)
+        return pil.open(path, formats=(*FORMATS, 'HEIF') if _reads_heif() else FORMATS)
     except pil.UnidentifiedImageError:
         raise UnreadableFile(f'{path} is no readable image (none of {", ".join(FORMATS)}); convert it, or fetch it '
                              'again') from None
@@ -106,7 +173,7 @@ def picture_pixels(picture: Any, name: str = 'the picture') -> np.ndarray:
         raise UserError(_too_large(name, f'{picture.width}x{picture.height}'))
     picture = ops.exif_transpose(picture)
     if picture.mode.startswith('I') or picture.mode == 'F':
-        return array_pixels(_to_bytes(np.asarray(picture, np.float64)))
+        return array_pixels(_to_bytes(np.asarray(picture, np.float64), name))
     if picture.mode in ('RGBA', 'LA', 'PA') or 'transparency' in picture.info:
         picture = picture.convert('RGBA')
         ground = pil.new('RGBA', picture.size, (255, 255, 255, 255))
@@ -114,10 +181,18 @@ def picture_pixels(picture: Any, name: str = 'the picture') -> np.ndarray:
     return np.array(picture.convert('RGB'))
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Gray values of more than 8 bits as 8 bits: 0..65535 where they need it, else 0..255."""
-    scale = 257 if values.max(initial=0) > 255 else 1
-    return np.clip(values / scale, 0, 255).round().astype(np.uint8)
+def _to_bytes(values: np.ndarray, name: str) -> np.ndarray:
+    """Gray values of more than 8 bits as 8 bits, from the range that their largest value needs, which is said."""
+    known = values[np.isfinite(values)]
+    if not known.size or known.min() < 0:
+        raise UserError(f'{name} holds values below 0 or none at all, which are no brightness; write it as 8-bit gray')
+    most = float(known.max())
+    whole = bool((known == known.round()).all())
+    ends = (255, 1023, 4095, 16383, 65535, most) if whole and most > 1 else (1, 255, 65535, most)
+    end = next(value for value in ends if most <= value)
+    if end != 255:
+        print_log(f'{name}: gray values up to {most:g} are shown as 0 to {end:g}', logger='current')
+    return np.clip(np.nan_to_num(values) * (255 / max(end, 1e-12)), 0, 255).round().astype(np.uint8)
 
 
 def array_pixels(array: np.ndarray, channel_order: str = 'rgb') -> np.ndarray:

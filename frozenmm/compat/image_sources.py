@@ -1,6 +1,7 @@
 """Images from whatever a user has: files, folders, videos, addresses, arrays, PIL pictures, and lists of them."""
 from __future__ import annotations
 
+import logging
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from frozenmm.compat.fetch import TransferLimits, fetch, offline
 from frozenmm.compat.image_files import (
@@ -42,13 +44,15 @@ class NamedImage:
     frames_per_second: float = 0.0
 
 
-def read_images(source: Any, *, channel_order: str = 'rgb') -> Iterator[NamedImage]:
+def read_images(source: Any, *, channel_order: str = 'rgb', unreadable: list[str] | None = None
+                ) -> Iterator[NamedImage]:
     """All images of a source, one after the other; nothing is read before it is asked for.
 
     Args:
         source: path of an image, folder or video; address (http, https) of an image or video; array (H, W), (H, W, 1),
             (H, W, 3) or (H, W, 4) uint8; PIL picture; or a list of these.
         channel_order: `'rgb'` or `'bgr'`, of arrays.
+        unreadable: takes a sentence for each file of a folder or list that cannot be read, instead of an error.
 
     Raises:
         MissingFile: no such file, or a folder without images.
@@ -59,7 +63,7 @@ def read_images(source: Any, *, channel_order: str = 'rgb') -> Iterator[NamedIma
     if channel_order not in ('rgb', 'bgr'):
         raise UserError(f'channel_order must be \'rgb\' or \'bgr\', got {channel_order!r}')
     taken: set[str] = set()
-    for image in _read(source, channel_order, 0):
+    for image in _read(source, channel_order, 0, unreadable):
         name = image.name
         # a.jpg and a.png would write the same result files
         if name in taken and image.path:
@@ -72,11 +76,13 @@ def read_images(source: Any, *, channel_order: str = 'rgb') -> Iterator[NamedIma
         yield NamedImage(name, image.pixels, image.path, image.frames_per_second)
 
 
-def _read(source: Any, channel_order: str, index: int) -> Iterator[NamedImage]:
+def _read(source: Any, channel_order: str, index: int, unreadable: list[str] | None) -> Iterator[NamedImage]:
     if isinstance(source, str) and source.lower().startswith(('http://', 'https://')):
         yield from _read_address(source)
     elif isinstance(source, (str, Path)):
-        yield from _read_path(Path(source).expanduser())
+        if not str(source):
+            raise UserError('the path of the images is empty; give a file or folder, or . for the current folder')
+        yield from _read_path(Path(source).expanduser(), unreadable)
     elif isinstance(source, np.ndarray):
         yield NamedImage(f'image_{index:04d}', array_pixels(source, channel_order))
     elif type(source).__module__.startswith('PIL.'):
@@ -84,24 +90,32 @@ def _read(source: Any, channel_order: str, index: int) -> Iterator[NamedImage]:
     elif isinstance(source, Sequence) and not isinstance(source, bytes):
         if not source:
             raise UserError('the list of images is empty')
+        # a single file that cannot be read leaves nothing to go on with
+        alone = len(source) == 1 and isinstance(source[0], str | Path) and not Path(source[0]).is_dir()
         for place, item in enumerate(source):
-            yield from _read(item, channel_order, place)
+            yield from _read(item, channel_order, place, None if alone else unreadable)
     else:
         raise WrongKind('an image is a path, an address, a numpy array (H, W, 3) uint8, a PIL picture, or a list of '
                         f'these; got {type(source).__name__}')
 
 
-def _read_path(path: Path) -> Iterator[NamedImage]:
-    if path.is_dir():
-        for file in list_images(path):
-            yield NamedImage(file.stem, read_image_file(file), str(file))
-    elif not path.is_file():
+def _read_path(path: Path, unreadable: list[str] | None = None) -> Iterator[NamedImage]:
+    if not path.exists():
         raise MissingFile(f'there is no image {path.resolve()}')
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         for number, (frame, rate) in enumerate(video_frames(path)):
             yield NamedImage(f'{path.stem}_{number:06d}', frame, str(path), rate)
-    else:
-        yield NamedImage(path.stem, read_image_file(path), str(path))
+        return
+    for file in list_images(path) if path.is_dir() else [path]:
+        try:
+            pixels = read_image_file(file)
+        except UserError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(str(error))
+            print_log(str(error), logger='current', level=logging.WARNING)
+            continue
+        yield NamedImage(file.stem, pixels, str(file))
 
 
 def _read_address(address: str) -> Iterator[NamedImage]:

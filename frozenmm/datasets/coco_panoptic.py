@@ -1,10 +1,13 @@
 """COCO panoptic as an mmdet data set, for all classes or some, without panopticapi."""
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from mmdet.datasets import BaseDetDataset
 
+from frozenmm.datasets.annotation_pictures import shown_size
 from frozenmm.datasets.panoptic_files import Category, PanopticFile, PanopticImage, match_categories, read_panoptic_file
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import DATASETS
@@ -26,7 +29,13 @@ class CocoPanoptic(BaseDetDataset):
 
     Raises:
         MissingFile, UserError: see `read_panoptic_file` and `match_categories`.
+
+    Attributes:
+        kept, dropped: numbers of annotated segments that it shows, and of those that it does not, by reason.
     """
+
+    kept: int
+    dropped: Counter[str]
 
     def __init__(self, ann_file: str, *, vocabulary: VocabularySource | None = None, **kwargs: object) -> None:
         self.vocabulary = None if vocabulary is None else Vocabulary.read(vocabulary)
@@ -36,6 +45,7 @@ class CocoPanoptic(BaseDetDataset):
         """One dictionary per image, as `mmdet.CocoPanopticDataset` makes them; sets the classes of the metainfo."""
         content = read_panoptic_file(self.ann_file)
         categories = self._use(content)
+        self.kept, self.dropped = 0, Counter()
         labels = {category.id: index for index, category in enumerate(categories)}
         things = {category.id for category in categories if category.isthing}
         return [self._sample(image, labels, things) for image in content.images]
@@ -43,13 +53,15 @@ class CocoPanoptic(BaseDetDataset):
     def _use(self, content: PanopticFile) -> list[Category]:
         """The categories to show, in label order."""
         if self.vocabulary is None:
-            categories = list(content.categories)
+            # what the file does not say to be stuff is a thing
+            categories = [replace(category, isthing=category.isthing is not False) for category in content.categories]
         else:
             categories = match_categories(self.vocabulary, content.categories)
         names = tuple(category.name for category in categories)
         palette = self._metainfo.get('palette')
         if palette and len(palette) == len(content.categories):
-            self._metainfo['palette'] = [palette[content.categories.index(category)] for category in categories]
+            places = {category.id: place for place, category in enumerate(content.categories)}
+            self._metainfo['palette'] = [palette[places[category.id]] for category in categories]
         things = tuple(category.name for category in categories if category.isthing)
         self._metainfo.update(classes=names, thing_classes=things,
                               stuff_classes=tuple(name for name in names if name not in things),
@@ -60,20 +72,27 @@ class CocoPanoptic(BaseDetDataset):
         segments, instances = [], []
         for segment in image.segments:
             x, y, width, height = segment.bbox
-            if segment.category_id not in labels or segment.area <= 0 or width < 1 or height < 1:
+            if segment.category_id not in labels:
+                self.dropped['class not shown'] += 1
                 continue
             label = labels[segment.category_id]
             # a crowd is a region of a thing class but no object: it is in the semantic map alone
             is_object = segment.category_id in things and not segment.is_crowd
+            if segment.is_crowd and segment.category_id in things:
+                self.dropped['crowd'] += 1
+            else:
+                self.kept += 1
             segments.append(dict(id=segment.id, category=label, is_thing=is_object))
             if is_object:
                 instances.append(dict(bbox=[x, y, x + width, y + height], bbox_label=label, ignore_flag=0))
         folders = self.data_prefix
         seg = None if folders.get('seg') is None else str(Path(folders['seg'], image.map_name))
         semantic = None if folders.get('sem') is None else str(Path(folders['sem'], Path(image.map_name).name))
-        return dict(img_path=str(Path(folders.get('img') or '', image.file_name)), img_id=image.id, seg_map_path=seg,
-                    sem_map_path=semantic, height=image.height, width=image.width, instances=instances,
-                    segments_info=segments)
+        picture = Path(folders.get('img') or '', image.file_name)
+        width, height = (image.width, image.height) if image.width and image.height else shown_size(picture)
+        return dict(img_path=str(picture), img_id=image.id, seg_map_path=seg, sem_map_path=semantic, height=height,
+                    width=width, instances=instances, segments_info=segments,
+                    listed_ids=[segment.id for segment in image.segments])
 
     def filter_data(self) -> list[dict]:
         """Drop small images and those without any segment, as `filter_cfg` says; nothing in test mode."""

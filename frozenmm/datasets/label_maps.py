@@ -1,7 +1,7 @@
 """Semantic label maps as a data set for mmdet and mmseg, with any number of classes."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT, read_picture
 from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
-from frozenmm.registry import DATASETS, TRANSFORMS
+from frozenmm.registry import DATASETS, TRANSFORMS, installed
 
 
 @DATASETS.register_module()
@@ -24,6 +24,7 @@ class SemanticMaps(BaseDataset):
         img_suffix: what follows the name in a picture's file name; pictures may lie in subfolders.
         seg_suffix: what follows the name in a map's file name.
         reduce_zero_label: label 0 is void, and k is class k - 1.
+        void_labels: values of the maps, before that, that mean nothing; 255 (65535 in maps of 16 bits) always does.
         **kwargs: for `mmengine.dataset.BaseDataset`: `data_root`, `data_prefix` (`img` and `seg`), `pipeline`,
             `test_mode`, `indices`, ...
 
@@ -32,11 +33,13 @@ class SemanticMaps(BaseDataset):
     """
 
     def __init__(self, vocabulary: VocabularySource, *, ann_file: str = '', img_suffix: str = '.jpg',
-                 seg_suffix: str = '.png', reduce_zero_label: bool = False, **kwargs: object) -> None:
+                 seg_suffix: str = '.png', reduce_zero_label: bool = False, void_labels: Sequence[int] = (),
+                 **kwargs: object) -> None:
         self.vocabulary = Vocabulary.read(vocabulary)
         self.img_suffix = img_suffix
         self.seg_suffix = seg_suffix
         self.reduce_zero_label = reduce_zero_label
+        self.void_labels = tuple(void_labels)
         super().__init__(ann_file=ann_file, metainfo=self.vocabulary.metainfo(), **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -55,7 +58,8 @@ class SemanticMaps(BaseDataset):
         for files in zip(*paths.values()):
             _check_there(files)
         return [dict(img_path=str(picture), img_id=name, seg_map_path=str(label_map),
-                     reduce_zero_label=self.reduce_zero_label, label_map=None, seg_fields=[], instances=[])
+                     reduce_zero_label=self.reduce_zero_label, void_labels=self.void_labels,
+                     num_classes=len(self.vocabulary), label_map=None, seg_fields=[], instances=[])
                 for name, (picture, label_map) in paths.items()]
 
 
@@ -66,6 +70,47 @@ def _check_there(files: Sequence[Path]) -> None:
     if lacking:
         raise MissingFile(f'{len(lacking)} of {len(files)} files are missing, e.g. {lacking[0].absolute()}; prepare '
                           'the data set first (tools/prepare_data.py)')
+
+
+def void_of(stored: np.ndarray, path: object) -> int:
+    """The value without annotation in a label map as stored in a file.
+
+    Raises:
+        UserError: more than one channel.
+    """
+    if stored.ndim != 2:
+        raise UserError(f'{path} has the shape {stored.shape}; a label map has one channel (gray or palette), with the '
+                        'number of a class in each pixel: convert its colours to numbers')
+    return VOID_8BIT if stored.dtype == np.uint8 else VOID_16BIT
+
+
+def label_classes(stored: np.ndarray, sample: Mapping, classes: int) -> list[int]:
+    """The classes that occur in a label map (H, W), as stored.
+
+    Args:
+        stored: the map.
+        sample: with `seg_map_path`, and where they are known `reduce_zero_label`, `void_labels` and `label_map`.
+        classes: K; 0 where nobody knows.
+
+    Raises:
+        UserError: a value that is neither a class nor void; the text gives the option that would fit.
+    """
+    void = {void_of(stored, sample.get('seg_map_path')), *(sample.get('void_labels') or ())}
+    values = [value for value in np.unique(stored).tolist() if value not in void]
+    found = [value - 1 for value in values if value] if sample.get('reduce_zero_label') else values
+    if sample.get('label_map'):
+        found = [sample['label_map'].get(value, value) for value in found]
+    beyond = [value for value in found if classes and value >= classes and value != 255]
+    if not beyond:
+        return [value for value in found if value != 255 or classes > 255]
+    if not sample.get('reduce_zero_label') and max(values) == classes and 0 not in values:
+        remedy = 'labels that begin with 1 need reduce_zero_label=True'
+    elif not sample.get('reduce_zero_label') and max(values) == classes:
+        remedy = (f'if 0 means void, reduce_zero_label=True; if {classes} means void, void_labels=[{classes}]')
+    else:
+        remedy = 'name the classes that are missing, or say void_labels=[...] for values that mean nothing'
+    raise UserError(f'{sample.get("seg_map_path")} has the labels {values[:12]}, but there are {classes} classes, '
+                    f'0 to {classes - 1}; {remedy}')
 
 
 @TRANSFORMS.register_module()
@@ -89,15 +134,24 @@ class LoadLabelMap(BaseTransform):
         if not results.get(self.key):
             raise UserError(f'the sample of {results.get("img_path")} has no {self.key!r}; give the data set the '
                              'folder of its label maps in data_prefix')
-        stored = read_picture(Path(results[self.key]))
-        if stored.ndim != 2:
-            raise UserError(f'{results[self.key]} has the shape {stored.shape}; a label map has one channel')
-        void = VOID_8BIT if stored.dtype == np.uint8 else VOID_16BIT
+        stored = read_picture(Path(results[self.key]), kind='a label map')
+        void = void_of(stored, results[self.key])
+        reduced = dict(results)
+        if self.reduce_zero_label is not None:
+            reduced['reduce_zero_label'] = self.reduce_zero_label
+        if results.get('num_classes'):
+            label_classes(stored, dict(reduced, seg_map_path=results[self.key]), results['num_classes'])
         labels = stored.astype(np.int32)
-        if results.get('reduce_zero_label', False) if self.reduce_zero_label is None else self.reduce_zero_label:
+        if results.get('void_labels'):
+            labels[np.isin(stored, results['void_labels'])] = void
+        if reduced.get('reduce_zero_label', False):
             labels = np.where((labels == 0) | (labels == void), void, labels - 1)
         results['gt_seg_map'] = labels
         results['ignore_index'] = void
+        if results.get('instances') == [] and not {'gt_masks', 'gt_bboxes_labels'} & set(results) and installed('mmdet'):
+            # mmdet's padding of masks expects some in every sample; without labels they say that nobody counted objects
+            from mmdet.structures.mask import BitmapMasks
+            results['gt_masks'] = BitmapMasks([], *labels.shape)
         fields = results.setdefault('seg_fields', [])
         if 'gt_seg_map' not in fields:
             fields.append('gt_seg_map')

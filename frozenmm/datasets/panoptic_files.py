@@ -6,14 +6,16 @@ R + 256 G + 65536 B, and 0 is void.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from frozenmm.datasets.annotation_pictures import read_picture
-from frozenmm.errors import UserError, reading
+from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT, read_picture
+from frozenmm.errors import UnreadableFile, UserError, reading
 from frozenmm.foundation.lookup import nearest
 from frozenmm.foundation.vocabulary import Vocabulary
 
@@ -22,11 +24,11 @@ VOID = 0
 
 @dataclass(frozen=True)
 class Category:
-    """A class of an annotation file."""
+    """A class of an annotation file; `isthing` is None where the file does not say."""
 
     id: int
     name: str
-    isthing: bool
+    isthing: bool | None
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Segment:
         id: its value in the map.
         category_id: of its `Category`.
         is_crowd: several objects that were not told apart.
-        area: in pixels.
-        bbox: x, y, width, height in pixels.
+        area: in pixels, of its box where the file does not say.
+        bbox: x, y, width, height in pixels; zeros where the file does not say.
     """
 
     id: int
@@ -53,7 +55,7 @@ class PanopticImage:
     """One image of an annotation file.
 
     Attributes:
-        id, file_name, height, width: of the image.
+        id, file_name, height, width: of the image; a size of 0 is not stated.
         map_name: file name of the PNG.
         segments: its regions.
     """
@@ -92,7 +94,7 @@ def read_panoptic_file(path: str | Path) -> PanopticFile:
 
 
 def _parse(content: Mapping) -> PanopticFile:
-    categories = tuple(Category(_whole(entry, 'id'), str(entry['name']), bool(entry['isthing']))
+    categories = tuple(Category(_whole(entry, 'id'), str(entry['name']), _flag(entry))
                        for entry in content['categories'])
     known = {category.id for category in categories}
     entries = {entry['id']: entry for entry in content['images']}
@@ -101,19 +103,50 @@ def _parse(content: Mapping) -> PanopticFile:
         entry = entries.get(annotation['image_id'])
         if entry is None:
             raise ValueError(f'an annotation belongs to image {annotation["image_id"]}, which is not among the images')
-        segments = tuple(Segment(_whole(info, 'id'), _whole(info, 'category_id'), bool(info.get('iscrowd', 0)),
-                                 _whole(info, 'area'), _box(info['bbox'])) for info in annotation['segments_info'])
+        segments = tuple(map(_segment, annotation['segments_info']))
         strange = next((segment for segment in segments if segment.category_id not in known), None)
         if strange is not None:
             raise ValueError(f'segment {strange.id} of image {entry["id"]} has the category {strange.category_id}, '
                              'which is not among the categories')
-        images.append(PanopticImage(entry['id'], str(entry['file_name']), _whole(entry, 'height'),
-                                    _whole(entry, 'width'), str(annotation['file_name']), segments))
-    return PanopticFile(categories, tuple(sorted(images, key=lambda image: image.id)))
+        images.append(PanopticImage(entry['id'], str(entry['file_name']), _whole(entry, 'height', 0),
+                                    _whole(entry, 'width', 0), str(annotation['file_name']), segments))
+    return PanopticFile(_distinct(categories, images), tuple(sorted(images, key=lambda image: image.id)))
 
 
-def _whole(entry: Mapping, key: str) -> int:
-    value = entry[key]
+def _segment(info: Mapping) -> Segment:
+    box = _box(info.get('bbox') or [0, 0, 0, 0])
+    # an area of 0 is what tools write that do not measure it: whether there are pixels, the map says
+    area = _whole(info, 'area', 0) or math.ceil(box[2] * box[3])
+    return Segment(_whole(info, 'id'), _whole(info, 'category_id'), bool(info.get('iscrowd', 0)), area, box)
+
+
+def _flag(entry: Mapping) -> bool | None:
+    value = entry.get('isthing')
+    if value not in (None, 0, 1):
+        raise ValueError(f'isthing of the category {entry["name"]!r} must be 0 or 1, got {value!r}')
+    return None if value is None else bool(value)
+
+
+def _distinct(categories: Sequence[Category], images: Sequence[PanopticImage]) -> tuple[Category, ...]:
+    """Without categories that have no segment and the name of another one."""
+    names = Counter(category.name for category in categories)
+    if max(names.values(), default=1) == 1:
+        return tuple(categories)
+    used = {segment.category_id for image in images for segment in image.segments}
+    kept = [category for category in categories if names[category.name] == 1 or category.id in used]
+    # where none of the same name is used, the first one stands for the name
+    first = {category.name: category for category in reversed(categories)}
+    kept += [category for category in categories
+             if category is first[category.name] and category.name not in {other.name for other in kept}]
+    twice = next((name for name, count in Counter(category.name for category in kept).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f'the categories {[entry.id for entry in kept if entry.name == twice]} are all called '
+                         f'{twice!r} and all have segments')
+    return tuple(sorted(kept, key=categories.index))
+
+
+def _whole(entry: Mapping, key: str, default: int | None = None) -> int:
+    value = entry[key] if default is None else entry.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise ValueError(f'{key} must be a whole number, got {value!r}')
     return int(value)
@@ -129,11 +162,27 @@ def match_categories(vocabulary: Vocabulary, categories: Sequence[Category]) -> 
     """The category of every class of a vocabulary, in the vocabulary's order.
 
     By name where every class is a category's name, else by id: the packaged vocabularies call things as people do
-    ("sky", not "sky-other-merged") and keep the ids.
+    ("sky", not "sky-other-merged") and keep the ids. What neither says to be a thing or stuff is a thing.
 
     Raises:
-        UserError: a class that is no category.
+        UserError: a class that is no category, or that is a thing in one of both and stuff in the other.
     """
+    found = _matched(vocabulary, categories)
+    for entry, category in zip(vocabulary, found):
+        if None not in (entry.isthing, category.isthing) and entry.isthing != category.isthing:
+            raise UserError(f'{vocabulary.name} says that {entry.name!r} is {_kind(entry.isthing)}, but the annotation '
+                            f'file says that its category {category.name!r} is {_kind(category.isthing)} (isthing = '
+                            f'{int(bool(category.isthing))}); correct one of them')
+    flags = [entry.isthing if category.isthing is None else category.isthing
+             for entry, category in zip(vocabulary, found)]
+    return [replace(category, isthing=flag is not False) for category, flag in zip(found, flags)]
+
+
+def _kind(isthing: bool | None) -> str:
+    return 'a thing' if isthing else 'stuff'
+
+
+def _matched(vocabulary: Vocabulary, categories: Sequence[Category]) -> list[Category]:
     by_name = {category.name: category for category in categories}
     by_id = {category.id: category for category in categories}
     if all(name in by_name for name in vocabulary.names):
@@ -177,11 +226,34 @@ def segment_colours(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
 
 
-def read_panoptic_map(path: str | Path) -> np.ndarray:
+def read_panoptic_map(path: str | Path, listed: Collection[int] = ()) -> np.ndarray:
     """(H, W) int64 segment ids of a PNG.
+
+    Args:
+        path: the file. A map of one channel (gray of 8 or 16 bits, palette) holds ids as its values, or as its colours
+            where only these are listed.
+        listed: ids that the annotations give for it; empty where they are not known, so that the colours count.
 
     Raises:
         MissingFile: no such file.
-        UnreadableFile: no readable picture.
+        UnreadableFile: no readable picture, or none of the listed ids is in it.
     """
-    return segment_ids(read_picture(Path(path), mode='RGB', kind='a panoptic map'))
+    stored = read_picture(Path(path), kind='a panoptic map')
+    colours = segment_ids(stored if stored.shape[2:] == (3, ) else read_picture(Path(path), mode='RGB'))
+    if not listed:
+        return colours
+    wanted = set(listed)
+    if stored.ndim == 2:
+        values = stored.astype(np.int64)
+        void = {VOID, VOID_8BIT if stored.dtype == np.uint8 else VOID_16BIT}
+        for ids in (values, colours):
+            present = set(np.unique(ids).tolist())
+            if present & wanted and present <= wanted | void:
+                return ids
+    elif not colours.any() or wanted & set(np.unique(colours).tolist()):
+        return colours
+    shape = 'one channel' if stored.ndim == 2 else f'{stored.shape[2]} channels'
+    found = np.unique(stored if stored.ndim == 2 else colours)[:6].tolist()
+    raise UnreadableFile(f'{path} ({shape}, {stored.dtype}) does not hold the segments that the annotations list for '
+                         f'it: listed {sorted(wanted)[:6]}, found {found}; write ids as R + 256 G + 65536 B, or as '
+                         'gray values of 8 or 16 bits')

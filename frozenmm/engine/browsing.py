@@ -38,7 +38,7 @@ def browse(cfg: Config, folder: Path, *, stage: str = 'train', count: int = 16, 
     if loader is None:
         raise UserError(f'the config has no {stage}_dataloader')
     scope = cfg.get('default_scope', 'mmdet')
-    _register(scope)
+    register(scope)
     with DefaultScope.overwrite_default_scope(scope), explained_building():
         make_missing_files(loader)
         dataset = DATASETS.build(loader.dataset)
@@ -53,7 +53,8 @@ def browse(cfg: Config, folder: Path, *, stage: str = 'train', count: int = 16, 
             yield path
 
 
-def _register(scope: str) -> None:
+def register(scope: str) -> None:
+    """Make the classes of mmdet or mmseg known, so that configs of that scope can be built."""
     if scope == 'mmdet' and installed('mmdet'):
         from mmdet.utils import register_all_modules
         register_all_modules(init_default_scope=False)

@@ -1,56 +1,80 @@
-"""Another data set under the same config: any folder in COCO layout."""
+"""Another data set under the same config: a folder in any layout that its kind of model can learn from."""
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
-from frozenmm.errors import MissingFile, reading
+from frozenmm.compat.image_files import IMAGE_SUFFIXES
+from frozenmm.datasets.checks.coco_boxes import read_boxes, used_categories
+from frozenmm.datasets.layouts import Kind, Split, find_split
+from frozenmm.datasets.panoptic_files import read_panoptic_file
+from frozenmm.engine.class_words import as_config
+from frozenmm.errors import MissingFile, UserError
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 
 VARIABLE = 'FROZENMM_DATA_ROOT'
+WISHES = ('words', 'void_labels', 'reduce_zero_label')
+"""Options that go with `data_root` and say what label maps mean."""
 _LOADERS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'val'}
 
 
-def use_data_root(cfg: Config, root: str | Path) -> None:
-    """Point a detection config at a folder in COCO layout, in place; classes come from its annotation file.
+@dataclass(frozen=True)
+class MapOptions:
+    """What a folder of label maps does not say itself.
 
-    The folder holds `annotations/instances_{train,val}.json` and `images/{train,val}/`, or COCO's own names
-    (`instances_{train,val}2017.json`, `{train,val}2017/`). Every `num_classes` of the model is set to its number of
-    categories. A loader takes the split that its data set names (`split`, or a `train` in its `ann_file`), else that of
-    the loader's own name.
+    Attributes:
+        words: the classes in the order of their labels; by default `classes.txt` in the folder. For panoptic
+            annotations, the classes to show; by default all of the file.
+        void_labels: values that mean nothing.
+        reduce_zero_label: label 0 is void, and k is class k - 1.
+    """
+
+    words: VocabularySource | None = None
+    void_labels: Sequence[int] = ()
+    reduce_zero_label: bool = False
+
+
+def use_data_root(cfg: Config, root: str | Path, options: MapOptions | None = None) -> None:
+    """Point a config at another folder, in place: data sets, metrics, words and numbers of classes.
+
+    Detection configs take boxes (COCO layout, Roboflow, Pascal VOC, YOLO), whose classes come from the annotations;
+    segmentation configs take panoptic annotations or label maps. See `frozenmm.datasets.layouts.find_split`. A loader
+    takes the split that its data set names (`split`, or a `train` in its `ann_file`), else that of the loader's own
+    name.
 
     Args:
-        cfg: a config with mmdet data loaders.
+        cfg: a config with data loaders of mmdet or mmseg.
         root: the folder.
+        options: for label maps.
 
     Raises:
-        MissingFile: the folder or an annotation file is missing; the text names what was looked for.
-        UnreadableFile: an annotation file that is no COCO file.
+        MissingFile: the folder is missing, or is in no layout that the config can take; the text names what was looked
+            for.
+        UnreadableFile: an annotation file that is none.
+        UserError: label maps without words, or a config that another folder cannot replace.
     """
-    root = Path(root).expanduser()
+    root, options = Path(root).expanduser(), options or MapOptions()
     if not root.is_dir():
         raise MissingFile(f'the data folder {root.resolve()} does not exist (from data_root or {VARIABLE})')
-    names: list[str] = []
-    for loader, split in _LOADERS.items():
+    words: Vocabulary | None = None
+    for loader, default in _LOADERS.items():
         if cfg.get(loader) is None:
             continue
         dataset = _innermost(cfg[loader].dataset)
-        annotations, images = _find(root, _split_of(dataset, split))
-        if not names:
-            names = _category_names(root / annotations)
-        for key in ('split', 'settings'):
-            dataset.pop(key, None)
-        dataset.update(type='mmdet.CocoDataset', data_root=str(root), ann_file=annotations,
-                       data_prefix=dict(img=images), metainfo=dict(classes=tuple(names)))
-        evaluator = cfg.get(loader.replace('dataloader', 'evaluator'))
-        if evaluator is not None:
-            for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
-                if metric.get('ann_file') is not None:
-                    metric.ann_file = str(root / annotations)
+        found = find_split(root, _split_of(dataset, default), _kinds(cfg, dataset))
+        words = words or _words(root, found, options)
+        _point(dataset, root, found, words, options)
+        evaluator = loader.replace('dataloader', 'evaluator')
+        if cfg.get(evaluator) is not None:
+            cfg[evaluator] = _metrics(cfg[evaluator], found, words)
     cfg.data_root = str(root)
-    _set_num_classes(cfg.model, len(names))
+    if words is not None:
+        _set_classes(cfg.model, words)
 
 
 def requested_data_root(options: dict[str, object]) -> str | None:
@@ -59,28 +83,107 @@ def requested_data_root(options: dict[str, object]) -> str | None:
     return None if value is None else str(value)
 
 
-def _find(root: Path, split: str) -> tuple[str, str]:
-    """Annotation file and image folder of a split, relative to the root."""
-    for year in ('', '2017'):
-        annotations = f'annotations/instances_{split}{year}.json'
-        for images in (f'images/{split}{year}/', f'{split}{year}/'):
-            if (root / annotations).is_file() and (root / images).is_dir():
-                return annotations, images
-    raise MissingFile(
-        f'{root.resolve()} is not in COCO layout: neither annotations/instances_{split}.json with images/{split}/ nor '
-        f'annotations/instances_{split}2017.json with {split}2017/ is there')
+def requested_map_options(options: dict[str, Any]) -> MapOptions:
+    """What goes with `data_root`, taken out of the options."""
+    return MapOptions(**{key: options.pop(key) for key in WISHES if key in options})
+
+
+def _kinds(cfg: Config, dataset: Mapping[str, Any]) -> tuple[Kind, ...]:
+    """Annotations that a config can learn from, the best ones first."""
+    kind = str(dataset.get('type')).rpartition('.')[2]
+    if kind == 'SemanticMaps' or 'LoadLabelMap' in str(dataset.get('pipeline')):
+        return ('semantic', )
+    if 'Panoptic' in kind:
+        return ('panoptic', 'semantic')
+    if kind.startswith(('Coco', 'GeneratedScenes', 'VOC', 'XML', 'BaseDet')):
+        return ('boxes', )
+    if cfg.get('default_scope') == 'mmseg':
+        return ('semantic', )
+    raise UserError(f'data_root cannot replace the data set {dataset.get("type")} of this config, whose samples are no '
+                    'pictures with boxes, panoptic or label maps; set its own options')
 
 
 def _split_of(dataset: Config, default: str) -> str:
     """`'train'` or `'val'`: a validation loader may read training images on purpose."""
-    if 'split' in dataset:
+    if dataset.get('split') in ('train', 'val'):
         return dataset['split']
     return 'train' if 'train' in Path(dataset.get('ann_file') or '').name else default
 
 
-def _category_names(path: Path) -> list[str]:
-    with reading(path, 'a COCO annotation file'):
-        return [str(category['name']) for category in json.loads(path.read_text(encoding='utf-8'))['categories']]
+def _words(root: Path, found: Split, options: MapOptions) -> Vocabulary:
+    """The classes, in label order."""
+    if found.kind == 'boxes':
+        entries = used_categories(read_boxes(found.annotations))
+        return Vocabulary.read([dict(name=entry['name']) for entry in entries], allow_duplicates=True)
+    if options.words is not None:
+        return Vocabulary.read(options.words)
+    if found.kind == 'panoptic':
+        return Vocabulary.read([dict(name=entry.name, id=entry.id, isthing=entry.isthing)
+                                for entry in read_panoptic_file(found.annotations).categories])
+    listed = next((path for path in (root / 'classes.txt', root / 'words.txt') if path.is_file()), None)
+    if listed is None:
+        raise UserError(f'label maps do not say what their numbers mean, and {root.resolve()} has no classes.txt (one '
+                        'class a line, label 0 first); write it, or give words="sky,building,..." beside data_root')
+    return Vocabulary.read(listed)
+
+
+def _point(dataset: Config, root: Path, found: Split, words: Vocabulary, options: MapOptions) -> None:
+    """Let the config of a data set read a split."""
+    for key in ('split', 'settings', 'vocabulary', 'metainfo', 'img_suffix', 'seg_map_suffix', 'reduce_zero_label'):
+        dataset.pop(key, None)
+    images = _relative(found.images, root)
+    if found.kind == 'boxes':
+        dataset.update(type='mmdet.CocoDataset', data_root=str(root), ann_file=_relative(found.annotations, root),
+                       data_prefix=dict(img=f'{images}/'), metainfo=dict(classes=tuple(words.names)))
+    elif found.kind == 'panoptic':
+        dataset.update(type='frozenmm.CocoPanoptic', data_root=str(root), ann_file=_relative(found.annotations, root),
+                       data_prefix=dict(img=f'{images}/', seg=f'{_relative(found.maps, root)}/'),
+                       vocabulary=as_config(words))
+    else:
+        _point_at_label_maps(dataset, root, found, words, options)
+
+
+def _point_at_label_maps(dataset: Config, root: Path, found: Split, words: Vocabulary, options: MapOptions) -> None:
+    for key in ('ann_file', 'filter_cfg'):
+        dataset.pop(key, None)
+    suffix = next((path.suffix for path in sorted(found.images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
+                   and not path.name.startswith('.')), '.jpg')
+    folders = dict(img=f'{_relative(found.images, root)}/', seg=f'{_relative(found.annotations, root)}/')
+    dataset.update(type='frozenmm.SemanticMaps', data_root=str(root), data_prefix=folders, img_suffix=suffix,
+                   vocabulary=as_config(words), void_labels=list(options.void_labels),
+                   reduce_zero_label=options.reduce_zero_label)
+    dataset.pipeline = [_label_maps(step) for step in dataset.get('pipeline') or ()]
+
+
+def _relative(path: Path | None, root: Path) -> str:
+    return '' if path is None else str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _label_maps(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of a pipeline, which reads label maps where it read panoptic ones."""
+    name = str(step.get('type')).rpartition('.')[2]
+    reads = name in ('LoadPanopticMaps', 'LoadPanopticAnnotations', 'LoadAnnotations')
+    return dict(type='frozenmm.LoadLabelMap') if reads else dict(step)
+
+
+def _metrics(evaluator: Any, found: Split, words: Vocabulary) -> Any:
+    """The metrics that a kind of annotations can feed, on these files and words."""
+    kept = []
+    for metric in evaluator if isinstance(evaluator, list | tuple) else [evaluator]:
+        name = str(metric.get('type')).rpartition('.')[2]
+        if found.kind != 'boxes' and (name == 'SplitCocoMetric' or found.kind == 'semantic' and 'ann_file' in metric):
+            continue  # instances, or segments, that these annotations do not have
+        if metric.get('ann_file') is not None:
+            metric.ann_file = str(found.annotations)
+        if metric.get('seg_prefix') is not None:
+            metric.seg_prefix = str(found.maps)
+        for key in ('vocabulary', 'train_vocabulary'):
+            if metric.get(key) is not None:
+                metric[key] = as_config(words)
+        kept.append(metric)
+    if not kept:
+        raise UserError(f'none of the metrics of this config fits {found.annotations}; add frozenmm.SemanticIoU')
+    return kept if isinstance(evaluator, list | tuple) else kept[0]
 
 
 def _innermost(dataset: Config) -> Config:
@@ -90,12 +193,20 @@ def _innermost(dataset: Config) -> Config:
     return dataset
 
 
-def _set_num_classes(node: object, count: int) -> None:
-    if isinstance(node, dict):
+def _set_classes(model: Any, words: Vocabulary) -> None:
+    """Numbers of classes, and words of a classifier, everywhere in a model."""
+    for node in _nodes(model):
         if 'num_classes' in node:
-            node['num_classes'] = count
-        for value in node.values():
-            _set_num_classes(value, count)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            _set_num_classes(value, count)
+            node['num_classes'] = len(words)
+        if isinstance(node.get('classifier'), Mapping):
+            for key in ('train_vocabulary', 'vocabulary'):
+                if key in node['classifier']:
+                    node['classifier'][key] = as_config(words)
+            node['classifier'].pop('seen', None)
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        yield node
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ():
+        yield from _nodes(value)

@@ -94,7 +94,8 @@ class AverageMaskRecall(BaseMetric):
             segments = [segment for segment in image.segments
                         if segment.category_id in self.labels and not segment.is_crowd]
             masks = self._limited(sample['pred_proposals'])
-            truth = torch.from_numpy(read_panoptic_map(self.seg_prefix / image.map_name).astype(np.int64))
+            truth = torch.from_numpy(read_panoptic_map(
+                self.seg_prefix / image.map_name, [segment.id for segment in image.segments]))
             overlaps = best_overlaps(truth.to(masks.device), [segment.id for segment in segments], masks)
             self.results.append((np.array([self.labels[segment.category_id] for segment in segments], np.int64),
                                  overlaps.numpy()))

@@ -75,7 +75,8 @@ def match_image(image: FederatedImage, categories: np.ndarray, scores: np.ndarra
     """
     coco_mask = require('pycocotools.mask', 'mask AP')
     asked = set(image.outlines) | image.absent
-    areas = coco_mask.area(list(masks)) if len(masks) else []
+    # in pieces: pycocotools 2.0.11 counts the masks of one call in 8 bits under numpy 2
+    areas = [area for start in range(0, len(masks), 255) for area in coco_mask.area(list(masks[start:start + 255]))]
     chosen = [index for index in np.argsort(-scores, kind='stable').tolist()
               if int(categories[index]) in asked and areas[index] > 0]
     correct = np.zeros((len(chosen), len(THRESHOLDS)), bool)

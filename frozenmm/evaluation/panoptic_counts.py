@@ -40,8 +40,8 @@ class PanopticCounts:
 
 
 def count_segments(truth: np.ndarray, truth_classes: Mapping[int, int], predicted: np.ndarray,
-                   predicted_classes: Mapping[int, int], num_classes: int, *, crowds: Mapping[int, int] | None = None
-                   ) -> PanopticCounts:
+                   predicted_classes: Mapping[int, int], num_classes: int, *, crowds: Mapping[int, int] | None = None,
+                   compat: bool = False) -> PanopticCounts:
     """Match the segments of one image.
 
     A predicted and an annotated segment of the same class match when their IoU exceeds 0.5; void pixels do not count in
@@ -55,6 +55,8 @@ def count_segments(truth: np.ndarray, truth_classes: Mapping[int, int], predicte
         predicted_classes: segment id -> class 0..K-1.
         num_classes: K.
         crowds: id -> class of annotated crowd regions, which match nothing and are never missed.
+        compat: as panopticapi, which of several crowds of a class in one image remembers the last one only, and takes
+            what lies on the others for errors.
 
     Raises:
         UserError: sizes differ.
@@ -68,7 +70,8 @@ def count_segments(truth: np.ndarray, truth_classes: Mapping[int, int], predicte
     overlap = np.bincount(row_of * (len(columns) + 1) + column_of, minlength=(len(rows) + 1) * (len(columns) + 1))
     overlap = overlap.reshape(len(rows) + 1, len(columns) + 1)  # the last row and column are void
     classes_of_rows = np.array([truth_classes.get(row, -1) for row in rows], np.int64)
-    crowd_classes = np.array([crowds.get(row, -1) if row not in truth_classes else -1 for row in rows], np.int64)
+    forgiving = {row: kind for kind, row in {kind: row for row, kind in crowds.items()}.items()} if compat else crowds
+    crowd_classes = np.array([forgiving.get(row, -1) if row not in truth_classes else -1 for row in rows], np.int64)
     classes_of_columns = np.array([predicted_classes[column] for column in columns], np.int64)
     areas, void = overlap.sum(0)[:-1], overlap[-1, :-1]
     union = overlap.sum(1)[:-1, None] + (areas - void)[None] - overlap[:-1, :-1]

@@ -8,7 +8,13 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from frozenmm.datasets.panoptic_files import PanopticImage, match_categories, read_panoptic_file, read_panoptic_map
+from frozenmm.datasets.panoptic_files import (
+    Category,
+    PanopticImage,
+    match_categories,
+    read_panoptic_file,
+    read_panoptic_map,
+)
 from frozenmm.errors import UserError
 from frozenmm.evaluation.panoptic_counts import PanopticCounts, count_segments, quality
 from frozenmm.evaluation.seen_classes import seen_split
@@ -33,6 +39,8 @@ class PanopticQuality(BaseMetric):
         train_vocabulary: adds results for classes of `vocabulary` that share a word with it (seen) and for all others
             (unseen).
         classwise: log a line per class.
+        compat: count several crowds of a class in one image as panopticapi does, see `count_segments`; PQ is then the
+            official one, a little below ours.
         collect_device, prefix: see mmengine's `BaseMetric`.
 
     Results in percent: `PQ`, `SQ`, `RQ`, and the same with `_things`, `_stuff`, `_seen`, `_unseen`. A class that occurs
@@ -42,7 +50,7 @@ class PanopticQuality(BaseMetric):
     default_prefix = 'panoptic'
 
     def __init__(self, ann_file: str, seg_prefix: str, *, vocabulary: VocabularySource | None = None,
-                 train_vocabulary: VocabularySource | None = None, classwise: bool = False,
+                 train_vocabulary: VocabularySource | None = None, classwise: bool = False, compat: bool = False,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ann_file = ann_file
@@ -50,10 +58,12 @@ class PanopticQuality(BaseMetric):
         self.vocabulary = None if vocabulary is None else Vocabulary.read(vocabulary)
         self.seen = seen_split(vocabulary, train_vocabulary, 'PanopticQuality')
         self.classwise = classwise
+        self.compat = compat
         content = read_panoptic_file(ann_file)
         self.categories = content.categories
         self.images = {image.id: image for image in content.images}
         self._labels: dict[int, int] | None = None
+        self._shown: list[Category] = []
 
     @property
     def classes(self) -> Vocabulary:
@@ -72,8 +82,8 @@ class PanopticQuality(BaseMetric):
     def labels(self) -> dict[int, int]:
         """Category id -> class index, for the classes that the model predicts."""
         if self._labels is None:
-            matched = match_categories(self.classes, self.categories)
-            self._labels = {category.id: index for index, category in enumerate(matched)}
+            self._shown = match_categories(self.classes, self.categories)
+            self._labels = {category.id: index for index, category in enumerate(self._shown)}
         return self._labels
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
@@ -91,8 +101,8 @@ class PanopticQuality(BaseMetric):
 
     def _count(self, image: PanopticImage, predicted: np.ndarray, offset: int) -> PanopticCounts:
         labels = self.labels
-        truth = read_panoptic_map(self.seg_prefix / image.map_name)
         listed = {segment.id for segment in image.segments}
+        truth = read_panoptic_map(self.seg_prefix / image.map_name, listed)
         strange = set(np.unique(truth).tolist()) - listed - {0}
         if strange:
             raise UserError(f'the map {self.seg_prefix / image.map_name} holds the segments {sorted(strange)[:3]}, '
@@ -104,13 +114,13 @@ class PanopticQuality(BaseMetric):
         return count_segments(
             truth, {segment.id: labels[segment.category_id] for segment in known if not segment.is_crowd}, predicted,
             classes, len(labels),
-            crowds={segment.id: labels[segment.category_id] for segment in known if segment.is_crowd})
+            crowds={segment.id: labels[segment.category_id] for segment in known if segment.is_crowd},
+            compat=self.compat)
 
     def compute_metrics(self, results: list[PanopticCounts]) -> dict[str, float]:
         """PQ, SQ and RQ over all images."""
         counts = sum(results, PanopticCounts.zeros(len(self.labels)))
-        by_id = {category.id: category for category in self.categories}
-        things = np.array([by_id[number].isthing for number in self.labels], bool)
+        things = np.array([category.isthing for category in self._shown], bool)
         groups = {'': np.ones_like(things), '_things': things, '_stuff': ~things}
         if self.seen is not None:
             groups |= {'_seen': self.seen, '_unseen': ~self.seen}

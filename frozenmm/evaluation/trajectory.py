@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from frozenmm.errors import UserError
+
 
 @dataclass
 class Similarity:
@@ -50,7 +52,14 @@ def fit_similarity(source: Tensor, target: Tensor, *, with_scale: bool = True) -
 
 
 def trajectory_errors(centres: Tensor, truth: Tensor, *, with_scale: bool = True) -> dict[str, float]:
-    """Distances of camera centres (F, 3) to the truth after the best similarity: `ate_rmse`, `ate_mean`, `ate_max`."""
+    """Distances of camera centres (F, 3) to the truth after the best similarity: `ate_rmse`, `ate_mean`, `ate_max`.
+
+    Raises:
+        UserError: the true camera stands still; a scale of 0 would make every path right.
+    """
+    if with_scale and float((truth - truth.mean(0)).norm(dim=1).max()) <= 1e-9 * max(1.0, float(truth.abs().max())):
+        raise UserError('the true camera does not move, so a path of unknown scale cannot be compared with it; take a '
+                        'clip with motion, or compare depth only')
     distance = (fit_similarity(centres, truth, with_scale=with_scale)(centres) - truth.double()).norm(dim=1)
     return {'ate_rmse': float(distance.square().mean().sqrt()), 'ate_mean': float(distance.mean()),
             'ate_max': float(distance.max())}

@@ -168,7 +168,8 @@ class ImageTower(FrozenModule):
         """Features of a padded batch.
 
         Args:
-            images: (B, 3, H, W) float, the pipeline's batch: normalised, padded at the bottom and right.
+            images: (B, 3, H, W) float, the pipeline's batch: normalised, padded at the bottom and right. A tower
+                that does not resize pads on to whole patches, so a strip is as good as any picture.
             valid_sizes: B pairs (height, width) of the images without padding; the whole batch by default.
             image_stats: the pipeline's normalisation; by default raw RGB pixels in 0..255.
             num_tokens: 0, 1, 5, 14 or 30 image tokens.
@@ -177,7 +178,7 @@ class ImageTower(FrozenModule):
             The maps asked for, tokens when `num_tokens > 0`, and where the maps lie in the image.
 
         Raises:
-            UserError: wrong shape, sizes outside the batch, an image smaller than a patch, NaN or infinite pixels.
+            UserError: wrong shape, sizes outside the batch, an image without pixels, NaN or infinite pixels.
         """
         if num_tokens not in TOKEN_COUNTS:
             raise ValueError(f'num_tokens must be one of {list(TOKEN_COUNTS)}, got {num_tokens}')
@@ -226,8 +227,8 @@ class ImageTower(FrozenModule):
             return (0.0, 0.0, width, height), (side, side)
         if self.resize_mode == 'pad':
             longest = max(height, width)
-            shown = (min(side, round(side * height / longest)), min(side, round(side * width / longest)))
-            return (0.0, 0.0, longest, longest), shown
+            down, across = (min(side, max(1, round(side * part / longest))) for part in (height, width))
+            return (0.0, 0.0, longest, longest), (down, across)
         short = min(height, width)
         # torchvision's size rule, which the official preprocessing uses: the long side is truncated
         tall, wide = int(side * height / short), int(side * width / short)
@@ -283,9 +284,8 @@ class ImageTower(FrozenModule):
         for index, (h, w) in enumerate(sizes):
             if h > height or w > width:
                 raise ValueError(f'image {index} has the valid size {h}x{w}, larger than the batch of {height}x{width}')
-            if min(h, w) < self.input.patch:
-                raise UserError(f'image {index} is {h}x{w} pixels, smaller than one patch of {self.name} '
-                                 f'({self.input.patch} pixels); drop it or enlarge it in the pipeline')
+            if min(h, w) < 1:
+                raise UserError(f'image {index} is {h}x{w} pixels; drop it in the pipeline')
         return sizes
 
 

@@ -161,7 +161,7 @@ def _log() -> None:
     if missing:
         print_log(f'frozenmm.ops: torch path ({"; ".join(missing)})', logger='current', level=logging.WARNING)
     else:
-        print_log('frozenmm.ops: compiled kernels are loaded', logger='current', level=logging.INFO)
+        print_log('frozenmm.ops: compiled kernels are loaded', logger='current', level=logging.DEBUG)
 
 
 def backend(device: str | torch.device = 'cpu') -> str:

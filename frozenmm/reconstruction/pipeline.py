@@ -14,6 +14,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from frozenmm.compat.files import locked, write_whole
+from frozenmm.compat.threads import steady_threads
 from frozenmm.errors import UserError
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
@@ -145,9 +146,10 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
     with locked(out / 'state' / 'lock', wait=False,
                 busy=f'another reconstruction writes to {out.absolute()}; give another folder, or wait for it'):
         state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
-        frozen = _frozen_depth(images, names, depth, state, report)
-        invalid = None if mask is None else _invalid(images, mask, state, report)
-        result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
+        with steady_threads('the reconstruction'):  # one number to the end, so that it can be repeated bit for bit
+            frozen = _frozen_depth(images, names, depth, state, report)
+            invalid = None if mask is None else _invalid(images, mask, state, report)
+            result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
         for sentence in result.warnings:
             print_log(sentence, 'current', level=logging.WARNING)
         images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)

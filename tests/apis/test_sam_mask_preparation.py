@@ -70,9 +70,8 @@ def test_an_unreadable_image_does_not_end_the_run(images, generator, tmp_path):
     (images / 'b.jpg').write_bytes(b'not a picture')
     Image.fromarray(np.zeros((1, 40, 3), np.uint8)).save(images / 'a.png')
     report = preparation.prepare_sam_masks(preparation.find_images(images), generator, tmp_path / 'masks')
-    assert report.made == 1 and {path.rpartition('/')[2] for path in report.failed} == {'a.png', 'b.jpg'}
-    reasons = ' '.join(report.failed.values())
-    assert 'is no readable image' in reasons and 'image 0 is 1x40 pixels, smaller than one patch' in reasons
+    assert report.made == 2 and {path.rpartition('/')[2] for path in report.failed} == {'b.jpg'}
+    assert 'is no readable image' in ' '.join(report.failed.values())
 
 
 def test_masks_of_other_options_are_not_mixed(images, generator, tmp_path):

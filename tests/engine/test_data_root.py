@@ -56,7 +56,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_a_folder_of_another_layout_is_refused_with_what_was_looked_for(tmp_path):
-    with pytest.raises(FileNotFoundError, match='not in COCO layout.*instances_train.json.*instances_train2017.json'):
+    with pytest.raises(FileNotFoundError, match='no train split of COCO layout .*train.json.*instances_train2017.json'):
         use_data_root(_config(), tmp_path)
 
 

@@ -170,3 +170,10 @@ def test_bad_input_is_explained(tmp_path):
     path.write_text(json.dumps(dict(content, images=[dict(id=1, height=4, width=4)])))
     with pytest.raises(ValueError, match="read as an annotation file of LVIS v1: the key 'neg_category_ids' is"):
         evaluate(path, [])
+
+
+def test_an_image_may_have_more_detections_than_8_bits_count():
+    mask = coco_mask.encode(np.asfortranarray(np.ones((4, 4), np.uint8)))
+    image = FederatedImage((4, 4), absent=frozenset({7}))
+    found = match_image(image, np.full(300, 7), np.linspace(1, 0, 300), [mask] * 300)
+    assert len(found.scores) == 300 and not found.correct.any()

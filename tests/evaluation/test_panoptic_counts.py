@@ -58,6 +58,15 @@ def test_two_crowds_of_a_class_both_forgive():
     assert counts.extra.tolist() == [0, 0]
 
 
+def test_as_panopticapi_only_the_last_crowd_of_a_class_forgives():
+    truth = strips((4, 8), (4, 9), (2, 3))
+    for crowds, extra in ({8: 0, 9: 0}, 1), ({8: 0, 9: 1}, 1), ({9: 0}, 0):
+        counts = count_segments(truth, {3: 1}, strips((10, 7)), {7: 0}, 2, crowds=crowds, compat=True)
+        assert counts.extra.tolist() == [extra, 0]
+    counts = count_segments(truth, {3: 1}, strips((4, 5), (4, 7), (2, 5)), {7: 0}, 2, crowds={8: 0, 9: 0}, compat=True)
+    assert counts.extra.tolist() == [0, 0]
+
+
 def test_a_listed_segment_without_pixels_is_missed():
     assert count_segments(strips((4, 0)), {1: 0}, strips((4, 0)), {}, 1).missed.tolist() == [1]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from frozenmm.errors import UserError
 from frozenmm.evaluation.trajectory import fit_similarity, orthonormal, relative_errors, trajectory_errors
 
 
@@ -46,3 +47,9 @@ def test_bad_input_is_explained(generator):
         fit_similarity(torch.ones(1, 3), torch.ones(1, 3))
     with pytest.raises(ValueError, match='step must lie in 1..5'):
         relative_errors(_poses(generator), _poses(generator), step=6)
+
+
+def test_a_true_camera_that_stands_still_is_refused():
+    still = torch.tensor([[1.0, 2.0, 3.0]]).repeat(5, 1)
+    with pytest.raises(UserError, match='the true camera does not move'):
+        trajectory_errors(torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), still)

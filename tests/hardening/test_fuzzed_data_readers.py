@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from hardening_budget import FACTOR
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -186,6 +187,20 @@ class EnhancedDINO(DINO):
             image_queries=self._image_queries(features, sizes))
         head_inputs = {key: value.float() if isinstance(value, Tensor) else value for key, value in head_inputs.items()}
         return dict(head_inputs, hidden_states=hidden_states, references=list(references))
+
+    def pre_decoder(self, memory: Tensor, memory_mask: Tensor | None, spatial_shapes: Any,
+                    batch_data_samples: OptSampleList = None) -> tuple[dict, dict]:
+        """See mmdet; a picture of fewer cells than queries, such as a narrow strip, gets a query for every cell."""
+        cells = memory.shape[1]
+        if cells >= self.num_queries:
+            return super().pre_decoder(memory, memory_mask, spatial_shapes, batch_data_samples)
+        denoising: Any = copy.copy(self.dn_query_generator)
+        denoising.num_matching_queries = cells
+        fewer = copy.copy(self)  # the same parameters, of the queries the first ones
+        fewer.num_queries = cells
+        few = SimpleNamespace(weight=self.query_embedding.weight[:cells])
+        fewer.__dict__['_modules'] = {**self._modules, 'query_embedding': few, 'dn_query_generator': denoising}
+        return DINO.pre_decoder(fewer, memory, memory_mask, spatial_shapes, batch_data_samples)
 
     def join_levels(self, feature_maps: Sequence[Tensor], masks: Sequence[Tensor | None],
                     features: Sequence[TowerFeatures]) -> Levels:

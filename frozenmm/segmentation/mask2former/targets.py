@@ -30,6 +30,8 @@ def targets_of(sample: DetDataSample, num_classes: int, things: Collection[int],
     """
     labels, masks = [], []
     instances = sample.get('gt_instances')
+    if instances is not None and 'labels' not in instances and not len(instances) and 'gt_sem_seg' in sample:
+        instances = None  # mmdet packs empty ones where there are label maps only
     if instances is not None:
         if 'masks' not in instances:
             raise UserError('gt_instances holds no masks; load them with LoadPanopticAnnotations or '
