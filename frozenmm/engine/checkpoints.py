@@ -50,6 +50,9 @@ class SafeCheckpointHook(CheckpointHook):
     tools put this hook in the place of `CheckpointHook`.
     """
 
+    max_keep_ckpts: int
+    backend_args: dict | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if 0 < self.max_keep_ckpts < _LEAST:
