@@ -15,7 +15,7 @@ from frozenmm.compat.dependencies import require
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.jpe', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif')
-FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF')
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'HEIF')
 """Pillow's names of the formats that are read."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 _HEIF = ('.heic', '.heif')
@@ -105,7 +105,7 @@ def _is_image(path: Path) -> bool:
     """Whether a file without suffix is an image by its content."""
     pil = require('PIL.Image', 'reading images')
     try:
-        with open_picture(path):
+        with pil.open(path):
             return True
     except pil.DecompressionBombError:
         return True
@@ -155,8 +155,9 @@ def open_picture(path: Path) -> Any:
         UnreadableFile: another format. Damaged files raise whatever the reader stumbles over.
     """
     pil = require('PIL.Image', 'reading images')
+    pil.init()  # what is known beside the commonest formats, HEIF too where its plugin registered itself
     try:
-        return pil.open(path, formats=(*FORMATS, 'HEIF') if _reads_heif() else FORMATS)
+        return pil.open(path, formats=[name for name in FORMATS if name in pil.OPEN])
     except pil.UnidentifiedImageError:
         raise UnreadableFile(f'{path} is no readable image (none of {", ".join(FORMATS)}); convert it, or fetch it '
                              'again') from None

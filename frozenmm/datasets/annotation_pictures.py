@@ -49,7 +49,7 @@ def stored_size(path: Path) -> tuple[int, int, int]:
 
     Raises: as `shown_size`.
     """
-    with reading(path, 'a picture'), open_picture(path) as picture:
+    with reading(path, 'a picture'), open_picture(Path(path)) as picture:
         return picture.width, picture.height, int(picture.getexif().get(EXIF_TURN, 1))
 
 

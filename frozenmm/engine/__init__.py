@@ -1,7 +1,6 @@
 """Hooks, and what the command-line tools do."""
 from frozenmm.engine.accelerate_hook import AccelerateHook
 from frozenmm.engine.autocast import AutocastOptimWrapper
-from frozenmm.engine.best_checkpoint import BestCheckpointHook
 from frozenmm.engine.checkpoints import SafeCheckpointHook
 from frozenmm.engine.exact_resume import ExactResumeHook
 from frozenmm.engine.mask_annealing import MaskAnnealingHook
@@ -11,10 +10,9 @@ from frozenmm.engine.time_budget import BudgetTrainLoop, TimeBudgetHook
 from frozenmm.engine.warmup_cosine import FusionOptimWrapperConstructor, WarmupCosineHook
 from frozenmm.registry import installed
 
-__all__ = ['AccelerateHook', 'AutocastOptimWrapper', 'BestCheckpointHook', 'BudgetTrainLoop', 'ExactResumeHook',
+__all__ = ['AccelerateHook', 'AutocastOptimWrapper', 'BudgetTrainLoop', 'ExactResumeHook',
            'FusionOptimWrapperConstructor', 'MaskAnnealingHook', 'ProgressHook', 'SafeCheckpointHook', 'ThreadsHook',
-           'TimeBudgetHook',
-           'WarmupCosineHook']
+           'TimeBudgetHook', 'WarmupCosineHook']
 
 if installed('mmcv'):
     from frozenmm.engine.beside_truth import BesideTruthHook

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,22 @@ from frozenmm.registry import HOOKS
 
 _LEAST = 2
 _BACKEND = 'frozenmm_whole'
+_GREATER = (r'(^|[/_])PQ$', r'(^|[/_])segm_mAP$', r'(^|[/_])bbox_mAP$', r'(^|/)mIoU$', r'(^|[/_])m?AP$', r'(^|/)AR@',
+            r'Recall', r'(^|/)a1$', r'(^|/)delta', r'acc', r'mDice')
+_LESS = (r'abs_?rel', r'rmse', r'silog', r'loss', r'error')
+
+
+
+def main_metric(metrics: Mapping[str, float]) -> tuple[str, str] | None:
+    """Name and rule (`'greater'` or `'less'`) of the metric that a task is judged by, or None where none is known.
+
+    >>> main_metric({'aAcc': 90.0, 'mIoU': 50.0}), main_metric({'abs_rel': 0.1, 'a1': 0.9}), main_metric({'x': 1.0})
+    (('mIoU', 'greater'), ('abs_rel', 'less'), None)
+    """
+    patterns = [(pattern, 'greater') for pattern in _GREATER[:6]]
+    patterns += [(pattern, 'less') for pattern in _LESS] + [(pattern, 'greater') for pattern in _GREATER[6:]]
+    return next(((name, rule) for pattern, rule in patterns for name in metrics
+                 if re.search(pattern, name, re.IGNORECASE)), None)
 
 
 class _WholeFiles(LocalBackend):
@@ -46,8 +63,10 @@ class _WholeFiles(LocalBackend):
 class SafeCheckpointHook(CheckpointHook):
     """MMEngine's `CheckpointHook` that removes an old checkpoint only when the new one is whole.
 
-    Takes the arguments of `CheckpointHook`. At least two checkpoints are kept: one is of no use when it is damaged. The
-    tools put this hook in the place of `CheckpointHook`.
+    Takes the arguments of `CheckpointHook`. With `save_best='auto'` the metric is found by its name, and done without
+    if it cannot be; MMEngine takes the first one and ends the training where it does not know its direction. At least
+    two checkpoints are kept: one is of no use when it is damaged. The tools put this hook in the place of
+    `CheckpointHook`.
     """
 
     max_keep_ckpts: int
@@ -73,7 +92,14 @@ class SafeCheckpointHook(CheckpointHook):
         super()._save_checkpoint_with_step(runner, step, meta)
         self._remove_outdated()
 
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float] | None) -> None:
+        if self.save_best and 'auto' in self.key_indicators:
+            found = main_metric(metrics or {})
+            if found is None:
+                return
+            name, rule = found
+            self._init_rule([rule], [name])
+            metrics = {name: (metrics or {})[name]}
         super()._save_best_checkpoint(runner, metrics)
         self._remove_outdated()
 

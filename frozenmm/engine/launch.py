@@ -151,7 +151,7 @@ def use_training_defaults(cfg: Config) -> None:
     saver = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     validated = cfg.get('val_dataloader') is not None
     if validated and saver.get('type', 'CheckpointHook') == 'CheckpointHook' and saver.get('save_best') is None:
-        saver.update(type='frozenmm.BestCheckpointHook', save_best='auto')
+        saver.save_best = 'auto'
     pictures = [dict(type='frozenmm.RunPicturesHook')]
     if validated:
         pictures.append(dict(type='frozenmm.SamplesHook', folder=str(Path(cfg.work_dir, 'samples'))))

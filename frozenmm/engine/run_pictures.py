@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from frozenmm.engine.beside_truth import BesideTruthHook
-from frozenmm.engine.best_checkpoint import main_metric
+from frozenmm.engine.checkpoints import main_metric
 from frozenmm.errors import UserError
 from frozenmm.registry import HOOKS
 from frozenmm.visualization.curves import plot_scalars, read_scalars

@@ -143,13 +143,14 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
     settings, out = settings or PipelineSettings(), Path(out).expanduser()
     images, names = _clip_frames(source, settings.every)
     _check_writable(out)
-    with locked(out / 'state' / 'lock', wait=False,
-                busy=f'another reconstruction writes to {out.absolute()}; give another folder, or wait for it'):
+    # one number of threads to the end, so that it can be repeated bit for bit
+    with steady_threads('the reconstruction'), locked(
+            out / 'state' / 'lock', wait=False,
+            busy=f'another reconstruction writes to {out.absolute()}; give another folder, or wait for it'):
         state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
-        with steady_threads('the reconstruction'):  # one number to the end, so that it can be repeated bit for bit
-            frozen = _frozen_depth(images, names, depth, state, report)
-            invalid = None if mask is None else _invalid(images, mask, state, report)
-            result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
+        frozen = _frozen_depth(images, names, depth, state, report)
+        invalid = None if mask is None else _invalid(images, mask, state, report)
+        result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
         for sentence in result.warnings:
             print_log(sentence, 'current', level=logging.WARNING)
         images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from frozenmm.engine.best_checkpoint import main_metric
+from frozenmm.engine.checkpoints import main_metric
 
 
 @pytest.mark.parametrize(('names', 'found'), [

@@ -129,7 +129,7 @@ def test_a_training_gets_true_steps_the_best_checkpoint_curves_and_samples():
     cfg = _bare()
     use_training_defaults(cfg)
     assert cfg.default_hooks.logger.log_metric_by_epoch is False
-    assert cfg.default_hooks.checkpoint == dict(type='frozenmm.BestCheckpointHook', save_best='auto')
+    assert cfg.default_hooks.checkpoint == dict(type='CheckpointHook', save_best='auto')
     assert [hook.type for hook in cfg.custom_hooks] == ['frozenmm.RunPicturesHook', 'frozenmm.SamplesHook']
     epochs = _bare()
     epochs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
