@@ -20,7 +20,8 @@ from frozenmm.compat.files import write_whole
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.ensemble import with_void
 from frozenmm.segmentation.fc_clip.results import store
-from frozenmm.segmentation.fc_clip.segmentor import FCCLIP, one_image
+from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
+from frozenmm.segmentation.fc_clip.trunk import one_image
 
 ROOT = Path(__file__).resolve().parents[1]
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -41,7 +41,7 @@ from frozenmm.engine.launch import build_runner, load_config, run_training  # no
 from frozenmm.ops.mask_ensemble import MaskGeometry  # noqa: E402
 from frozenmm.segmentation.fc_clip.postprocess import all_masks  # noqa: E402
 from frozenmm.segmentation.fc_clip.results import store  # noqa: E402
-from frozenmm.segmentation.fc_clip.segmentor import one_image  # noqa: E402
+from frozenmm.segmentation.fc_clip.trunk import one_image  # noqa: E402
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks  # noqa: E402
 from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg  # noqa: E402
 
