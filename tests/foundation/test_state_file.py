@@ -40,5 +40,5 @@ def test_a_torchscript_archive_gives_its_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize('content', [{'epoch': 1}, {'state_dict': {}}])
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: dict) -> None:
     torch.save(content, tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match='holds no tensors'):
+    with pytest.raises(ValueError, match='holds no (tensors|weights at all)'):
         read_state(tmp_path / 'x.pth')

@@ -30,7 +30,7 @@ def test_fusioner_prompts_give_the_recorded_tokens(golden_dir):
 
 def test_set_sizes():
     assert {name: len(sentences) for name, sentences in TEMPLATES.items()} == {
-        'none': 1, 'simple': 1, 'vild14': 14, 'imagenet80': 80, 'fusioner32': 32}
+        'none': 1, 'simple': 1, 'vild14': 14, 'imagenet80': 80, 'fusioner32': 32, 'maskclip85': 85}
 
 
 def test_own_templates_are_kept_in_order():

@@ -149,10 +149,11 @@ def test_doors_of_the_commands(door, form, repo_root, tiny_coco, tmp_path, mark,
     BOMBS[form](path, mark)
     (work / 'last_checkpoint').write_text(str(path))
     options = ['--work-dir', work, '--cfg-options', f'data_root={tiny_coco}', *SMALL]
+    elsewhere = ['--work-dir', tmp_path / 'new', *options[2:]]
     depth = 'configs/frozen_recon/depth_lite0_rooms.py'
     run = _tool(repo_root, *{
         'test': ('tools/test.py', CONFIG, path, *options),
-        'train from': ('tools/train.py', CONFIG, *options, f'load_from={path}'),
+        'train from': ('tools/train.py', CONFIG, *elsewhere, f'load_from={path}'),
         'resume': ('tools/train.py', CONFIG, '--resume', path, *options),
         'resume auto': ('tools/train.py', CONFIG, '--resume', *options),
         'export': ('tools/export_checkpoint.py', 'x', CONFIG, path, '--task', 'detection', '--data', 'x', '--metrics',
@@ -243,7 +244,7 @@ def test_pickled_arrays_cannot_choose_what_memory_they_show(content, protocol, t
 def test_a_state_dict_without_weights_of_the_model_ends_the_training(state, resume, repo_root, tiny_coco, tmp_path):
     from frozenmm.engine.launch import load_config, train
     torch.save(dict(state_dict=state, meta=dict(iter=1, epoch=0), message_hub={}), tmp_path / 'iter_1.pth')
-    cfg = load_config(repo_root / CONFIG, [*SMALL, f'data_root={tiny_coco}'], work_dir=tmp_path)
+    cfg = load_config(repo_root / CONFIG, [*SMALL, f'data_root={tiny_coco}'], work_dir=tmp_path / 'work')
     cfg.load_from, cfg.resume = str(tmp_path / 'iter_1.pth'), resume
     with pytest.raises(ValueError, match='holds no weights|has no weights of this model|does not fit the model'):
         train(cfg)
