@@ -7,6 +7,7 @@ own code passes on stay plain `ValueError`s.
 """
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ class MissingPackage(UserError, ImportError):
 
 class DeviceError(UserError, RuntimeError):
     """A device that this machine or this build of torch does not have."""
+
+
+_OF_PYTHON = re.compile(r'values to unpack|invalid literal for|could not convert|not in list|is not supported between')
+"""Sentences of `ValueError`s and others that speak of code."""
 
 
 @contextmanager
@@ -85,7 +90,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
         return error.strerror or type(error).__name__
     if isinstance(error, TypeError | AttributeError | IndexError | AssertionError | RecursionError | OverflowError
-                  | struct.error):
+                  | struct.error) or _OF_PYTHON.search(str(error)):
         return 'its content has another form than expected'
     return ' '.join(str(error).split()) or f'its content is damaged ({type(error).__name__})'
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,6 +45,17 @@ class VocabularyClass:
         return (self.name, *self.synonyms)
 
 
+def same_word(word: str) -> str:
+    """The form in which two ways of writing a word are equal: composed, without case and signs that nobody sees.
+
+    >>> same_word('Coffee  Cup') == same_word('coffee cup')
+    True
+    """
+    composed = unicodedata.normalize('NFC', word)
+    seen = ''.join(letter for letter in composed if unicodedata.category(letter) != 'Cf')
+    return ' '.join(seen.casefold().split())
+
+
 VocabularySource = Union['Vocabulary', str, Path, Sequence, Mapping]
 """Whatever `Vocabulary.read` understands."""
 
@@ -78,7 +90,7 @@ class Vocabulary:
         by_id: dict[int, int] = {}
         for index, entry in enumerate(self.classes):
             self._check_words(entry, places[index])
-            first = by_words.setdefault(entry.words, index)
+            first = by_words.setdefault(tuple(map(same_word, entry.words)), index)
             if first != index and not self.allow_duplicates:
                 raise UserError(f'{self.name}: {places[index]} {entry.name!r} has the same words as {places[first]}; '
                                  'remove one, or pass allow_duplicates=True')

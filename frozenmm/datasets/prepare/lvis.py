@@ -6,7 +6,7 @@ from pathlib import Path
 
 from frozenmm.datasets.prepare.coco import image_archives
 from frozenmm.datasets.prepare.sources import SourceFile
-from frozenmm.errors import reading
+from frozenmm.errors import UnreadableFile, UserError, reading
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass
 
 _PAGE = 'https://www.lvisdataset.org/dataset'
@@ -31,7 +31,10 @@ def convert(folder: Path, split: str) -> None:
         content = json.loads(source.read_text(encoding='utf-8'))
         entries = sorted(content['categories'], key=lambda entry: entry['id'])
         classes = tuple(VocabularyClass(*_words(entry['synonyms']), id=entry['id'], isthing=True) for entry in entries)
-        vocabulary = Vocabulary(classes, 'lvis_v1')
+        try:
+            vocabulary = Vocabulary(classes, 'lvis_v1')
+        except UserError as error:  # it speaks of words, not of the file that they come from
+            raise UnreadableFile(f'{source}: {error}') from error
     vocabulary.save(folder / 'vocabulary.json')
 
 
