@@ -1,4 +1,4 @@
-# make train   set up if needed, then train the quickstart (MINUTES=5 make train: five minutes per row)
+# make train   set up if needed, then the quickstart (MINUTES=5 make train: five minutes per row)
 # make test    set up if needed, then lint, types, tests and parity
 # make setup   the environment alone: .venv, pinned packages, this package, CPU operators
 # make lint    ruff and mypy

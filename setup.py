@@ -160,6 +160,7 @@ setup(
     packages=find_packages(include=['frozenmm', 'frozenmm.*', 'frozenmm_command']),
     entry_points={'console_scripts': ['frozenmm = frozenmm_command:main']},
     package_data={'frozenmm': ['py.typed', '**/*.json', '**/*.txt', '**/*.yml', '**/*.safetensors']},
+    exclude_package_data={'frozenmm': ['ops/_lib/*']},  # `BuildWithData` adds the library with its stamp, or neither
     include_package_data=False,
     install_requires=lower_bounds(REQUIRED),
     extras_require={

@@ -1,11 +1,12 @@
-"""Is frozen knowledge worth it? The quickstart's rows with several seeds, at equal minutes and at equal iterations.
+"""Is frozen knowledge worth it? The quickstart's rows with several seeds, at equal cost and at equal iterations.
 
     python benchmarks/frozen_detr_quickstart.py                        # all runs, then the table (hours on a laptop)
     python benchmarks/frozen_detr_quickstart.py --only b 1 bought      # one run: row, seed, kind of budget
     python benchmarks/frozen_detr_quickstart.py --report               # the table of the runs that are there
 
-Three kinds of budget: `minutes` of training on a machine that does nothing else; `bought`, the iterations that these
-minutes bought each row in its first run (a number, so these runs may share the machine with others); `iterations`, the
+Four kinds of budget: the `recipe` of `make train`, a number of iterations for each row; `minutes` of training on a
+machine that does nothing else; `bought`, the iterations that these minutes bought each row in its first run (a number,
+so these runs, and those of the recipe, may share the machine with others); `iterations`, the
 same number for all rows. Every run is stored when it ends and is not repeated. A gain counts as shown when it exceeds
 twice the pooled standard deviation of the two rows. `--rate` trains with another learning rate; the table lists such
 runs apart, as the proof that a row is not held back by its rate.
@@ -30,7 +31,7 @@ from frozenmm.compat.files import write_whole  # noqa: E402
 from frozenmm.demo.quickstart import ROWS, Budget, run_row  # noqa: E402
 from frozenmm.demo.scenes import write_scenes  # noqa: E402
 
-KINDS = ('minutes', 'bought', 'iterations')
+KINDS = ('recipe', 'minutes', 'bought', 'iterations')
 PAIRS = (('c', 'a'), ('b', 'a'))
 
 
@@ -50,6 +51,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def budget_of(kind: str, letter: str, args: argparse.Namespace) -> Budget:
+    if kind == 'recipe':
+        return Budget()
     if kind == 'minutes':
         return Budget(minutes=args.minutes)
     if kind == 'iterations':
@@ -62,8 +65,9 @@ def budget_of(kind: str, letter: str, args: argparse.Namespace) -> Budget:
 
 
 def folder_of(kind: str, args: argparse.Namespace) -> Path:
-    return Path(args.work_dir, {'minutes': f'{args.minutes:g}-min', 'bought': f'bought-by-{args.minutes:g}-min',
-                                'iterations': f'{args.iterations}-iterations'}[kind])
+    return Path(args.work_dir, {
+        'recipe': 'recipe', 'minutes': f'{args.minutes:g}-min', 'bought': f'bought-by-{args.minutes:g}-min',
+        'iterations': f'{args.iterations}-iterations'}[kind])
 
 
 def runs_of(kind: str, letter: str, args: argparse.Namespace, rate: str = '') -> list[dict]:

@@ -80,6 +80,8 @@ def _reason(error: Exception) -> str:
         return f'the key {error.args[0]!r} is missing'
     if isinstance(error, UnicodeDecodeError):
         return f'it is no text in {error.encoding} (byte {error.start})'
+    if 'allow_pickle' in str(error):
+        return 'it holds Python objects, and opening those could run code of its author'
     if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
         return error.strerror or type(error).__name__
     if isinstance(error, TypeError | AttributeError | IndexError | AssertionError | RecursionError | OverflowError

@@ -26,6 +26,7 @@ COMMANDS = {
     'check-data': 'look at the data of a config or folder before training',
     'cache': 'store frozen features, so that training reads them',
     'sam-masks': 'store SAM masks of a data set, for FrozenSeg',
+    'export': 'write the model of a training run into one file to hand on',
     'convert': 'convert an official checkpoint to ours',
     'zoo': 'models, checkpoints and weights',
     'env': 'what this installation has and what it lacks',
@@ -41,6 +42,9 @@ COMMANDS = {
 }
 """Name of each command and what it does; its module has the name with `_` for `-`."""
 
+_GO_ON = ('cache', 'prepare', 'recon', 'rooms', 'sam-masks', 'scenes')
+"""Commands that keep what they have done when they are interrupted."""
+
 
 def main(command: str | None = None, arguments: list[str] | None = None) -> None:
     """Run a command line; ends the process where something went wrong, with exit code 2 for mistakes of the user.
@@ -54,7 +58,9 @@ def main(command: str | None = None, arguments: list[str] | None = None) -> None
         command = _chosen(given)
         given = given[1:]
     module = import_module(f'{__name__}.{command.replace("-", "_")}')
-    run_reported(f'frozenmm {command}', module.__doc__ or '', module.add_arguments, module.run, given)
+    run_reported(f'frozenmm {command}', module.__doc__ or '', module.add_arguments, module.run, given,
+                 interrupted='interrupted; the same command goes on where it stopped' if command in _GO_ON
+                 else 'interrupted')
 
 
 def _chosen(given: list[str]) -> str:

@@ -19,7 +19,7 @@ from frozenmm_command import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument('config', help='config file')
+    options.add_config(parser)
     parser.add_argument('--splits', nargs='+', default=['train', 'val'], help='data loaders; default: train val')
     action = parser.add_mutually_exclusive_group()
     action.add_argument('--dry-run', action='store_true', help='estimate size and time only')
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
     from frozenmm.engine.cache_filling import estimate, fill, verify
     from frozenmm.engine.launch import load_config
-    cfg = load_config(args.config, args.cfg_options, launcher=args.launcher)
+    cfg = load_config(options.config_file(args.config), args.cfg_options, launcher=args.launcher)
     if args.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', '0')
         init_dist(args.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))

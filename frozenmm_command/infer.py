@@ -1,7 +1,7 @@
 """Segment, detect or measure depth on images: frozenmm infer IMG [--model NAME] [--vocab "red mug, keyboard"].
 
 NAME is a checkpoint of the zoo (`frozenmm zoo list checkpoints`), a task (open-vocabulary, semantic, detection, depth),
-a config file, or the name of a config of ours, then with --weights.
+a config file, or the name of a config of ours, then with --weights; a model of your own: --weights RUN is enough.
 """
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from frozenmm_command import options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument('images', nargs='+', help='images, folders or videos')
-    parser.add_argument('--model', default='open-vocabulary', help='checkpoint of the zoo, task, or config')
-    parser.add_argument('--weights', help='checkpoint of the trained part, where the model does not bring its own')
+    parser.add_argument('--model', help='checkpoint of the zoo, task, or config; default: the config that --weights '
+                        'brings, else open-vocabulary')
+    parser.add_argument('--weights', help='trained part, where the model brings none: the folder of a training run, a '
+                        'checkpoint, or a file of `frozenmm export`')
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--vocab', help='classes, separated by commas, synonyms by |: "red mug|mug, keyboard"; or a '
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')

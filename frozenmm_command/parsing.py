@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_reported(prog: str, description: str, add_arguments: AddArguments, run: Run,
-                 arguments: Sequence[str] | None = None) -> None:
+                 arguments: Sequence[str] | None = None, *, interrupted: str = 'interrupted') -> None:
     """Parse, then run with frozenmm's messages and exit codes (`frozenmm.engine.command_line.run_tool`).
 
     Args:
@@ -54,6 +54,7 @@ def run_reported(prog: str, description: str, add_arguments: AddArguments, run: 
         add_arguments: describes the arguments; imports nothing heavy.
         run: does the work.
         arguments: of the command line; by default those of this process.
+        interrupted: what Ctrl-C says where the work itself says nothing.
     """
     parser = Parser(prog=prog, description=description.strip())
     add_arguments(parser)
@@ -65,4 +66,4 @@ def run_reported(prog: str, description: str, add_arguments: AddArguments, run: 
             raise
         sys.stderr.write(f'error: {error}\n')
         sys.exit(2)
-    run_tool(lambda: run(args))
+    run_tool(lambda: run(args), interrupted=interrupted)

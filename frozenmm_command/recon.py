@@ -29,17 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do it."""
-    from frozenmm.compat.devices import resolve_device
     from frozenmm.engine.options import parse_options
     from frozenmm.errors import UserError
     from frozenmm.reconstruction.command import reconstruct_from
     if len(args.paths) > 2:
         raise UserError(f'expected [CONFIG] INPUT, got {len(args.paths)} paths: {args.paths}')
-    device = str(resolve_device(args.device))
     mask = None
     if args.mask is not None:
         from frozenmm.apis.semantic_masks import SemanticMask
-        mask = SemanticMask(args.mask.split(','), model=args.mask_model, weights=args.mask_weights, device=device)
+        mask = SemanticMask(args.mask.split(','), model=args.mask_model, weights=args.mask_weights, device=args.device)
     reconstruct_from(args.paths[-1], args.out, config=args.paths[0] if len(args.paths) == 2 else None,
-                     depth=args.depth, depth_kind=args.depth_kind, device=device,
+                     depth=args.depth, depth_kind=args.depth_kind, device=args.device,
                      options=parse_options(args.cfg_options), mask=mask)

@@ -73,7 +73,7 @@ def test_an_output_that_no_adapter_gives_fails(tmp_path):
 def test_a_crash_is_a_failure_with_its_message(tmp_path):
     edit(copy_case(tmp_path), params=dict(num_class_tokens=[6]))
     result = run_case(find_cases([tmp_path])[0])
-    assert result.verdict == 'FAIL' and result.notes[0].startswith('ValueError: the number of image queries')
+    assert result.verdict == 'FAIL' and result.notes[0].startswith('UserError: the number of image queries')
 
 
 @pytest.mark.parametrize('change', [dict(kind='no_such_kind'), dict(system='no_such_system')], ids=['kind', 'system'])

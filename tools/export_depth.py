@@ -25,19 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', help='file of the training')
     parser.add_argument('--metrics', help='JSON file of tools/test.py --out')
     parser.add_argument('--trained-at', help='git revision that trained it; by default the present one')
+    parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
 
 
 def run(args: argparse.Namespace) -> None:
-    from frozenmm.compat.checkpoint import load_checkpoint_file
     from frozenmm.demo.light_depth import SHIPPED
     from frozenmm.engine.launch import load_config
+    from frozenmm.engine.weights import load_weights
     from frozenmm.registry import MODELS
     from frozenmm.zoo.export import Description, Origin, enter, export_checkpoint
     cfg = load_config(args.config)
     model = MODELS.build({'_scope_': cfg.default_scope, **cfg.model})
-    # a training's own file holds more than tensors; it is this machine's own
-    state = load_checkpoint_file(args.checkpoint, trusted=True)['state_dict']
-    model.load_state_dict(state)
+    load_weights(model, args.checkpoint, trusted=args.trust)
     metrics = json.loads(Path(args.metrics).read_text(encoding='utf-8')) if args.metrics else {}
     path = export_checkpoint(SHIPPED, model, cfg, Origin(DATA, metrics, args.trained_at), part='decode_head.decoder')
     enter(SHIPPED, path, Description('depth', CONFIG, WHAT, 'Apache-2.0', 'generated from photographs inside '

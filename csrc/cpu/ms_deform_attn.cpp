@@ -49,6 +49,9 @@ void check_maps(const char* op, const Problem& p) {
     const int64_t height = p.shapes[2 * l], width = p.shapes[2 * l + 1];
     STD_TORCH_CHECK(height > 0 && width > 0, op, ": spatial_shapes must be positive, level ", l, " is ", height, " x ",
                     width);
+    // each factor first: their product may not fit into 64 bits
+    STD_TORCH_CHECK(height <= p.keys && width <= p.keys / height, op, ": value has ", p.keys,
+                    " rows, fewer than level ", l, " of ", height, " x ", width, " alone");
     STD_TORCH_CHECK(p.starts[l] == total, op, ": level_start_index must be the exclusive prefix sum of height * width; ",
                     "level ", l, " must start at ", total, ", got ", p.starts[l]);
     total += height * width;

@@ -1,7 +1,7 @@
 // Entry points of frozenmm::ms_deform_attn and its fused form on CUDA devices. The schemas are defined in Python.
 //
-// Nothing here reads a tensor on the host: calls can be captured in a CUDA graph. `spatial_shapes` and
-// `level_start_index` are trusted to describe the rows of `value`; the kernels use them on the device only.
+// Nothing here reads a tensor on the host: calls can be captured in a CUDA graph. Samples of levels that `spatial_shapes` and
+// `level_start_index` put outside the rows of `value` are dropped, because the kernels use both on the device only.
 // The library names no symbol of a CUDA build of torch, so it also loads beside a CPU build (a test does that).
 #include "ms_deform_attn.cuh"
 

@@ -114,6 +114,14 @@ __device__ inline C attention_of(const Arguments<T, C>& a, int64_t group, int i,
   return a.reference_size == 0 ? w : exponential(w - top) * scale;
 }
 
+// Whether a level lies inside the rows of `value`. The numbers are read on the device only, where nothing can be refused in
+// words, so samples of a level that does not are dropped. `keys` is below 2^31, so the product fits once each factor does.
+template <class T, class C>
+__device__ inline bool inside(const Arguments<T, C>& a, int level) {
+  const int64_t h = a.shapes[2 * level], w = a.shapes[2 * level + 1], start = a.starts[level];
+  return h > 0 && w > 0 && h <= a.keys && w <= a.keys && start >= 0 && start <= a.keys && h * w <= a.keys - start;
+}
+
 // Cell, fractions and corner bits of sample i; `attention` is set by the caller where the sample is inside.
 template <class T, class C>
 __device__ inline Sample<C> locate(const Arguments<T, C>& a, int64_t group, int i, C attention) {
@@ -133,6 +141,7 @@ __device__ inline Sample<C> locate(const Arguments<T, C>& a, int64_t group, int 
     }
   }
   Sample<C> s = nothing<C>();
+  if (!inside(a, level)) return s;
   // Positive form: NaN and infinity fail it, and no index is ever made from them.
   if (!(px > C(-1) && py > C(-1) && px < C(w) && py < C(h))) return s;
   const C x0 = floor(px), y0 = floor(py);
@@ -336,6 +345,7 @@ __global__ void __launch_bounds__(kBatch) own_rows(const Arguments<T, C> a, int 
   const int count = a.levels * a.points;
   for (int64_t i = thread; i < static_cast<int64_t>(rows) * a.channels; i += kBatch) sums[i] = C(0);
   for (int level = 0; level < a.levels; ++level) {
+    if (!inside(a, level)) continue;  // all threads of the block alike
     const int64_t start = a.starts[level], size = a.shapes[2 * level] * a.shapes[2 * level + 1];
     if (start >= end || start + size <= first) continue;  // all threads of the block alike
     const int64_t samples = a.queries * a.points;

@@ -1,9 +1,10 @@
 """Inferencers: from images to results in one call. Those that need mmdet or mmseg are there when it is installed."""
 from frozenmm.apis.choose import inferencer
 from frozenmm.apis.depth_inferencer import DepthInferencer
+from frozenmm.apis.sharing import export_run
 from frozenmm.registry import installed
 
-__all__ = ['DepthInferencer', 'inferencer']
+__all__ = ['DepthInferencer', 'export_run', 'inferencer']
 
 if installed('mmdet'):
     from frozenmm.apis.detection_inferencer import DetectionInferencer
@@ -12,4 +13,5 @@ if installed('mmdet'):
 
 if installed('mmdet') and installed('mmseg'):
     from frozenmm.apis.fusioner_inferencer import FusionerInferencer
-    __all__ += ['FusionerInferencer']
+    from frozenmm.apis.semantic_inferencer import SemanticInferencer
+    __all__ += ['FusionerInferencer', 'SemanticInferencer']

@@ -10,6 +10,8 @@ import numpy as np
 
 from frozenmm.apis.video_files import AnnotatedVideos
 from frozenmm.compat.image_sources import NamedImage, read_images
+from frozenmm.compat.threads import ThreadTuner
+from frozenmm.engine.terminal import without_noise
 from frozenmm.errors import UserError
 
 
@@ -55,9 +57,12 @@ class Inferencer:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
         source = read_images(images, channel_order=channel_order, unreadable=unreadable)
         videos = None if out_dir is None else AnnotatedVideos(Path(out_dir))
+        tuner = ThreadTuner('inference')
         try:
             while batch := list(islice(source, batch_size)):
-                for image, result in zip(batch, self.predict(batch)):
+                with tuner.step(), without_noise():
+                    results = self.predict(batch)
+                for image, result in zip(batch, results):
                     if videos is not None:
                         self.write(videos.folder, image, result, min_score=min_score)
                         if image.frames_per_second:

@@ -26,7 +26,7 @@ _REMEDIES = {
     'weights': 'state them in the config of its network'}
 
 
-def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
+def inferencer(model: Config | Mapping | str | Path | None = None, vocabulary: VocabularySource | None = None, *,
                weights: str | Path | None = None, device: str | torch.device = 'auto',
                trust_weights: bool = False, task: str | None = None) -> Inferencer:
     """The inferencer of a model, whatever system it belongs to.
@@ -34,9 +34,11 @@ def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySourc
     Args:
         model: the name of a checkpoint of the zoo (`python -m frozenmm.zoo list checkpoints`); a task, which takes the
             zoo's first checkpoint for it (`'open-vocabulary'`, `'semantic'`, `'detection'`, `'depth'`); a config, its
-            file or its name; or the config of a depth network, `dict(type='frozenmm.HFDepth', ...)`.
+            file or its name; or the config of a depth network, `dict(type='frozenmm.HFDepth', ...)`. By default the
+            config that the weights bring, else `'open-vocabulary'`.
         vocabulary: classes to look for, where the model takes words.
-        weights: checkpoint, where `model` does not bring its own.
+        weights: checkpoint, where `model` does not bring its own; the folder of a training run, whose best checkpoint
+            and config count; or a file of `export_run`.
         device: where to compute, see `resolve_device`.
         trust_weights: open a checkpoint that holds pickled objects. It could run code of its author.
         task: of an open-vocabulary model, see `OpenVocabularyInferencer`; all by default.
@@ -45,6 +47,8 @@ def inferencer(model: Config | Mapping | str | Path, vocabulary: VocabularySourc
         UserError: no such config, checkpoint or device; a vocabulary or a task for a model that takes none; a model
             without inferencer.
     """
+    if model is None and weights is None:
+        model = 'open-vocabulary'
     if isinstance(model, str) and model in CHECKPOINT_TASKS and not is_checkpoint(model):
         model = default_checkpoint(model).name
     if is_checkpoint(model) and checkpoint(str(model)).task == 'depth':

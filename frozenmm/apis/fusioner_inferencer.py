@@ -15,13 +15,13 @@ from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
 from frozenmm.apis.result_files import overlay, write_results
+from frozenmm.apis.semantic_inferencer import area_summary
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import INFERENCERS
 from frozenmm.segmentation.fusioner.segmentor import FusionerSegmentor
-from frozenmm.visualization.segment_map import segment_map
 
 
 @INFERENCERS.register_module()
@@ -105,9 +105,7 @@ class FusionerInferencer(Inferencer):
 
     def summary(self, result: Any, *, min_score: float = 0.0) -> str:
         """Names with their share of the picture."""
-        ids, segments = segment_map(result)
-        return ', '.join(f'{result.classes[info["category_id"]]} {100 * info["area"] / ids.size:.1f} %'
-                         for info in segments) or 'nothing found'
+        return area_summary(result)
 
 
 def _without_cache(node: Any) -> Any:

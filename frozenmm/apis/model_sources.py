@@ -9,8 +9,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from frozenmm.apis.sharing import config_of_weights
 from frozenmm.compat.config_files import read_config_file
 from frozenmm.engine.explain import explain_miss, explained_building
+from frozenmm.engine.run_folder import best_checkpoint
 from frozenmm.engine.weights import load_weights
 from frozenmm.errors import MissingFile, UnknownName, UserError
 from frozenmm.registry import MODELS, installed
@@ -20,13 +22,15 @@ from frozenmm.zoo.checkpoints import is_checkpoint
 __all__ = ['build_model', 'load_weights', 'model_class', 'read_config', 'read_source', 'register_modules']
 
 
-def read_source(model: Config | Mapping | str | Path,
+def read_source(model: Config | Mapping | str | Path | None,
                 weights: str | Path | None = None) -> tuple[Config, str | Path | None]:
     """Config and weights of a model.
 
     Args:
-        model: a config, its file, the name of a config of ours, or the name of a checkpoint of the zoo.
-        weights: checkpoint file, or the name of one of the zoo; None takes those that the zoo has under `model`.
+        model: a config, its file, the name of a config of ours, or the name of a checkpoint of the zoo; None where the
+            weights bring their config, see `config_of_weights`.
+        weights: checkpoint file, the folder of a training run, or the name of a checkpoint of the zoo; None takes those
+            that the zoo has under `model`.
 
     Returns:
         The config, and the checkpoint's file; None where none was named.
@@ -36,13 +40,35 @@ def read_source(model: Config | Mapping | str | Path,
         UserError: the config has no model, or the checkpoint belongs to no config.
     """
     if is_checkpoint(weights):
+        if model is None:
+            model = str(weights)
         weights = checkpoint(str(weights)).resolve()
+    own = None if weights is None or not _may_bring_config(model, weights) else config_of_weights(weights)
+    if weights is not None and Path(weights).is_dir():
+        weights = best_checkpoint(weights)
+    if own is not None:
+        return own, weights
+    if model is None:
+        raise UserError(f'{weights} brings no config; name it as model' if weights is not None else
+                        'give a model, or weights that bring their config')
     if is_checkpoint(model):
         entry = checkpoint(str(model))
         if entry.config_path is None:
             raise UserError(f'{entry.name} is no model of a config ({entry.what}); give a config, and it as weights')
         return read_config(entry.config_path), entry.resolve() if weights is None else weights
     return read_config(model), weights
+
+
+def _may_bring_config(model: object, weights: str | Path) -> bool:
+    """Whether the config of the weights counts: none is named, or the one that the run's was made from.
+
+    A training may change a config, as its number of classes; what its run wrote down fits its weights.
+    """
+    if model is None:
+        return True
+    run = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+    return isinstance(model, (str, Path)) and (run / f'{Path(model).stem}.py').is_file() and \
+        (run / f'{Path(model).stem}.py').resolve() != Path(model).resolve()
 
 
 def read_config(model: Config | Mapping | str | Path) -> Config:

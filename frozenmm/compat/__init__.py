@@ -1,8 +1,8 @@
 """The only door to fragile dependencies: mmcv without compiled operators, torchvision, versions, checkpoints.
 
 `fill_holes` runs at `import frozenmm`. It acts only where something is missing, steps back when the real thing is
-there, and logs what it did once. What changes behaviour (`checkpoint.trust_folder`, `frozenmm.ops.accelerate`) acts
-only when asked.
+there, and logs what it did once. What changes behaviour (`checkpoint.open_checkpoints_safely`,
+`frozenmm.ops.accelerate`) acts only when asked.
 """
 from __future__ import annotations
 

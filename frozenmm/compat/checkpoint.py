@@ -2,28 +2,32 @@
 
 A pickle can run any code when it is opened. So files open as safetensors or with `weights_only=True`, to which the
 harmless objects are made known that mmengine's runner stores beside the weights (histories of what was logged). What
-needs more is refused with an explanation. Hooks of a user may store anything in a run's own checkpoints:
-`trust_folder` allows that for one named folder, and only there.
+needs more is refused with an explanation, wherever it lies; only the user's own word (`--trust`) opens it.
 """
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import pickle
+import pickletools
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from frozenmm.compat.files import whole_file
+from frozenmm.compat.plain_pickle import torch_globals, without_stand_ins
 from frozenmm.errors import MissingFile, UnreadableFile, UserError, reading
 
-_trusted: set[Path] = set()
+_TENSORS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _DAMAGED = 'it is truncated, damaged or no checkpoint: delete it and fetch it again'
 
 
@@ -60,10 +64,10 @@ def load_checkpoint_file(path: str | Path, *, trusted: bool = False, map_locatio
         if path.suffix == '.safetensors':
             return _load_safetensors(path, map_location)
         content = _load_torch(path, head, trusted, map_location)
-    if isinstance(content, torch.jit.ScriptModule):
-        return dict(state_dict=dict(content.state_dict()))
     if not isinstance(content, dict):
         raise UserError(f'{path} holds a {type(content).__name__}; expected a state dict (names and tensors)')
+    if not content or content.get('state_dict', True) in ({}, None):
+        raise UserError(f'{path} holds no weights at all; it is no checkpoint of a model')
     return content
 
 
@@ -96,38 +100,96 @@ def _load_torch(path: Path, head: bytes, trusted: bool, map_location: Any) -> An
         raise UnreadableFile(f'{path} cannot be read as a checkpoint: its end is missing; {_DAMAGED}')
     try:
         if zipped and _is_scripted(path):
-            return torch.jit.load(str(path), map_location=map_location)
+            return dict(state_dict=_scripted_state(path, map_location))
         with torch.serialization.safe_globals(_harmless_objects()):
-            return torch.load(path, map_location=map_location, weights_only=not trusted)
+            return without_stand_ins(torch.load(path, map_location=map_location, weights_only=not trusted))
     except pickle.UnpicklingError as error:
         if not trusted and _is_pickle(head):
-            raise UnsafeCheckpoint(
-                f'{path} holds Python objects besides tensors, and opening it could run code of its author. '
-                f'If you made it yourself or trust its author, save its tensors alone: '
-                "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path). "
-                f'({_first_line(error)})') from None
+            raise _unsafe(path, error) from None
         raise
+
+
+def _unsafe(source: str | Path, error: Exception) -> UnsafeCheckpoint:
+    return UnsafeCheckpoint(
+        f'{source} holds Python objects besides tensors, and opening it could run code of its author. If you made it '
+        'yourself or trust its author, run the command again with --trust (in Python: trusted=True), or save its '
+        "tensors alone: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path). "
+        f'({_first_line(error)})')
+
+
+def _scripted_state(path: Path, map_location: Any) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive by name.
+
+    `torch.jit.load` would run the archive's code, which may write files. So the archive is read as the pickle of
+    tensors that it contains, its classes as bare holders of attributes.
+    """
+    content = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(content, 'w') as tensors:
+        root = next(name for name in archive.namelist() if name.endswith('/data.pkl')).partition('/')[0]
+        for name in archive.namelist():
+            if name.startswith((f'{root}/data/', f'{root}/data.pkl', f'{root}/version', f'{root}/byteorder')):
+                tensors.writestr(name, archive.read(name))
+        named = {str(value).replace(' ', '.') for code, value, _ in
+                 pickletools.genops(archive.read(f'{root}/data.pkl')) if code.name == 'GLOBAL'}
+    classes = [(_Attributes, name) for name in named if name.startswith('__torch__.')]
+    lists = [(_first, name) for name in named if name.startswith('torch.jit._pickle.')]
+    content.seek(0)
+    with torch.serialization.safe_globals([*classes, *lists]):
+        return dict(_named_tensors(torch.load(content, map_location=map_location, weights_only=True), ''))
+
+
+class _Attributes:
+    """An object of TorchScript: its attributes."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = dict(state) if isinstance(state, dict) else {}
+
+
+def _first(value: Any, *_: Any) -> Any:
+    """What marks the type of a list in an archive: the list."""
+    return value
+
+
+def _named_tensors(module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in getattr(module, 'attributes', {}).items():
+        if isinstance(value, Tensor):
+            yield f'{prefix}{name}', value.detach()
+        elif isinstance(value, _Attributes):
+            yield from _named_tensors(value, f'{prefix}{name}.')
+
+
+class _History(HistoryBuffer):
+    """A history of the runner while its file is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        content = without_stand_ins(dict(state))
+        for name in ('_log_history', '_count_history'):
+            if not isinstance(content[name], np.ndarray):
+                raise pickle.UnpicklingError(f'WeightsUnpickler error: a history whose {name} is no array')
+        self._log_history, self._count_history = content['_log_history'], content['_count_history']
+        self.max_length = int(content['max_length'])
+        self._set_default_statistics()
+        self.__class__ = HistoryBuffer  # type: ignore[assignment]
 
 
 def _harmless_objects() -> list[Any]:
     """What may stand in a checkpoint beside tensors and plain values.
 
     `argparse.Namespace` is in the files of many official detectors. mmengine's runner stores `HistoryBuffer`, with
-    NumPy arrays inside and its own methods looked up by `getattr`; only that look-up is answered. NumPy 1 and 2 name
-    the functions that rebuild arrays by different modules, and a file of either opens under both.
+    NumPy arrays inside and its own methods looked up by `getattr`; only that look-up is answered. Arrays are checked,
+    see `plain_pickle`.
     """
-    array = np.zeros(1)
-    functions: list[Any] = [array.__reduce__()[0], array[0].__reduce__()[0]]  # rebuild an array, a scalar
-    named = [(function, f'{module}.{function.__name__}') for function in functions
-             for module in ('numpy._core.multiarray', 'numpy.core.multiarray')]
-    return [argparse.Namespace, HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in 'fdilqI?'},
-            *named, (_method_of_history, 'builtins.getattr')]
+    history = 'mmengine.logging.history_buffer.HistoryBuffer'
+    return [argparse.Namespace, *torch_globals(), (_History, history), (_method_of_history, 'builtins.getattr')]
 
 
 def _method_of_history(owner: Any, name: str) -> Any:
     """`getattr` as `HistoryBuffer` needs it, and for nothing else."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(owner, name)
+    if owner is _History and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'WeightsUnpickler error: Unsupported getattr of {owner!r}, {name!r}')
 
 
@@ -143,8 +205,9 @@ def _is_pickle(head: bytes) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith('WeightsUnpickler error')), lines[0] if lines else '')
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line.startswith('WeightsUnpickler error')), 'its pickle is of another form '
+                'than torch.save writes')
 
 
 def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -169,27 +232,47 @@ def save_checkpoint_file(path: str | Path, state: dict[str, Tensor], meta: dict[
                   metadata={key: json.dumps(value) for key, value in meta.items()})
 
 
-def trust_folder(folder: str | Path) -> None:
-    """Let mmengine open full pickles below `folder`, and everything else safely.
+def open_checkpoints_safely(*, trusted: bool = False) -> None:
+    """Let mmengine open what `load_from`, `resume` and `init_cfg` name as `load_checkpoint_file` does.
 
-    Resuming needs all that a run's own checkpoints hold, also what hooks of its user put there. Call this with the
-    work folder before building a Runner. It replaces mmengine's loader of local files, so that `load_from` and `resume`
-    elsewhere open with `load_checkpoint_file`, safetensors included.
+    Where a file lies says nothing about who made it, so no place is trusted: not the work folder, not the file's own.
+    Files from the network, which mmengine fetches by itself, open their tensors alone.
 
     Args:
-        folder: the work folder of a run; links are resolved, so a link inside that leads out is not trusted.
+        trusted: open full pickles. The user must have asked for that.
     """
-    _trusted.add(Path(folder).expanduser().resolve())
-    if CheckpointLoader._schemes.get('') is not load_from_local:
-        CheckpointLoader.register_scheme('', load_from_local, force=True)
-        print_log('local checkpoints open safely; full pickles only inside the work folder', logger='current', level=10)
+    for scheme, loader in list(CheckpointLoader._schemes.items()):
+        loader = getattr(loader, 'fetches', loader)  # the one that an earlier call has wrapped
+        ours = _Loader(scheme, loader, trusted)
+        CheckpointLoader.register_scheme(scheme, ours, force=True)
 
 
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """The loader of local files that mmengine uses under `trust_folder`."""
-    path = Path(filename).expanduser().resolve()
-    trusted = any(folder in path.parents for folder in _trusted)
-    try:
-        return load_checkpoint_file(path, trusted=trusted, map_location=map_location)
-    except UnsafeCheckpoint as error:
-        raise UnsafeCheckpoint(f'{error} To resume a run, use its own work folder (`work_dir`).') from None
+class _Loader:
+    """A loader of mmengine's, made safe.
+
+    Args:
+        scheme: beginning of the addresses that it is for; empty for files.
+        fetches: mmengine's own.
+        trusted: see `open_checkpoints_safely`.
+    """
+
+    def __init__(self, scheme: str, fetches: Callable[..., Any], trusted: bool) -> None:
+        self.scheme, self.fetches, self.trusted = scheme, fetches, trusted
+        self.__name__ = fetches.__name__  # mmengine logs it
+
+    def __call__(self, filename: str, map_location: Any = None) -> Any:
+        if not self.scheme:
+            return load_checkpoint_file(filename, trusted=self.trusted, map_location=map_location)
+        before = os.environ.get(_TENSORS_ONLY)
+        try:
+            if not self.trusted:
+                os.environ[_TENSORS_ONLY] = '1'
+            with torch.serialization.safe_globals(_harmless_objects()):
+                content = self.fetches(filename, map_location=map_location)
+        except pickle.UnpicklingError as error:
+            raise _unsafe(filename, error) from None
+        finally:
+            os.environ.pop(_TENSORS_ONLY, None)
+            if before is not None:
+                os.environ[_TENSORS_ONLY] = before
+        return without_stand_ins(content)

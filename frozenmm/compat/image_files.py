@@ -15,6 +15,8 @@ from frozenmm.compat.dependencies import require
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.jpe', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif')
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'HEIF')
+"""Pillow's names of the formats that are read."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 _HEIF = ('.heic', '.heif')
 _FOREIGN = ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2', '.jp2', '.jxl', '.psd', '.svg', '.eps')
@@ -129,7 +131,7 @@ def read_image_file(path: Path) -> np.ndarray:
         # its own limits, which are lower and would not say what to do
         warnings.simplefilter('ignore', pil.DecompressionBombWarning)
         try:
-            with pil.open(path) as picture:
+            with open_picture(path) as picture:
                 frames = getattr(picture, 'n_frames', 1) if picture.format != 'MPO' else 1
                 if frames > 1:
                     print_log(f'{path}: the first of {frames} frames is read; write them as files for all',
@@ -141,6 +143,24 @@ def read_image_file(path: Path) -> np.ndarray:
             raise
         except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
             raise UnreadableFile(f'{path} is no readable image ({error}); is it complete?') from None
+
+
+def open_picture(path: Path) -> Any:
+    """A picture by Pillow, its header read; of the formats of `FORMATS` only.
+
+    Some of Pillow's readers start programs (an EPS starts Ghostscript), and which one reads a file is not said by its
+    name.
+
+    Raises:
+        UnreadableFile: another format. Damaged files raise whatever the reader stumbles over.
+    """
+    pil = require('PIL.Image', 'reading images')
+    pil.init()  # what is known beside the commonest formats, HEIF too where its plugin registered itself
+    try:
+        return pil.open(path, formats=[name for name in FORMATS if name in pil.OPEN])
+    except pil.UnidentifiedImageError:
+        raise UnreadableFile(f'{path} is no readable image (none of {", ".join(FORMATS)}); convert it, or fetch it '
+                             'again') from None
 
 
 def picture_pixels(picture: Any, name: str = 'the picture') -> np.ndarray:

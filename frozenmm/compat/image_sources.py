@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from frozenmm.compat.fetch import fetch, offline
+from frozenmm.compat.fetch import TransferLimits, fetch, offline
 from frozenmm.compat.image_files import (
     VIDEO_SUFFIXES,
     array_pixels,
@@ -22,6 +22,9 @@ from frozenmm.compat.image_files import (
     video_frames,
 )
 from frozenmm.errors import MissingFile, UnreadableFile, UserError, WrongKind
+
+ADDRESS_LIMITS = TransferLimits(seconds=120, size=256 << 20)
+"""What an image or video behind an address may take."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ def _read_address(address: str) -> Iterator[NamedImage]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, name)
         try:
-            fetch(address, file, title=address)
-        except (OSError, ValueError) as error:
+            fetch(address, file, title=address, limits=ADDRESS_LIMITS)
+        except OSError as error:
             raise UnreadableFile(f'{address} cannot be fetched ({error}); check the address, or give a file '
                                  'instead') from None
         for image in _read_path(file):

@@ -215,5 +215,5 @@ def install() -> bool:
     # mmcv and mmengine look the module up with pkgutil and importlib, which ask for a spec
     module.__spec__ = ModuleSpec(NAME, loader=None)
     sys.modules[NAME] = module
-    print_log('mmcv has no compiled operators: frozenmm.compat stands in for `mmcv._ext`', logger='current', level=20)
+    print_log('mmcv has no compiled operators: frozenmm.compat stands in for `mmcv._ext`', logger='current', level=10)
     return True

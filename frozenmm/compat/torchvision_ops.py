@@ -79,5 +79,5 @@ def install() -> bool:
     _library.impl('nms', _nms, 'CPU')
     sys.meta_path.insert(0, _Finder())
     print_log('torchvision\'s compiled library does not load beside this torch: frozenmm.compat defines '
-              '`torchvision::nms`', logger='current', level=20)
+              '`torchvision::nms`', logger='current', level=10)
     return True

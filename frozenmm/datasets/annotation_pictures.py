@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenmm.compat import require
+from frozenmm.compat.image_files import open_picture
 from frozenmm.errors import UserError, reading
 
 EXIF_TURN = 274
@@ -29,8 +29,7 @@ def read_picture(path: Path, *, mode: str = '', kind: str = 'a picture') -> np.n
         MissingFile: no such file.
         UnreadableFile: no picture, or a damaged one.
     """
-    pil = require('PIL.Image', 'annotation maps')
-    with reading(path, kind, 'is its archive unpacked completely?'), pil.open(path) as picture:
+    with reading(path, kind, 'is its archive unpacked completely?'), open_picture(Path(path)) as picture:
         return np.asarray(picture.convert(mode) if mode else picture)
 
 
@@ -50,8 +49,7 @@ def stored_size(path: Path) -> tuple[int, int, int]:
 
     Raises: as `shown_size`.
     """
-    pil = require('PIL.Image', 'picture sizes')
-    with reading(path, 'a picture'), pil.open(path) as picture:
+    with reading(path, 'a picture'), open_picture(Path(path)) as picture:
         return picture.width, picture.height, int(picture.getexif().get(EXIF_TURN, 1))
 
 

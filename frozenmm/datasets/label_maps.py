@@ -148,8 +148,8 @@ class LoadLabelMap(BaseTransform):
             labels = np.where((labels == 0) | (labels == void), void, labels - 1)
         results['gt_seg_map'] = labels
         results['ignore_index'] = void
-        counted = {'gt_masks', 'gt_bboxes_labels'} & set(results)
-        if results.get('instances') == [] and not counted and installed('mmdet'):
+        unlabelled = results.get('instances') == [] and not {'gt_masks', 'gt_bboxes_labels'} & set(results)
+        if unlabelled and installed('mmdet'):
             # mmdet's padding of masks expects some in every sample; without labels they say that nobody counted objects
             from mmdet.structures.mask import BitmapMasks
             results['gt_masks'] = BitmapMasks([], *labels.shape)

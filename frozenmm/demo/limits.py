@@ -6,7 +6,7 @@ from pathlib import Path
 
 from frozenmm.apis.vocabulary_text import typed_vocabulary
 from frozenmm.compat import require
-from frozenmm.compat.image_files import read_image_file
+from frozenmm.compat.image_files import open_picture, read_image_file
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.foundation.vocabulary import Vocabulary
 
@@ -36,7 +36,7 @@ def picture_of(path: str | None) -> NamedImage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', pil.DecompressionBombWarning)
-            with pil.open(file) as opened:  # reads the header only
+            with open_picture(file) as opened:  # reads the header only
                 width, height = opened.size
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError):
         raise Refused('This file is no picture that can be read. Use JPEG, PNG or WebP.') from None

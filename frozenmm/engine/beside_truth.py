@@ -13,7 +13,8 @@ from mmengine.structures import BaseDataElement
 
 from frozenmm.errors import UserError
 from frozenmm.registry import HOOKS
-from frozenmm.visualization.detections import Boxes, beside_truth, spread_palette
+from frozenmm.visualization.depth import draw_depth
+from frozenmm.visualization.detections import Boxes, beside_truth, spread_palette, surest
 from frozenmm.visualization.segment_map import segment_map
 from frozenmm.visualization.segments import Region, draw_segments
 
@@ -23,7 +24,7 @@ _WIDTH = 480
 
 @HOOKS.register_module()
 class BesideTruthHook(Hook):
-    """Draws the first images of a test or validation run: boxes, or segments where the model predicts maps.
+    """Draws the first images of a test or validation run: boxes, or segments or depth where the model predicts maps.
 
     For boxes the test pipeline must load annotations after resizing, as mmdet's does, so that they are in pixels of the
     file.
@@ -31,7 +32,8 @@ class BesideTruthHook(Hook):
     Args:
         folder: gets one PNG per image.
         count: number of images.
-        score: predictions below it are not drawn.
+        score: predictions below it are not drawn. None: of each image as many boxes as are annotated, the surest that
+            do not overlap; so a detector that is sure of nothing yet shows what it would say.
         title: heading of the prediction.
 
     Attributes:
@@ -42,8 +44,9 @@ class BesideTruthHook(Hook):
         UserError: a score outside 0..1.
     """
 
-    def __init__(self, folder: str, count: int = 16, score: float = 0.3, title: str = 'prediction') -> None:
-        if not 0 <= score <= 1:
+    def __init__(self, folder: str, count: int = 16, score: float | None = 0.3,
+                 title: str = 'prediction') -> None:
+        if score is not None and not 0 <= score <= 1:
             raise UserError(f'score must be in 0..1, got {score}')
         self.folder = Path(folder)
         self.count = count
@@ -74,12 +77,17 @@ class BesideTruthHook(Hook):
         self.folder.mkdir(parents=True, exist_ok=True)
         for sample in samples[:max(self.count - self.drawn, 0)]:
             image = mmcv.imread(sample.img_path, channel_order='rgb')
-            sheet = self._segments(image, sample, meta) if _has_map(sample) else self._boxes(image, sample, meta)
+            if 'pred_depth_map' in sample:
+                sheet = _depth(image, sample)
+            else:
+                sheet = self._segments(image, sample, meta) if _has_map(sample) else self._boxes(image, sample, meta)
             mmcv.imwrite(sheet[..., ::-1], str(self.folder / f'{Path(sample.img_path).stem}.png'))
             self.drawn += 1
 
     def _boxes(self, image: np.ndarray, sample: BaseDataElement, meta: Mapping[str, Any]) -> np.ndarray:
-        truth, prediction = _truth(sample), _prediction(sample, self.score)
+        truth, prediction = _truth(sample), _prediction(sample, self.score or 0.0)
+        if self.score is None:
+            prediction = surest(prediction, len(truth.labels))
         palette = meta.get('palette') or spread_palette(len(meta['classes']))
         self.seen.append((sample.img_path, truth, prediction))
         return beside_truth(image, truth, {self.title: prediction}, meta['classes'], palette)
@@ -89,7 +97,7 @@ class BesideTruthHook(Hook):
         classes = sample.get('classes') or meta['classes']
         ids, segments = segment_map(sample)
         regions = [Region(info['id'], info['category_id'], info['score']) for info in segments
-                   if info['score'] is None or info['score'] >= self.score]
+                   if info['score'] is None or info['score'] >= (self.score or 0.0)]
         sheets = [draw_segments(image, ids, regions, classes, width=_WIDTH)]
         truth = sample.get('gt_sem_seg')
         if truth is not None:
@@ -103,6 +111,17 @@ class BesideTruthHook(Hook):
         padded = [np.pad(sheet, ((0, height - sheet.shape[0]), (0, 0), (0, 0)), constant_values=255)
                   for sheet in sheets]
         return np.concatenate(padded, 1)
+
+
+def _depth(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+    """The picture beside its predicted depth, and beside the measured one where the sample has it."""
+    found = [sample.get(key) for key in ('pred_depth_map', 'gt_depth_map') if key in sample]
+    maps = [depth.data[0].float().cpu().numpy() for depth in found]
+    pictures = [mmcv.imresize(image, values.shape[::-1]) for values in maps]
+    # 0 is no measurement
+    sheets = [draw_depth(picture, np.where(values > 0, values, np.nan), nearer_is_larger=False, width=_WIDTH)
+              for picture, values in zip(pictures, maps)]
+    return np.concatenate([sheet[:min(len(other) for other in sheets)] for sheet in sheets], 1)
 
 
 def _has_map(sample: BaseDataElement) -> bool:

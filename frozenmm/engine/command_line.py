@@ -6,19 +6,25 @@ import sys
 from collections.abc import Callable
 
 from frozenmm.errors import UserError
+from frozenmm.ops import loader
 from frozenmm.version import PROJECT_URL
 
 
-def run_tool(main: Callable[[], None]) -> None:
+def run_tool(main: Callable[[], None], *, interrupted: str = 'interrupted') -> None:
     """Run a command and end the process as its outcome asks for.
 
     A `UserError` becomes its sentence on stderr and exit code 2 (`FROZENMM_TRACEBACK=1` shows where it arose); any
     other exception keeps its traceback, says where to report it and ends with exit code 1.
+
+    Args:
+        main: the command.
+        interrupted: what Ctrl-C says; the words of the `KeyboardInterrupt` go first, where it says how to go on.
     """
     try:
+        loader.mode()
         main()
-    except KeyboardInterrupt:
-        sys.stderr.write('\ninterrupted; the same command goes on where it stopped\n')
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f'\n{str(stop) or interrupted}\n')
         sys.exit(130)
     except UserError as error:
         if os.environ.get('FROZENMM_TRACEBACK'):

@@ -1,8 +1,9 @@
-"""From a config file to a running mmengine Runner: what `tools/train.py` and `tools/test.py` share."""
+"""From a config file to a running mmengine Runner: what `frozenmm train` and `frozenmm test` share."""
 from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,22 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from frozenmm.compat.checkpoint import trust_folder
+from frozenmm.compat.checkpoint import open_checkpoints_safely
 from frozenmm.compat.config_files import read_config_file
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.self_made import make_missing_files
+from frozenmm.engine.checkpoints import latest_whole_checkpoint, use_safe_checkpoints
 from frozenmm.engine.data_checks import check_loader, prepare_data, report
 from frozenmm.engine.data_root import requested_data_root, requested_map_options, use_data_root
 from frozenmm.engine.data_set import use_data_set
 from frozenmm.engine.explain import explained_building
 from frozenmm.engine.options import merge_options, parse_options
+from frozenmm.engine.run_folder import checkpoints, make_room
+from frozenmm.engine.terminal import OverviewHook, QuietRunner, without_noise
+from frozenmm.engine.threads_hook import ThreadsHook
 from frozenmm.engine.time_budget import with_movable_end
-from frozenmm.engine.weights import WholeCheckpointHook
+from frozenmm.engine.weights import CheckpointOfModelHook, WholeCheckpointHook
 from frozenmm.errors import MissingFile, UserError
 
 
@@ -91,26 +96,68 @@ def use_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
-def build_runner(cfg: Config, *, trusted: Path | None = None) -> Runner:
+def build_runner(cfg: Config, *, trusted: bool = False) -> Runner:
     """The runner of a config, on the device that its key `device` names; `'auto'`, the default, leaves it to MMEngine.
 
-    Checkpoints in the work folder, which hold pickled Python objects, are trusted, and those in the folder `trusted`.
+    Its terminal is quiet (`QuietRunner`), and on a CPU it chooses its number of threads (`ThreadsHook`).
+
+    Args:
+        cfg: the config.
+        trusted: open checkpoints that hold pickled objects. They could run code of their authors.
 
     Raises:
         UserError: the config cannot be built; see `explained_building`.
         DeviceError: there is no such device.
     """
     device = resolve_device(cfg.get('device', 'auto'))
-    for folder in {str(cfg.work_dir), str(trusted or cfg.work_dir)}:
-        trust_folder(folder)
+    open_checkpoints_safely(trusted=trusted)
+    use_safe_checkpoints(cfg)
+    if cfg.get('resume') and cfg.get('load_from') is None:
+        newest = latest_whole_checkpoint(cfg.work_dir, trusted=trusted)
+        cfg.load_from = None if newest is None else str(newest)
     with_movable_end(cfg)
     make_missing_files(*(cfg.get(f'{stage}_dataloader') for stage in ('train', 'val', 'test')))
-    with explained_building():
-        runner = Runner.from_cfg(cfg)
+    with explained_building(), without_noise():
+        runner = QuietRunner.from_cfg(cfg)
+    if cfg.get('load_from'):
+        runner.register_hook((WholeCheckpointHook if cfg.get('resume') else CheckpointOfModelHook)(cfg.load_from))
     if cfg.get('device', 'auto') != 'auto' and cfg.get('launcher', 'none') == 'none':
         # the optimizer does not exist yet, so its parameters move too
         runner.model.to(device)
+    runner.register_hook(OverviewHook())
+    if device.type == 'cpu' and cfg.get('launcher', 'none') == 'none' and not _repeatable(cfg):
+        runner.register_hook(ThreadsHook())
     return runner
+
+
+def _repeatable(cfg: Config) -> bool:
+    """Whether a config promises the same weights bit for bit, which another number of threads would break."""
+    hooks = [hook.get('type') for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
+    return any('ExactResumeHook' in str(kind) for kind in hooks) \
+        or bool((cfg.get('randomness') or {}).get('deterministic'))
+
+
+def use_training_defaults(cfg: Config) -> None:
+    """What every training should have and a config need not state, in place.
+
+    Validation values at their true step, the best checkpoint beside the last ones, samples of the last validation and
+    curves. What the config states itself stays.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
+    loop = cfg.get('train_cfg') or {}
+    if any(word in str(loop.get('type')) for word in ('IterBased', 'Budget')) or loop.get('by_epoch') is False:
+        logger.setdefault('log_metric_by_epoch', False)
+    saver = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    validated = cfg.get('val_dataloader') is not None
+    if validated and saver.get('type', 'CheckpointHook') == 'CheckpointHook' and saver.get('save_best') is None:
+        saver.save_best = 'auto'
+    pictures = [dict(type='frozenmm.RunPicturesHook')]
+    if validated:
+        pictures.append(dict(type='frozenmm.SamplesHook', folder=str(Path(cfg.work_dir, 'samples'))))
+    own = cfg.get('custom_hooks') or []
+    there = [hook.get('type') for hook in own if isinstance(hook, dict)]  # the config of an earlier run has them
+    cfg.custom_hooks = [*own, *(hook for hook in pictures if hook['type'] not in there)]
 
 
 def resume_from(cfg: Config, checkpoint: str | Path) -> None:
@@ -127,16 +174,45 @@ def resume_from(cfg: Config, checkpoint: str | Path) -> None:
     cfg.load_from = None if checkpoint == 'auto' else str(_existing(Path(checkpoint)))
 
 
-def train(cfg: Config) -> Runner:
+def train(cfg: Config, *, overwrite: bool = False, trusted: bool = False) -> Runner:
     """Build and train; returns the runner afterwards.
 
-    Raises: as `build_runner` and `run_training`.
+    Args:
+        cfg: the config.
+        overwrite: replace a run that the work folder holds already.
+        trusted: see `build_runner`.
+
+    Raises:
+        UserError: the work folder holds a run, which is neither to be resumed nor overwritten; and as `build_runner`
+            and `run_training`.
+        KeyboardInterrupt: with the sentence that says how to go on.
     """
-    surveys = prepare_data(cfg)
-    runner = build_runner(cfg)
+    surveys = prepare_data(cfg)  # before anything of an earlier run is removed
+    if not cfg.get('resume') and not (overwrite and _rank(cfg)):  # the first process alone removes files
+        make_room(cfg.work_dir, overwrite=overwrite)
+    use_training_defaults(cfg)
+    runner = build_runner(cfg, trusted=trusted)
     report(surveys)  # now that the run has its log file
-    run_training(runner)
+    try:
+        run_training(runner)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(Path(cfg.work_dir))) from None
     return runner
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """What is true of an interrupted training."""
+    if (folder / 'last_checkpoint').is_file():
+        return f'interrupted; the same command with --resume goes on from the last checkpoint in {folder}'
+    again = ' with --overwrite' if checkpoints(folder) else ''  # the best of an early validation
+    return f'interrupted before the first checkpoint to go on from; the same command{again} begins anew'
+
+
+def _rank(cfg: Config) -> int:
+    """Number of this process, before the processes have found each other."""
+    if cfg.get('launcher', 'none') == 'none':
+        return 0
+    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or os.environ.get('OMPI_COMM_WORLD_RANK') or 0)
 
 
 def run_training(runner: Runner) -> None:
@@ -145,7 +221,7 @@ def run_training(runner: Runner) -> None:
     Raises:
         UserError: the config cannot be built, or its training set has no images after filtering.
     """
-    with explained_building():
+    with explained_building(), without_noise():
         try:
             loop = runner.train_loop
         except ValueError as error:
@@ -159,7 +235,7 @@ def run_training(runner: Runner) -> None:
 
 
 def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path | None = None, show_count: int = 16,
-             out: str | Path | None = None) -> dict[str, float]:
+             out: str | Path | None = None, trusted: bool = False) -> dict[str, float]:
     """Test a checkpoint.
 
     Args:
@@ -168,6 +244,7 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
         show_dir: draw predictions beside ground truth into this folder.
         show_count: number of images to draw.
         out: write the metrics to this JSON file.
+        trusted: open a checkpoint that holds pickled objects. It could run code of its author.
 
     Returns:
         Metrics by name.
@@ -182,12 +259,12 @@ def evaluate(cfg: Config, checkpoint: str | Path | None, *, show_dir: str | Path
         hook = dict(type='frozenmm.BesideTruthHook', folder=str(show_dir), count=show_count)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     surveys = prepare_data(cfg, ('test', ))
-    runner = build_runner(cfg, trusted=None if checkpoint is None else Path(checkpoint).resolve().parent)
+    runner = build_runner(cfg, trusted=trusted)
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise UserError(f'the model of {cfg.filename} has trained parts; give the checkpoint that holds them')
     if checkpoint is not None:
-        runner.register_hook(WholeCheckpointHook(Path(checkpoint)))
-    with explained_building():
+        runner.register_hook(WholeCheckpointHook(checkpoint))
+    with explained_building(), without_noise():
         report(surveys)
         check_loader(runner.test_loop.dataloader, 'test')
         metrics = runner.test()
@@ -200,7 +277,7 @@ def _existing(checkpoint: Path) -> Path:
     if not checkpoint.is_file():
         near = sorted(str(path) for path in checkpoint.parent.glob('*.pth')) if checkpoint.parent.is_dir() else []
         raise MissingFile(f'there is no checkpoint {checkpoint.resolve()}; '
-                          f'{"that folder holds " + ", ".join(near) if near else "train first: tools/train.py"}')
+                          f'{"that folder holds " + ", ".join(near) if near else "train first: frozenmm train"}')
     return checkpoint
 
 

@@ -54,8 +54,8 @@ def load_state(model: nn.Module, state: object, source: str | Path) -> None:
                         'of another config?') from error
 
 
-class WholeCheckpointHook(Hook):
-    """Refuses a checkpoint that does not fit the whole model; MMEngine would warn and go on with what fits.
+class CheckpointOfModelHook(Hook):
+    """Refuses a checkpoint to start from that has nothing for the model; MMEngine would warn and train from scratch.
 
     Args:
         source: the checkpoint's file, for the error.
@@ -63,8 +63,44 @@ class WholeCheckpointHook(Hook):
 
     priority = 'LOWEST'  # after hooks that change what is loaded, such as the EMA hook
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: str | Path) -> None:
         self.source = source
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare what was read with the model.
+
+        Raises:
+            UserError: none of its weights has the name and shape of one of the model's.
+        """
+        own = self.model(runner).state_dict()
+        state = self.state(checkpoint)
+        if not any(isinstance(value, Tensor) and key in own and getattr(own[key], 'shape', None) == value.shape
+                   for key, value in state.items()):
+            raise UserError(f'{self.source} has no weights of this model: none of its {len(state)} entries has name '
+                            'and shape of one; is it the checkpoint of another config?')
+
+    def model(self, runner: Runner) -> nn.Module:
+        """The model without its wrappers."""
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        return model
+
+    def state(self, checkpoint: dict) -> dict[str, Tensor]:
+        """The weights of a checkpoint by their names in the model.
+
+        Raises:
+            UserError: it holds none.
+        """
+        state = checkpoint.get('state_dict', checkpoint)
+        if not isinstance(state, Mapping):
+            raise UserError(f'{self.source} holds a {type(state).__name__} as state_dict, no tensors by name; is it a '
+                            'checkpoint?')
+        return {str(key).removeprefix('module.'): value for key, value in state.items()}
+
+
+class WholeCheckpointHook(CheckpointOfModelHook):
+    """Refuses a checkpoint that does not fit the whole model; MMEngine would warn and go on with what fits."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare what was read with the model.
@@ -72,9 +108,4 @@ class WholeCheckpointHook(Hook):
         Raises:
             UserError: see `load_state`.
         """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        state: dict[str, Tensor] = checkpoint.get('state_dict', checkpoint)
-        load_state(model, {key.removeprefix('module.'): value for key, value in state.items()}
-                   if isinstance(state, Mapping) else state, self.source)
+        load_state(self.model(runner), self.state(checkpoint), self.source)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import weakref
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -24,6 +26,7 @@ from frozenmm.foundation.lookup import choice
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 GRADIENTS = ('detached', 'through')
 _RECORD = 'frozen_record'
+_RECORD_SIZE = 256
 T = TypeVar('T')
 
 
@@ -35,6 +38,21 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(f'{name}|{tuple(value.shape)}|{value.dtype}|'.encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _checksum(network: nn.Module) -> list[int]:
+    """Sums of all weights' and statistics' bits: one pass over the memory, so that a change is found quickly."""
+    sums = [_bits(value.detach()).sum(dtype=torch.int64) for _, value in sorted(network.state_dict().items())
+            if value.device.type != 'meta']
+    return torch.stack([value.to(sums[0].device) for value in sums]).tolist() if sums else []
+
+
+def _bits(value: Tensor) -> Tensor:
+    value = torch.view_as_real(value) if value.is_complex() else value
+    if not value.is_floating_point():
+        return value
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return value.contiguous().view(kinds[value.element_size()])
 
 
 class FrozenNetwork:
@@ -56,15 +74,37 @@ class FrozenNetwork:
         self._fingerprint = None if unchanged else fingerprint(network)
         network = network.requires_grad_(False).eval()
         self.module = (network if optimise is None else optimise(network)).to(self.dtype)
+        self._sums = _checksum(self.module)
         self.device = next((value.device for value in network.state_dict().values()), torch.device('cpu'))
         self._compiled: Callable | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the weights as loaded, before any cast or rewriting; computed once, on first use."""
+        """Digest of the weights as loaded, before any cast or rewriting; a digest of what they are if they changed."""
+        if not self.unchanged:
+            print_log(f'the weights of the frozen network {self.name} have changed since they were loaded; its '
+                      'fingerprint changes with them, and checkpoints fit no other model of this network. Train a '
+                      'copy: copy.deepcopy(tower.network)', logger='current', level=logging.WARNING)
+            self._fingerprint, self._sums = None, _checksum(self.module)
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self.module)
         return self._fingerprint
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether weights and statistics are those of the fingerprint, by a check of their bits' sums."""
+        return self._sums == _checksum(self.module)
+
+    def refuse_training(self) -> None:
+        """Refuse parameters that somebody has made trainable, or has put in (adapters).
+
+        Raises:
+            UserError: one requires a gradient.
+        """
+        wanted = next((name for name, value in self.module.named_parameters() if value.requires_grad), None)
+        if wanted is not None:
+            raise UserError(f'{wanted} of the frozen network {self.name} requires gradients, but the network is shared '
+                            'and never trained; train a copy: copy.deepcopy(tower.network)')
 
     @property
     def compiled(self) -> Callable:
@@ -74,8 +114,11 @@ class FrozenNetwork:
         return self._compiled
 
     def move(self, apply: Callable[[Tensor], Tensor]) -> None:
-        """Follow the device (never the dtype) that `Module._apply`'s function would give a tensor."""
-        device = apply(torch.empty(0, dtype=self.dtype, device=self.device)).device
+        """Go where `Module._apply`'s function takes a tensor: to a device or into shared memory, never to a dtype."""
+        applied = apply(torch.empty(0, dtype=self.dtype, device=self.device))
+        device = applied.device
+        if device.type == 'cpu' and applied.is_shared():
+            self.module.share_memory()
         if device != self.device and device.type != 'meta':
             self.module.to(device)
             self.device = device
@@ -88,6 +131,8 @@ def shared_network(key: Hashable, build: Callable[[], nn.Module], *, name: str, 
                    optimise: Callable[[nn.Module], nn.Module] | None = None) -> FrozenNetwork:
     """The process-wide network of a key: built by the first caller, shared by later ones while anyone uses it.
 
+    A network whose weights somebody has changed stays with its users and is built anew for later ones.
+
     Args:
         key: everything that decides weights and architecture (family, model, file, options).
         build: makes the network; called only when no module with this key and precision is alive.
@@ -97,7 +142,7 @@ def shared_network(key: Hashable, build: Callable[[], nn.Module], *, name: str, 
     """
     key = (key, precision)
     network = _shared.get(key)
-    if network is None:
+    if network is None or not network.unchanged:
         network = FrozenNetwork(build(), name=name, precision=precision, optimise=optimise)
         _shared[key] = network
     return network
@@ -153,6 +198,7 @@ class FrozenModule(nn.Module):
         Floating inputs are cast to the network's precision, floating outputs (in any nesting) to float32.
         """
         frozen = self._frozen
+        frozen.refuse_training()
         for value in inputs:
             if value.device != frozen.device:
                 raise ValueError(f'{self.name} is on {frozen.device}, but its input is on {value.device}; '
@@ -183,15 +229,32 @@ class FrozenModule(nn.Module):
             clone.__dict__[key] = value if key == '_frozen' else copy.deepcopy(value, memo)
         return clone
 
+    @property
+    def frozen_record(self) -> Tensor:
+        """Name and fingerprint as bytes of JSON: what stands for the network in a state dict.
+
+        An attribute, because `torch.distributed.checkpoint` looks every key of a state dict up on the model.
+
+        Raises:
+            UserError: a weight of the network requires gradients.
+        """
+        self._frozen.refuse_training()
+        record = json.dumps({'name': self.name, 'fingerprint': self.fingerprint})
+        # a tensor, because mmengine moves every entry of a state dict to the CPU; padded to one size, because a
+        # distributed checkpoint loads into what is there, and another name's record must arrive to be refused
+        padded = record.ljust(-(-len(record) // _RECORD_SIZE) * _RECORD_SIZE)
+        return torch.frombuffer(bytearray(padded.encode()), dtype=torch.uint8)
+
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        record = json.dumps({'name': self.name, 'fingerprint': self.fingerprint})
-        # a tensor, because mmengine moves every entry of a state dict to the CPU
-        destination[prefix + _RECORD] = torch.frombuffer(bytearray(record.encode()), dtype=torch.uint8)
+        destination[prefix + _RECORD] = self.frozen_record
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         record = state_dict.pop(prefix + _RECORD, None)
-        if record is not None:
+        if record is None:
+            print_log(f'the checkpoint has no {prefix + _RECORD}, so it was not compared with the frozen network '
+                      f'{self.name}', logger='current', level=logging.WARNING)
+        else:
             with reading(f'the entry {prefix + _RECORD!r} of the checkpoint', 'the record of a frozen network'):
                 content = json.loads(bytes(record.cpu().tolist()).decode())
                 self._check_record({key: str(content[key]) for key in ('name', 'fingerprint')}, prefix)

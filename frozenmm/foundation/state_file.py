@@ -17,7 +17,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """Names and tensors of a checkpoint, on the CPU.
 
     Takes safetensors, `torch.save` files (opened with `weights_only=True`; the state dict may lie under `'state_dict'`,
-    `'model'`, ...) and TorchScript archives (the form of OpenAI's CLIP files; loading one compiles TorchScript and
+    `'model'`, ...) and TorchScript archives (the form of OpenAI's CLIP files; of which only the tensors are read,
     unpickles nothing).
 
     Raises:

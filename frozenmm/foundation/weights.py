@@ -5,23 +5,26 @@ the network. `FROZENMM_MIRROR=https://host/folder` is asked for a file of the sa
 """
 from __future__ import annotations
 
-import fcntl
+import json
 import os
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from frozenmm.compat.fetch import fetch, file_digest, offline
-from frozenmm.errors import MissingFile, UserError
+from frozenmm.compat.files import locked, write_whole
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.state_file import read_state
 from frozenmm.foundation.state_match import load_strictly
 
+_DIGITS = 64  # of a full SHA-256
 _RANDOM = re.compile(r'random(?::(\d+))?')
 M = TypeVar('M', bound=nn.Module)
 
@@ -84,7 +87,10 @@ def locate(weights: str | Path | None, file: WeightFile | None, *, name: str) ->
     if file is None:
         raise UserError(f"{name} has no published weights; give weights='path/to/file' or weights='random'")
     path = weights_folder() / file.file_name
-    return path if path.is_file() else download(file, path, name=name)
+    if not path.is_file():
+        return download(file, path, name=name)
+    _compare_hash(path)
+    return path
 
 
 def build_network(build: Callable[[], M], weights: str | Path | None, file: WeightFile | None, *, name: str,
@@ -142,10 +148,8 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
                  '`weights`')
     if offline():
         raise MissingFile(f'{help_text} (FROZENMM_OFFLINE is set, so it was not fetched)')
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
-    with part.with_suffix('.lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(part.with_suffix('.lock'), busy=f'another process fetches {file.file_name}; waiting for it'):
         if path.is_file():
             return path
         source = _fetch_from_first(file, part, help_text)
@@ -154,8 +158,56 @@ def download(file: WeightFile, path: Path, *, name: str) -> Path:
             part.unlink()
             raise UserError(f'{source} gave a file with SHA-256 {found[:16]}..., but {file.sha256[:16]}... is '
                              'published; it was deleted, try again')
-        part.replace(path)
+        _keep(part, path, source, opened=len(file.sha256) < _DIGITS)
+        _record_hash(path, found)
     return path
+
+
+def _keep(part: Path, path: Path, source: str, *, opened: bool) -> None:
+    """Give a fetched file its name, when it opens: without a full hash a page of words could become the weights."""
+    if opened:
+        checked = part.with_name(f'.{part.name}{path.suffix}')  # readers take the kind of a file from its suffix
+        part.replace(checked)
+        try:
+            read_state(checked)
+        except UserError as error:
+            checked.unlink()
+            raise UserError(f'{source} gave no weights, so they were deleted: {error}') from None
+        part = checked
+    part.replace(path)
+
+
+def _record_hash(path: Path, digest: str) -> None:
+    stat = path.stat()
+    write_whole(_hash_file(path), json.dumps(dict(sha256=digest, size=stat.st_size, mtime_ns=stat.st_mtime_ns)))
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_name(f'{path.name}.sha256')
+
+
+def _compare_hash(path: Path) -> None:
+    """Compare a file of the cache folder with its hash at first use; only what was touched since is read again.
+
+    Raises:
+        UserError: it is another file.
+    """
+    note, stat = _hash_file(path), path.stat()
+    known: dict[str, Any] = {}
+    if note.is_file():
+        with reading(note, 'the hash of a file of weights', 'delete it'):
+            known = dict(json.loads(note.read_text(encoding='utf-8')))
+            if (known['size'], known['mtime_ns']) == (stat.st_size, stat.st_mtime_ns):
+                return
+    found, expected = file_digest(path), str(known.get('sha256', ''))
+    if not found.startswith(expected):
+        raise UserError(f'{path} has the SHA-256 {found[:16]}..., but {expected[:16]}... '
+                        'when it was first used; it is damaged or was exchanged. '
+                        f'Delete it and {note.name} to fetch it again, or give its path as `weights`')
+    try:
+        _record_hash(path, found)
+    except OSError as error:  # a folder shared read-only
+        print_log(f'the hash of {path} cannot be noted beside it ({error.strerror})', logger='current', level=10)
 
 
 def _fetch_from_first(file: WeightFile, part: Path, help_text: str) -> str:

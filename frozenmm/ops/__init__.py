@@ -23,7 +23,7 @@ from frozenmm.ops.mask_pool import mask_pool
 from frozenmm.ops.ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
 
 if not loader.being_built():
-    loader.load()
+    loader.load_at_import()
 
 __all__ = [
     'MaskGeometry', 'MultiScaleDeformableAttention', 'accelerate', 'backend', 'encode_rle',

@@ -28,8 +28,9 @@ from pathlib import Path
 
 import torch
 
+from frozenmm.compat.fetch import file_digest
 from frozenmm.errors import UserError
-from frozenmm.ops.loader import LIBRARIES, library_path, stamp_path
+from frozenmm.ops.loader import LIBRARIES, is_whole, library_path, read_stamp, stamp_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = _PACKAGE / 'csrc' if (_PACKAGE / 'csrc').is_dir() else _PACKAGE.parent / 'csrc'
@@ -41,6 +42,7 @@ X86_FLAGS = {
     '_avx2': ('-mavx2', '-mfma', '-mf16c'),
     '_avx512': ('-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mavx2', '-mfma', '-mf16c'),
 }
+SANITIZERS = ('-fsanitize=address,signed-integer-overflow,shift,integer-divide-by-zero,bounds', )
 CUDA_TARGETS = ('-gencode', 'arch=compute_80,code=sm_80', '-gencode', 'arch=compute_90,code=[sm_90,compute_90]')
 
 
@@ -118,10 +120,17 @@ def compile_flags(kind: str, stem: str) -> list[str]:
         return [*common, '-DUSE_CUDA', '-I', str(include), '-Xcompiler', '-fPIC', '--expt-relaxed-constexpr',
                 '-Wno-deprecated-gpu-targets', *CUDA_TARGETS]
     flags = [*common, '-fPIC', '-fvisibility=hidden', '-fno-math-errno', '-ffp-contract=fast', '-isystem', str(include)]
+    if sanitized():
+        flags += [*SANITIZERS, '-O1', '-g1', '-fno-omit-frame-pointer', '-fno-sanitize-recover=all']
     for ending, extra in X86_FLAGS.items():
         if stem.endswith(ending):
             flags += extra
     return flags
+
+
+def sanitized() -> bool:
+    """Whether `FROZENMM_SANITIZE=1` asks for a CPU library that checks its memory, for `.ci/sanitize`."""
+    return os.environ.get('FROZENMM_SANITIZE', '') not in ('', '0')
 
 
 def usable(target: Target) -> tuple[Path, ...]:
@@ -155,10 +164,8 @@ def target_digest(target: Target) -> str:
 
 def is_current(target: Target) -> bool:
     """Whether the library exists and was made from just these sources."""
-    stamp = stamp_path(target.kind)
-    if not (target.library.exists() and stamp.exists()):
-        return False
-    return json.loads(stamp.read_text()).get('digest') == target_digest(target)
+    stamp = read_stamp(target.kind)
+    return target.library.exists() and is_whole(target.kind, stamp) and stamp.get('digest') == target_digest(target)
 
 
 def _run(command: list[str], what: str) -> None:
@@ -192,7 +199,9 @@ def _link(target: Target, objects: list[Path], stamp: dict[str, object]) -> None
         ['-L', str(lib), '-ltorch', '-ltorch_cpu', '-lc10']
     with tempfile.TemporaryDirectory(dir=LIBRARIES) as scratch:
         part, note = Path(scratch, 'part.so'), Path(scratch, 'stamp.json')
+        libs = [*libs, *SANITIZERS] if target.kind == 'cpu' and sanitized() else libs
         _run([target.compiler, '-shared', *map(str, objects), '-o', str(part), *libs], f'linking {target.library.name}')
+        stamp |= {'size': part.stat().st_size, 'sha256': file_digest(part)}
         note.write_text(json.dumps(stamp, indent=1) + '\n')
         os.replace(part, target.library)
         os.replace(note, stamp_path(target.kind))
@@ -227,7 +236,11 @@ def build_library(kind: str, *, force: bool = False, jobs: int | None = None) ->
     """
     target = find_target(kind)
     objects = LIBRARIES / f'obj_{kind}'
-    objects.mkdir(parents=True, exist_ok=True)
+    try:
+        objects.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f'{LIBRARIES} cannot be written to ({error.strerror}); make it writable, or set FROZENMM_HOME '
+                         'to a folder of yours') from None
     with _lock(LIBRARIES / f'{kind}.lock'):
         if force:
             for old in objects.glob('*.o'):

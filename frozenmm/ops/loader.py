@@ -7,19 +7,36 @@ operator is complete and slower. `FROZENMM_OPS` chooses: `auto` (default) loads 
 """
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 
-from frozenmm.errors import DeviceError, UnknownName, UserError
+from frozenmm.compat.fetch import file_digest
+from frozenmm.errors import DeviceError, UnknownName, UserError, reading
 
-LIBRARIES = Path(__file__).resolve().parent / '_lib'
+
+def _libraries() -> Path:
+    """The folder that `FROZENMM_LIBRARIES` names, the package's own, or the user's cache where that is read-only."""
+    if named := os.environ.get('FROZENMM_LIBRARIES'):
+        return Path(named).expanduser()
+    own = Path(__file__).resolve().parent / '_lib'
+    if (own / 'libfrozenmm_cpu.so').exists() or os.access(own if own.is_dir() else own.parent, os.W_OK):
+        return own
+    home = os.environ.get('FROZENMM_HOME') or Path('~', '.cache', 'frozenmm')
+    # one folder per installation: two of them may have other sources
+    name = hashlib.sha256(str(own).encode()).hexdigest()[:8]
+    return Path(home).expanduser() / 'ops' / name
+
+
+LIBRARIES = _libraries()
 CHOICES = ('auto', 'torch', 'native')
 """Values of `FROZENMM_OPS`."""
 HINT = 'python -m frozenmm.ops.build'
@@ -48,6 +65,24 @@ def stamp_path(kind: str) -> Path:
     return library_path(kind).with_suffix('.json')
 
 
+def read_stamp(kind: str) -> dict[str, Any]:
+    """What a library's JSON file says; nothing where it is missing or broken."""
+    try:
+        with reading(stamp_path(kind), 'the stamp of a library', f'run `{HINT}`'):
+            return dict(json.loads(stamp_path(kind).read_text(encoding='utf-8')))
+    except UserError:
+        return {}
+
+
+def is_whole(kind: str, stamp: dict[str, Any]) -> bool:
+    """Whether a library is the file that its stamp describes.
+
+    A library that lacks its end loads, and kills the process when a missing page is touched. So it is read first.
+    """
+    path = library_path(kind)
+    return path.stat().st_size == stamp.get('size') and file_digest(path) == stamp.get('sha256')
+
+
 def being_built() -> bool:
     """Whether this process is `python -m frozenmm.ops.build`, which must not need what it is about to make."""
     return 'frozenmm.ops.build' in getattr(sys, 'orig_argv', ())
@@ -68,11 +103,14 @@ def mode() -> str:
 def _open(path: Path, kind: str) -> Library:
     if not path.exists():
         return Library(kind, False, f'{path.name} is not built; run `{HINT}`')
+    stamp = read_stamp(kind)
+    if not is_whole(kind, stamp):
+        return Library(kind, False, f'{path.name} is not the file that was built (cut off, exchanged, or without its '
+                       f'{stamp_path(kind).name}); run `{HINT}`')
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        stamp = stamp_path(kind)
-        made_for = json.loads(stamp.read_text()).get('torch', 'unknown') if stamp.exists() else 'unknown'
+        made_for = stamp.get('torch', 'unknown')
         return Library(kind, False, f'{path.name} does not load ({error}); it was built for torch {made_for}, this is '
                        f'torch {torch.__version__}; run `{HINT} --force`')
     return Library(kind, True, f'{path.name} is loaded')
@@ -103,6 +141,17 @@ def load() -> dict[str, Library]:
     return _state
 
 
+def load_at_import() -> None:
+    """`load`; a wrong `FROZENMM_OPS` is said and not raised, so that whoever imports can answer in a sentence."""
+    try:
+        mode()
+    except UserError as error:
+        print_log(f'{error}; no compiled kernels are loaded', logger='current', level=logging.ERROR)
+        _state.update({kind: Library(kind, False, str(error)) for kind in ('cpu', 'cuda')})
+        return
+    load()
+
+
 def _cuda_wanted() -> bool:
     return torch.version.cuda is not None
 
@@ -112,7 +161,7 @@ def _log() -> None:
     if missing:
         print_log(f'frozenmm.ops: torch path ({"; ".join(missing)})', logger='current', level=logging.WARNING)
     else:
-        print_log('frozenmm.ops: compiled kernels are loaded', logger='current', level=logging.INFO)
+        print_log('frozenmm.ops: compiled kernels are loaded', logger='current', level=logging.DEBUG)
 
 
 def backend(device: str | torch.device = 'cpu') -> str:

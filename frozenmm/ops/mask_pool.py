@@ -10,6 +10,7 @@ from torch import Tensor
 from frozenmm.errors import UserError
 
 from .mask_library import _LIBRARY, define_op
+from .ms_deform_attn import refuse_forward_mode
 
 Rule = Literal['hard', 'soft', 'area']
 
@@ -47,6 +48,7 @@ def mask_pool(features: Tensor, mask_logits: Tensor, *, threshold: float = 0.0, 
     _check_pool(features, mask_logits, rule)
     wide = torch.float64 if features.dtype == torch.float64 else torch.float32
     if rule == 'hard':
+        refuse_forward_mode(features)
         pooled = torch.ops.frozenmm.mask_pool(features.to(wide), mask_logits.detach().to(wide), threshold, eps)
     else:
         with torch.autocast(features.device.type, enabled=False):

@@ -125,6 +125,7 @@ def check_inputs(op: str, value: Tensor, spatial_shapes: Tensor, level_start_ind
         ValueError: shapes or devices do not fit together.
         TypeError: a tensor has the wrong type.
     """
+    refuse_forward_mode(value, points, weights, *(() if reference is None else (reference, )))
     fused = reference is not None
     points_name, weights_name = ('sampling_offsets', 'attention_logits') if fused else \
         ('sampling_locations', 'attention_weights')
@@ -333,6 +334,18 @@ def _autograd_fused(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     by_value, by_reference, by_points, by_weights = torch.ops.frozenmm.ms_deform_attn_fused_bwd(
         grad, *ctx.saved_tensors, wanted, torch.are_deterministic_algorithms_enabled())
     return by_value, None, None, by_reference if wanted else None, by_points, by_weights
+
+
+def refuse_forward_mode(*tensors: Tensor) -> None:
+    """Refuse `torch.func.jvp`, for which a custom operator would silently give zeros.
+
+    Raises:
+        RuntimeError: a tensor carries a tangent.
+    """
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise RuntimeError('the operators of frozenmm have no forward-mode derivatives (torch.func.jvp); use backward, '
+                           'torch.func.vjp, or finite differences')
 
 
 def _refuse_twice(ctx: Any, *grads: Tensor) -> None:

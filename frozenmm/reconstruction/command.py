@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+import torch
 from mmengine.config import Config
 
+from frozenmm.compat.devices import resolve_device
 from frozenmm.deprecation import warn_renamed
 from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind, reading
 from frozenmm.foundation.depth_networks import DepthNetwork
@@ -83,7 +85,7 @@ class ProgressLine:
 
 
 def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path | None = None,
-                     depth: str | Path | None = None, depth_kind: str = 'affine_depth', device: str = 'cpu',
+                     depth: str | Path | None = None, depth_kind: str = 'affine_depth', device: str = 'auto',
                      options: Mapping[str, object] | None = None, mask: InvalidMask | None = None,
                      report: ProgressLine | None = None) -> Alignment:
     """Reconstruct a folder of images or a video.
@@ -94,23 +96,25 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
         config: a config file; None for the defaults.
         depth: precomputed maps in place of the config's network.
         depth_kind: of these maps.
-        device: where the network runs.
+        device: where the network runs, see `resolve_device`.
         options: settings by name that go before the config's.
         mask: says which pixels do not count.
         report: progress; by default on stderr.
 
     Raises:
         MissingFile: no such input, config or depth.
+        DeviceError: there is no such device.
         WrongKind: `depth` of the config is no depth network.
         UserError: a setting or an input that cannot be; see `read_settings`, `read_frames` and `align`.
     """
+    where = resolve_device(device)
     values = read_settings(config, options)
-    maps = _network_depth(values['depth'], device) if depth is None else PrecomputedDepth(depth, kind=depth_kind)
+    maps = _network_depth(values['depth'], where) if depth is None else PrecomputedDepth(depth, kind=depth_kind)
     return reconstruct(source, out, maps, settings=_pipeline_settings(values), mask=mask,
                        report=report or ProgressLine())
 
 
-def _network_depth(config: object, device: str) -> NetworkDepth:
+def _network_depth(config: object, device: torch.device) -> NetworkDepth:
     if not isinstance(config, Mapping):
         raise UserError("depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
                         f'{config!r}; depth maps from files are given by --depth')

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from frozenmm.compat.dependencies import require
-from frozenmm.errors import DeviceError, MissingFile, UserError, reading
+from frozenmm.compat.devices import resolve_device
+from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.depth_networks.base import DEPTH_KINDS, DepthNetwork
 from frozenmm.reconstruction.frames import Progress, natural_key, resize_depth
 
@@ -90,20 +91,16 @@ class NetworkDepth:
     Args:
         network: any depth network.
         batch: frames per call.
-        device: where the network runs.
+        device: where the network runs, see `resolve_device`.
 
     Raises:
         DeviceError: there is no such device.
     """
 
-    def __init__(self, network: DepthNetwork, *, batch: int = 4, device: str = 'cpu') -> None:
-        try:
-            self.network = network.to(device)
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA fails an assertion
-            reason = str(error).partition('\n')[0]
-            raise DeviceError(f'the depth network cannot run on device {device!r}: {reason}; give --device cpu, or '
-                              'install a torch for it') from error
-        self.batch, self.device, self.kind = batch, device, network.kind
+    def __init__(self, network: DepthNetwork, *, batch: int = 4, device: str | torch.device = 'auto') -> None:
+        self.device = resolve_device(device)
+        self.network = network.to(self.device)
+        self.batch, self.kind = batch, network.kind
 
     def maps(self, images: np.ndarray, report: Progress | None = None) -> np.ndarray:
         """Depth (F, H, W) of RGB images (F, H, W, 3) uint8."""

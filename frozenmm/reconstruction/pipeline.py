@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 from mmengine.logging import print_log
 
-from frozenmm.compat.files import write_whole
+from frozenmm.compat.files import locked, write_whole
+from frozenmm.compat.threads import steady_threads
 from frozenmm.errors import UserError
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
@@ -136,25 +137,30 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
     Raises:
         MissingFile: no such input.
         UnwritableFolder: `out` is a file, or nothing can be written to it.
+        UserError: another process reconstructs into `out`.
         UserError: fewer than 2 frames, images without content, and what `read_frames` and `align` refuse.
     """
     settings, out = settings or PipelineSettings(), Path(out).expanduser()
     images, names = _clip_frames(source, settings.every)
     _check_writable(out)
-    state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
-    frozen = _frozen_depth(images, names, depth, state, report)
-    invalid = None if mask is None else _invalid(images, mask, state, report)
-    result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
-    for sentence in result.warnings:
-        print_log(sentence, 'current', level=logging.WARNING)
-    images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)
-    visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
-    if not settings.depth_only:
-        write_scene(out, images, names, visible)
-    write_overview(out, images, names, frozen, result, source=str(source))
-    if settings.mesh and not settings.depth_only:
-        _write_mesh(out, images, visible, settings, report)
-    return result
+    # one number of threads to the end, so that it can be repeated bit for bit
+    with steady_threads('the reconstruction'), locked(
+            out / 'state' / 'lock', wait=False,
+            busy=f'another reconstruction writes to {out.absolute()}; give another folder, or wait for it'):
+        state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
+        frozen = _frozen_depth(images, names, depth, state, report)
+        invalid = None if mask is None else _invalid(images, mask, state, report)
+        result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
+        for sentence in result.warnings:
+            print_log(sentence, 'current', level=logging.WARNING)
+        images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)
+        visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
+        if not settings.depth_only:
+            write_scene(out, images, names, visible)
+        write_overview(out, images, names, frozen, result, source=str(source))
+        if settings.mesh and not settings.depth_only:
+            _write_mesh(out, images, visible, settings, report)
+        return result
 
 
 def _write_mesh(out: Path, images: np.ndarray, result: Alignment, settings: PipelineSettings,

@@ -1,13 +1,15 @@
 """Interim results of a run on disk, so that an interrupted run goes on where it stopped."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from frozenmm.compat.files import whole_file
-from frozenmm.errors import reading
+from frozenmm.errors import UserError, reading
 
 
 class StoredState:
@@ -26,14 +28,17 @@ class StoredState:
         return StoredState(self.folder, f'{self.key} {more}')
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """Arrays that were saved under this name and key; None where there are none."""
+        """Arrays that were saved under this name and key; None where there are none, or where they are damaged."""
         path = self.folder / f'{name}.npz'
         if not path.is_file():
             return None
-        with reading(path, 'the state of an earlier run', 'remove it to start anew'):
-            with np.load(path) as content:
+        try:
+            with reading(path, 'the state of an earlier run', 'it is computed again'), np.load(path) as content:
                 arrays = dict(content)
-            return arrays if str(arrays.pop('key')) == self.key else None
+                return arrays if str(arrays.pop('key')) == self.key else None
+        except UserError as error:
+            print_log(str(error), logger='current', level=logging.WARNING)
+            return None
 
     def save(self, name: str, **arrays: np.ndarray) -> None:
         """Write arrays, as a whole or not at all."""

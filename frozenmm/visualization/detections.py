@@ -28,6 +28,34 @@ class Boxes:
     scores: np.ndarray | None = None
 
 
+def surest(boxes: Boxes, count: int, *, overlap: float = 0.5) -> Boxes:
+    """The predictions that a detector is surest of, one per object: of boxes that overlap only the first is taken.
+
+    Args:
+        boxes: with scores.
+        count: of boxes at most.
+        overlap: share of their union that two boxes of different classes may have in common, and two boxes of one class
+            of the smaller one, before they count as one object.
+    """
+    scores = np.zeros(len(boxes.xyxy)) if boxes.scores is None else boxes.scores
+    taken: list[int] = []
+    for index in np.argsort(-scores, kind='stable'):
+        if len(taken) == count:
+            break
+        same = boxes.labels[taken] == boxes.labels[index]
+        if not (_in_common(boxes.xyxy[index], boxes.xyxy[taken], same) >= overlap).any():
+            taken.append(int(index))
+    return Boxes(boxes.xyxy[taken], boxes.labels[taken], scores[taken])
+
+
+def _in_common(box: np.ndarray, others: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Intersection with (N, 4) others, as a share of the smaller one where the class is the same, else of the union."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = np.clip(sides, 0, None).prod(1)
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(1)
+    return common / np.maximum(np.where(same, np.minimum(area, areas), area + areas - common), 1e-9)
+
+
 def draw_boxes(image: np.ndarray, boxes: Boxes, classes: Sequence[str], palette: Sequence[Sequence[int]], *,
                width: int = 480) -> np.ndarray:
     """A picture with labelled boxes.

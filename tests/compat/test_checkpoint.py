@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
-from frozenmm.compat import checkpoint
-from frozenmm.compat.checkpoint import UnsafeCheckpoint, load_checkpoint_file, trust_folder
+from frozenmm.compat.checkpoint import UnsafeCheckpoint, load_checkpoint_file, open_checkpoints_safely
 
 MARK = Path(tempfile.gettempdir(), 'written_by_a_checkpoint')
 
@@ -35,9 +34,9 @@ class Note:
 
 @pytest.fixture(autouse=True)
 def mmengine_loader():
+    before = dict(CheckpointLoader._schemes)
     yield
-    checkpoint._trusted.clear()
-    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader._schemes = before
 
 
 def test_weights_with_a_namespace_open(tmp_path):
@@ -132,31 +131,72 @@ def test_a_file_without_a_dictionary_says_so(tmp_path):
         load_checkpoint_file(tmp_path / 'a.pth')
 
 
-def test_only_the_named_folder_is_trusted(tmp_path):
-    inside, outside = tmp_path / 'run' / 'deep' / 'a.pth', tmp_path / 'run_other.pth'
-    inside.parent.mkdir(parents=True)
-    for path in inside, outside:
-        torch.save(dict(state_dict={}, message_hub=dict(note=Note(3))), path)
-    trust_folder(tmp_path / 'run')
-    content = CheckpointLoader.load_checkpoint(str(inside), 'cpu')
+def test_mmengine_opens_full_pickles_only_when_the_user_says_so(tmp_path):
+    torch.save(dict(state_dict=dict(w=torch.ones(1)), message_hub=dict(note=Note(3))), tmp_path / 'a.pth')
+    open_checkpoints_safely()
+    with pytest.raises(UnsafeCheckpoint, match='run the command again with --trust'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), 'cpu')
+    open_checkpoints_safely(trusted=True)
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), 'cpu')
     assert content['message_hub']['note'].number == 3
-    with pytest.raises(UnsafeCheckpoint, match='work folder'):
-        CheckpointLoader.load_checkpoint(str(outside), 'cpu')
 
 
-def test_a_link_out_of_the_trusted_folder_is_not_trusted(tmp_path):
-    (tmp_path / 'run').mkdir()
-    torch.save(dict(x=Attack()), tmp_path / 'evil.pth')
-    (tmp_path / 'run' / 'a.pth').symlink_to(tmp_path / 'evil.pth')
-    trust_folder(tmp_path / 'run')
-    with pytest.raises(UnsafeCheckpoint):
-        CheckpointLoader.load_checkpoint(str(tmp_path / 'run' / 'a.pth'), 'cpu')
-
-
-def test_mmengine_reads_safetensors_after_trust_folder(tmp_path):
+def test_mmengine_reads_safetensors(tmp_path):
     save_file(dict(w=torch.ones(2)), tmp_path / 'a.safetensors')
-    trust_folder(tmp_path / 'run')
+    open_checkpoints_safely()
     assert 'w' in CheckpointLoader.load_checkpoint(str(tmp_path / 'a.safetensors'), 'cpu')['state_dict']
+
+
+@pytest.mark.parametrize('content', [{}, dict(state_dict={}), dict(state_dict=None, meta={})])
+def test_a_file_without_weights_is_no_checkpoint(tmp_path, content):
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds no weights at all'):
+        load_checkpoint_file(tmp_path / 'a.pth')
+
+
+class Inner(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+        self.sizes = [1, 2]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_a_torchscript_archive_gives_what_its_module_would(tmp_path):
+    scripted = torch.jit.script(Inner().half())
+    scripted.save(str(tmp_path / 'a.pt'))
+    expected, found = scripted.state_dict(), load_checkpoint_file(tmp_path / 'a.pt')['state_dict']
+    assert list(found) == list(expected) and all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+class Writes(torch.nn.Module):
+    """Writes a file when TorchScript restores it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        self.path = path
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, str, bool]:
+        return self.weight, self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str, bool]) -> None:
+        self.weight, self.path, self.training = state
+        torch.save(self.weight, self.path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_the_code_of_a_torchscript_archive_does_not_run(tmp_path):
+    torch.jit.script(Writes(str(tmp_path / 'mark'))).save(str(tmp_path / 'a.pt'))
+    with pytest.raises(ValueError, match='holds no weights'):
+        load_checkpoint_file(tmp_path / 'a.pt')
+    assert not (tmp_path / 'mark').exists()
 
 
 def test_a_plain_pickle_is_refused(tmp_path):

@@ -161,13 +161,13 @@ def runner(work_dir, epochs, **changes):
 
 
 def test_train_save_load_and_resume_with_mmengine(tmp_path):
-    checkpoint.trust_folder(tmp_path)
+    checkpoint.open_checkpoints_safely()
     first = runner(tmp_path, 1)
     before = snapshot(first.model)
     trained = first.train()
     assert_frozen(trained, before)
     path = tmp_path / 'epoch_1.pth'
-    content = checkpoint.load_checkpoint_file(path, trusted=True)
+    content = checkpoint.load_checkpoint_file(path)
     for part in 'state_dict', 'ema_state_dict':
         assert not any('tower' in key and not key.endswith('frozen_record') for key in content[part]), part
     resumed = runner(tmp_path, 2, resume=True, load_from=str(path))
@@ -175,7 +175,7 @@ def test_train_save_load_and_resume_with_mmengine(tmp_path):
     assert resumed.epoch == 2
     assert_frozen(again, before)
     fresh = tiny.build(tiny.enhanced(tiny.tiny(5, ('res4',))), seed=5)
-    content = checkpoint.load_checkpoint_file(tmp_path / 'epoch_2.pth', trusted=True)
+    content = checkpoint.load_checkpoint_file(tmp_path / 'epoch_2.pth')
     fresh.load_state_dict(content['state_dict'], strict=True)  # the averaged weights
     averaged = tiny.outputs(fresh, tiny.batch())[0]
     # mmengine stores the weights of the training itself under this name

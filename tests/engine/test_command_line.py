@@ -36,7 +36,9 @@ def test_a_fault_of_ours_keeps_its_traceback_and_says_where_to_report_it(kind, c
     assert '/issues' in shown and 'frozenmm.env' in shown
 
 
-def test_an_interruption_says_how_to_go_on(capsys):
+@pytest.mark.parametrize(('words', 'shown'), [
+    ((), '\nthe command says\n'), (('go on with --resume', ), '\ngo on with --resume\n')])
+def test_an_interruption_says_what_is_true_for_the_command(words, shown, capsys):
     with pytest.raises(SystemExit) as end:
-        run_tool(_raise(KeyboardInterrupt()))
-    assert end.value.code == 130 and 'goes on where it stopped' in capsys.readouterr().err
+        run_tool(_raise(KeyboardInterrupt(*words)), interrupted='the command says')
+    assert end.value.code == 130 and capsys.readouterr().err == shown

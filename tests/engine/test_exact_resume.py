@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from frozenmm.compat.checkpoint import trust_folder
+from frozenmm.compat.checkpoint import open_checkpoints_safely
 
 SEED = dict(seed=5)
 
@@ -38,7 +38,7 @@ class Dropped(BaseModel):
 
 def train(folder, loop, *, until, resume=False, randomness=SEED, hook=True):
     """The trained weights."""
-    trust_folder(folder)  # as our tools do, so that the runner opens its own checkpoints on current torch
+    open_checkpoints_safely()  # as our tools do, so that the runner opens its own checkpoints on current torch
     torch.manual_seed(0)  # equal initial weights
     by_epoch = 'max_epochs' in loop
     runner = Runner(

@@ -7,7 +7,16 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from frozenmm.engine.launch import evaluate, load_config, train, use_amp
+from frozenmm.engine import ThreadsHook
+from frozenmm.engine.launch import (
+    _how_to_go_on,
+    build_runner,
+    evaluate,
+    load_config,
+    train,
+    use_amp,
+    use_training_defaults,
+)
 from frozenmm.registry import OPTIM_WRAPPERS
 
 CONFIG = 'configs/quickstart/dino_scratch_scenes.py'
@@ -109,3 +118,58 @@ def test_the_wrapper_computes_in_bfloat16_and_steps_in_float32():
     assert outputs.dtype == torch.bfloat16
     wrapper.update_params(outputs.float().sum())
     assert model.weight.dtype == torch.float32 and not torch.equal(before, model.weight)
+
+
+def _bare(folder='run', **parts):
+    return Config(dict(work_dir=str(folder), train_cfg=dict(type='IterBasedTrainLoop', max_iters=1),
+                       val_dataloader=dict(batch_size=1), **parts))
+
+
+def test_a_training_gets_true_steps_the_best_checkpoint_curves_and_samples():
+    cfg = _bare()
+    use_training_defaults(cfg)
+    assert cfg.default_hooks.logger.log_metric_by_epoch is False
+    assert cfg.default_hooks.checkpoint == dict(type='CheckpointHook', save_best='auto')
+    assert [hook.type for hook in cfg.custom_hooks] == ['frozenmm.RunPicturesHook', 'frozenmm.SamplesHook']
+    epochs = _bare()
+    epochs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+    epochs.val_dataloader = None
+    use_training_defaults(epochs)
+    assert 'log_metric_by_epoch' not in epochs.default_hooks.logger
+    assert epochs.default_hooks.checkpoint.type == 'CheckpointHook'
+    assert [hook.type for hook in epochs.custom_hooks] == ['frozenmm.RunPicturesHook']
+
+
+def test_the_config_of_an_earlier_run_gets_nothing_twice():
+    cfg = _bare()
+    use_training_defaults(cfg)
+    once = cfg.to_dict()
+    use_training_defaults(cfg)
+    assert cfg.to_dict() == once
+
+
+@pytest.mark.parametrize(('files', 'words'), [
+    (['last_checkpoint', 'iter_2.pth'], 'with --resume goes on'), ([], 'the same command begins anew'),
+    (['best_mIoU_iter_1.pth'], 'the same command with --overwrite begins anew')])
+def test_an_interrupted_training_says_what_is_true(tmp_path, files, words):
+    for name in files:
+        (tmp_path / name).write_text('')
+    assert words in _how_to_go_on(tmp_path)
+
+
+def test_what_a_config_states_itself_stays():
+    own = dict(logger=dict(type='LoggerHook', log_metric_by_epoch=True),
+               checkpoint=dict(type='CheckpointHook', save_best='mIoU'))
+    cfg = _bare(default_hooks=own)
+    use_training_defaults(cfg)
+    assert cfg.default_hooks == own
+
+
+@pytest.mark.parametrize(('parts', 'tuned'), [
+    (dict(), True), (dict(custom_hooks=[dict(type='frozenmm.ExactResumeHook')]), False),
+    (dict(randomness=dict(seed=0, deterministic=True)), False)])
+def test_threads_are_chosen_except_where_the_same_weights_are_promised(repo_root, tiny_coco, tmp_path, parts, tuned):
+    cfg = _tiny(repo_root, tiny_coco, tmp_path)
+    cfg.merge_from_dict(parts)
+    runner = build_runner(cfg)
+    assert any(isinstance(hook, ThreadsHook) for hook in runner.hooks) == tuned

@@ -59,8 +59,8 @@ def _runner(folder, budget, rates, seconds=0.02, resume=False, loop='frozenmm.Bu
 
 @pytest.fixture
 def trusted(tmp_path):
-    from frozenmm.compat.checkpoint import trust_folder
-    trust_folder(tmp_path)
+    from frozenmm.compat.checkpoint import open_checkpoints_safely
+    open_checkpoints_safely()
     return tmp_path
 
 

@@ -191,3 +191,70 @@ def test_input_on_another_device_is_refused(image: Tensor) -> None:
 def test_wrong_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FrozenModule(Small(), **options)
+
+
+def _trained(network: nn.Module) -> None:
+    with torch.no_grad():
+        network.conv.weight.add_(1e-3)
+
+
+def test_a_changed_network_gets_another_record_and_is_refused_by_the_first(caplog):
+    model, other = Model(FrozenModule(Small(), name='net')), Model(FrozenModule(Small(), name='net'))
+    before = model.state_dict()
+    _trained(model.frozen.network)
+    after = model.state_dict()
+    assert not torch.equal(before['frozen.frozen_record'], after['frozen.frozen_record'])
+    with pytest.raises(ValueError, match='was made with the frozen network net'):
+        other.load_state_dict(after)
+    with pytest.raises(ValueError, match='was made with the frozen network net'):
+        model.load_state_dict(before)
+    other.load_state_dict(before)
+
+
+@pytest.mark.parametrize('change', [lambda network: network.conv.weight.data.mul_(2), lambda network:
+                                    network.norm.running_mean.add_(1), lambda network: network.conv.weight.data.zero_(),
+                                    lambda network: setattr(network, 'conv', nn.Conv2d(3, 4, 3))])
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_every_way_of_changing_weights_is_noticed(change, precision):
+    frozen = FrozenModule(Small(), precision=precision)
+    before = frozen.fingerprint
+    change(frozen.network)
+    assert frozen.fingerprint != before
+    assert frozen.fingerprint == frozen.fingerprint
+
+
+def test_a_trainable_parameter_inside_is_refused_when_it_runs_and_when_it_is_saved():
+    frozen = FrozenModule(Small(), name='net', gradient='through')
+    frozen.network.conv.adapter = nn.Parameter(torch.zeros(2))  # as LoRA puts them in
+    for use in (lambda: frozen(torch.zeros(1, 3, 4, 4)), frozen.state_dict):
+        with pytest.raises(ValueError, match='conv.adapter of the frozen network net requires gradients.*train a copy'):
+            use()
+
+
+def test_a_changed_network_is_no_longer_shared():
+    first = FrozenModule(shared_network('a key', Small, name='net'))
+    assert shared_network('a key', Small, name='net') is first._frozen
+    _trained(first.network)
+    second = FrozenModule(shared_network('a key', Small, name='net'))
+    assert second._frozen is not first._frozen and fingerprint(second.network) == fingerprint(Small())
+
+
+def test_a_checkpoint_without_record_is_loaded_with_a_warning(monkeypatch):
+    said = []
+    monkeypatch.setattr(contract, 'print_log', lambda text, **_: said.append(text))
+    model = Model(FrozenModule(Small(), name='net'))
+    state = {key: value for key, value in model.state_dict().items() if 'frozen_record' not in key}
+    model.load_state_dict(state)
+    assert len(said) == 1 and 'has no frozen.frozen_record, so it was not compared' in said[0]
+
+
+@pytest.mark.parametrize('record', [torch.zeros(0, dtype=torch.uint8), torch.full((9, ), 255, dtype=torch.uint8),
+                                    torch.ones(2, 2), torch.tensor(1), 'text', None, 7])
+def test_a_garbage_record_is_a_sentence(record):
+    model = Model(FrozenModule(Small(), name='net'))
+    state = model.state_dict() | {'frozen.frozen_record': record}
+    if record is None:
+        model.load_state_dict(state)  # as good as none
+        return
+    with pytest.raises(ValueError, match="the entry 'frozen.frozen_record' of the checkpoint cannot be read"):
+        model.load_state_dict(state)

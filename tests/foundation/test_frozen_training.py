@@ -127,14 +127,13 @@ def runner(kind, folder, seed=0, epochs=1, resume=False):
 
 
 def test_runner_saves_a_record_and_resumes_with_the_same_tower_only(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, '_trusted', set())
-    checkpoint.trust_folder(tmp_path)
+    checkpoint.open_checkpoints_safely()
     first = runner(kind, tmp_path)
     before = weights(first.model)
     first.train()
     assert same(weights(first.model), before)
 
-    saved = checkpoint.load_checkpoint_file(tmp_path / 'epoch_1.pth', trusted=True)
+    saved = checkpoint.load_checkpoint_file(tmp_path / 'epoch_1.pth')
     place = next(iter(frozen_modules(first.model)))
     for key, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
         names = [name for name in saved[key] if name.startswith(f'{prefix}{place}.')]

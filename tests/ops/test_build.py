@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -191,9 +193,11 @@ def test_a_missing_library_is_one_warning_and_the_torch_path(unloaded: Path, mon
 def test_a_library_that_does_not_load_says_why(unloaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('FROZENMM_OPS', 'auto')
     (unloaded / 'libfrozenmm_cpu.so').write_text('no library')
+    stamp = dict(size=10, sha256=hashlib.sha256(b'no library').hexdigest(), torch='1.0')
+    (unloaded / 'libfrozenmm_cpu.json').write_text(json.dumps(stamp))
     assert loader.backend('cpu') == 'torch'
     reason = loader.implementation('ms_deform_attn')[1]
-    assert 'does not load' in reason and 'built for torch unknown' in reason and torch.__version__ in reason
+    assert 'does not load' in reason and 'built for torch 1.0' in reason and torch.__version__ in reason
 
 
 def test_an_unknown_operator_is_an_error() -> None:

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 import frozenmm.reconstruction.pipeline as pipeline
-from frozenmm.errors import UserError
+from frozenmm.errors import DeviceError, UserError
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
@@ -120,8 +120,9 @@ def test_bad_settings_are_explained(clip, tmp_path):
             ({'type': 'frozenmm.AffineDepthLoss'}, 'must be a depth network, got AffineDepthLoss')):
         with pytest.raises(UserError, match=message):
             reconstruct_from(clip, tmp_path / 'out', options={'depth': depth})
-    for device in 'gpuu', 'cuda:99':
-        with pytest.raises(ValueError, match=f"the depth network cannot run on device '{device}'"):
+    for device, message in (('gpuu', "device must be auto, .* got 'gpuu'"),
+                            ('cuda:99', "device 'cuda:99' cannot be used")):
+        with pytest.raises(DeviceError, match=message):
             reconstruct_from(clip, tmp_path / 'out', device=device)
     (tmp_path / 'broken.py').write_text('every = (')
     with pytest.raises(ValueError, match='broken.py cannot be read as a config: .* line 1'):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from frozenmm.visualization.detections import Boxes, beside_truth, draw_boxes, spread_palette
+from frozenmm.visualization.detections import Boxes, beside_truth, draw_boxes, spread_palette, surest
 
 CLASSES = ('cat', 'dog', 'space shuttle')
 PALETTE = ((255, 0, 0), (0, 0, 255), (0, 255, 0))
@@ -57,3 +57,12 @@ def test_a_long_legend_breaks_into_rows():
 def test_spread_colours_differ():
     colours = spread_palette(20)
     assert len(set(colours)) == 20 and all(0 <= value <= 255 for colour in colours for value in colour)
+
+
+def test_the_surest_boxes_are_one_per_object():
+    boxes = Boxes(np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [80, 0, 90, 9], [82, 2, 86, 6],
+                            [83, 3, 87, 7]], float),
+                  np.array([0, 1, 2, 3, 3, 4]), np.array([0.2, 0.9, 0.3, 0.1, 0.09, 0.08]))
+    assert surest(boxes, 2).scores.tolist() == [0.9, 0.3]  # the first lies on the second
+    # a part of an object is no second one of its class, but may be one of another
+    assert surest(boxes, 9).scores.tolist() == [0.9, 0.3, 0.1, 0.08] and len(surest(boxes, 0).xyxy) == 0

@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from frozenmm.zoo import config_files, data_folder, fetch, model, read_models, tower_files
+from frozenmm.version import PROJECT_URL
+from frozenmm.zoo import config_files, data_folder, fetch, model, read_index, read_models, tower_files
 from frozenmm.zoo.models import read_models as read_from
 from frozenmm_command import main
 
@@ -99,3 +101,12 @@ def test_towers_are_fetched_by_name_and_offline_the_answer_is_complete(tmp_path,
 def test_configs_and_index_are_found(repo_root):
     assert data_folder() == repo_root
     assert 'dino_frozen_scenes' in config_files()
+
+
+def test_mim_finds_the_weights_of_every_checkpoint_of_a_config():
+    """`mim download` takes the address of `Weights`."""
+    wanted = {entry.config: f'{PROJECT_URL}/raw/main/frozenmm/zoo/weights/{entry.file}'
+              for entry in read_index().values() if entry.config and entry.file}
+    found = {entry['Config']: entry['Weights'] for path in (data_folder() / 'configs').glob('*/metafile.yml')
+             for entry in yaml.safe_load(path.read_text(encoding='utf-8'))['Models'] if 'Weights' in entry}
+    assert wanted and found == wanted

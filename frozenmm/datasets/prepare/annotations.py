@@ -12,6 +12,7 @@ import numpy as np
 
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
+from frozenmm.compat.image_files import open_picture
 from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT
 from frozenmm.datasets.panoptic_files import segment_colours
 from frozenmm.datasets.progress import Progress
@@ -136,8 +137,7 @@ def categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
 
 def check_size(image: AnnotatedImage, annotation: np.ndarray) -> None:
     """ValueError if an annotation (H, W, ...) has another size than its picture, or the picture cannot be read."""
-    pil = require('PIL.Image', 'annotation maps')
-    with reading(image.image, 'a picture', 'unpack its archive again'), pil.open(image.image) as picture:
+    with reading(image.image, 'a picture', 'unpack its archive again'), open_picture(image.image) as picture:
         width, height = picture.size
     if annotation.shape[:2] != (height, width):
         raise UserError(f'{image.annotations[0]} has {annotation.shape[1]}x{annotation.shape[0]} pixels, but '

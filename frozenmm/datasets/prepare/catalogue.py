@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from frozenmm.compat.files import locked
 from frozenmm.datasets.prepare import (
     ade20k,
     ade20k_full,
@@ -102,9 +103,11 @@ def prepare(name: str, root: str | Path = 'data', *, splits: Sequence[str] = ('v
     folder = root / preparation.folder
     places = [Path(archives) if archives is not None else root / 'downloads', folder, root]
     command = shlex.join(['python', 'tools/prepare_data.py', name, '--root', str(root), '--splits', *splits])
-    obtain(preparation.files, folder, splits=splits, archives=places, download=download, command=command)
-    for split in splits:
-        preparation.convert(folder, split)
+    # one lock for all sets of a folder: some share archives and folders
+    with locked(root / '.prepare.lock', busy=f'another process prepares a data set in {root}; waiting for it'):
+        obtain(preparation.files, folder, splits=splits, archives=places, download=download, command=command)
+        for split in splits:
+            preparation.convert(folder, split)
     return folder
 
 

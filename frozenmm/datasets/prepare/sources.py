@@ -18,6 +18,8 @@ from frozenmm.compat.files import whole_file
 from frozenmm.datasets.progress import Progress
 from frozenmm.errors import MissingFile, UnreadableFile, UserError, reading
 
+_LARGEST_RATIO, _ALWAYS_ALLOWED = 200, 1 << 30
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -115,8 +117,25 @@ def _archive(file: SourceFile, archives: Sequence[Path], download: bool) -> tupl
         fetch(file.url, part, title=file.name)
     except OSError as error:
         return None, f' ({file.url}; fetching it failed: {error})'
+    _check_fetched(part, file)
     part.replace(target)
     return target, ''
+
+
+def _check_fetched(part: Path, file: SourceFile) -> None:
+    """Refuse what is no whole archive before it gets an archive's name.
+
+    Raises:
+        UserError: another digest than the published one, or no archive at all; it is deleted.
+    """
+    try:
+        _check_digest(part, file)
+        if not (zipfile.is_zipfile(part) if file.name.endswith('.zip') else tarfile.is_tarfile(part)):
+            raise UserError(f'{file.url} gave no whole archive (perhaps a page that says why); it was deleted, try '
+                            'again')
+    except UserError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _check_digest(archive: Path, file: SourceFile) -> None:
@@ -144,7 +163,9 @@ def unpack(archive: Path, target: Path) -> None:
     with _reading_archive(archive):
         members = _zip_members(archive) if archive.suffix == '.zip' else _tar_members(archive)
         progress: Progress | None = None
+        room = _Room(archive, target)
         for name, size, total, opened in members:
+            room.take(size)
             progress = progress or Progress(total, unit='files')
             path = _inside(target, name, archive)
             if not (path.is_file() and path.stat().st_size == size):
@@ -165,6 +186,39 @@ def _reading_archive(archive: Path) -> Iterator[None]:
         raise
 
 
+class _Room:
+    """What an archive may become: far more than its size is no data set, and more than the disk has cannot be.
+
+    Args:
+        archive: the archive.
+        target: the folder that it is unpacked into.
+    """
+
+    def __init__(self, archive: Path, target: Path) -> None:
+        self.archive, self.used = archive, 0
+        self.largest = max(_LARGEST_RATIO * archive.stat().st_size, _ALWAYS_ALLOWED)
+        self.free = shutil.disk_usage(target).free
+        if archive.suffix == '.zip':
+            with zipfile.ZipFile(archive) as content:
+                total = sum(info.file_size for info in content.infolist())
+            self.take(total)
+            self.used = 0
+
+    def take(self, size: int) -> None:
+        """Count a file.
+
+        Raises:
+            UserError: too much.
+        """
+        self.used += size
+        if self.used > self.largest:
+            raise UserError(f'{self.archive} unpacks to more than {self.largest / 2**30:,.1f} GB, {_LARGEST_RATIO} '
+                            'times its size; that is no data set, and it is refused')
+        if self.used > self.free and self.archive.suffix == '.zip':
+            raise UserError(f'{self.archive} unpacks to {self.used / 2**30:,.1f} GB, but the disk has '
+                            f'{self.free / 2**30:,.1f} GB free; make room')
+
+
 _Member = tuple[str, int, int, Callable[[], IO[bytes]]]
 
 
@@ -172,6 +226,8 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
     """Name, size, number of all files, and what opens it, of every file; without macOS's extras."""
     with zipfile.ZipFile(archive) as content:
         files = [info for info in content.infolist() if not info.is_dir() and not info.filename.startswith('__MACOSX/')]
+        if any(info.flag_bits & 1 for info in files):
+            raise UserError(f'{archive} is encrypted; unpack it yourself with its password, and run the command again')
         for info in files:
             yield info.filename, info.file_size, len(files), partial(content.open, info)
 

@@ -10,36 +10,43 @@ import mmcv
 import numpy as np
 
 from frozenmm.compat.files import write_whole
+from frozenmm.demo.quickstart.repeats import uneven_rates, verdict
 from frozenmm.demo.quickstart.rows import Budget, RowResult
 from frozenmm.visualization.detections import Boxes, beside_truth
 
-_HEAD = ('row', 'detector', 'AP', 'AP50', 'iterations', 'seconds', 'trained', 'frozen')
+_HEAD = ('row', 'detector', 'AP', 'AP50', 'iterations', 'trained', 'frozen')
 
 
 def format_table(results: Sequence[RowResult]) -> str:
     """A Markdown table that also reads well in a terminal."""
     lines = [_HEAD] + [(f'({r.letter})', r.meaning, f'{r.ap:.3f}', f'{r.ap50:.3f}', str(r.iterations),
-                        f'{r.seconds:.0f}', _millions(r.trained), _millions(r.frozen)) for r in results]
+                        _millions(r.trained), _millions(r.frozen)) for r in results]
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
     rows = ['| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths)) + ' |' for line in lines]
     rows.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
     return '\n'.join(rows)
 
 
+_COMPARISONS = (('c', 'a', 'what frozen knowledge is worth instead of a backbone of one\'s own'),
+                ('b', 'a', 'what it adds to a backbone of one\'s own, the way of Frozen-DETR'))
+_SPENT = {True: 'for {}', False: 'for its number of iterations; they cost the same on a machine that does nothing else'}
+
+
 def explain(results: Sequence[RowResult], budget: Budget) -> str:
-    """What the rows mean and how they compare, in a few sentences."""
+    """What the rows mean and how they compare, in a few sentences without times: they do not depend on the load."""
     by_letter = {result.letter: result for result in results}
-    text = [f'Every row trained a small DINO for {budget} on the same images; AP is the COCO box AP on images whose '
+    threads = ' and '.join(str(count) for count in sorted({result.threads for result in results}))
+    spent = _SPENT[str(budget) != 'recipe'].format(budget)
+    text = [f'Every row trained a small DINO {spent}. All saw the same images; AP is the COCO box AP on images whose '
             'backgrounds and lighting never occurred in training.',
-            'trained / frozen: millions of parameters that learn / that only compute.']
-    if {'a', 'c'} <= by_letter.keys():
-        text.append('(c) against (a) is what frozen knowledge is worth instead of a backbone of one\'s own: '
-                    f'{_ratio(by_letter["c"], by_letter["a"])}.')
-    if {'a', 'b'} <= by_letter.keys():
-        text.append('(b) against (a) is what it adds to a backbone of one\'s own, the way of Frozen-DETR: '
-                    f'{_ratio(by_letter["b"], by_letter["a"])}.')
-    text.append('One run each: differences of a few hundredths may be chance; benchmarks/frozen_detr_quickstart.py '
-                'repeats the rows with several seeds.')
+            f'trained / frozen: millions of parameters that learn / that only compute. Threads: {threads}.']
+    uneven = uneven_rates(results) if budget.minutes is not None else None
+    if uneven is not None:
+        return '\n'.join([*text, f'No verdict: {uneven}.'])
+    for better, base, question in _COMPARISONS:
+        if {better, base} <= by_letter.keys():
+            text.append(f'({better}) against ({base}) is {question}: AP '
+                        f'{verdict(by_letter[better], by_letter[base])}.')
     return '\n'.join(text)
 
 
@@ -73,8 +80,3 @@ def _boxes(stored: dict) -> Boxes:
 
 def _millions(count: int) -> str:
     return f'{count / 1e6:.2f} M'
-
-
-def _ratio(better: RowResult, base: RowResult) -> str:
-    times = f', {better.ap / base.ap:.1f} times' if base.ap > 0 else ''
-    return f'AP {base.ap:.3f} -> {better.ap:.3f} ({better.ap - base.ap:+.3f}{times})'

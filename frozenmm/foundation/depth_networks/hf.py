@@ -107,7 +107,8 @@ class HFDepth(DepthNetwork):
     def _build(folder: Path) -> nn.Module:
         transformers = require('transformers', 'HFDepth')
         with reading(folder, 'a depth model', 'fetch the folder again'):
-            return transformers.AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True)
+            return transformers.AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True,
+                                                                            trust_remote_code=False)
 
     def predict(self, images: Tensor) -> DepthPrediction:
         """Depth or disparity (B, H, W), at least 1e-6."""

@@ -23,14 +23,13 @@ from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from torch import Tensor
 
-from frozenmm.compat.files import write_whole
+from frozenmm.compat.files import FULL, write_whole
 from frozenmm.errors import UserError, reading
 from frozenmm.foundation.feature_cache.recipe import claim_folder
 from frozenmm.foundation.feature_cache.shards import Shard, num_bytes, shard_content
 
 _OPEN_SHARDS = 64
 _SECONDS_BETWEEN_LOOKS = 5.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CacheFull(UserError, OSError):
@@ -157,7 +156,7 @@ class FeatureCache:
             write_whole(self.path(name), content, durable=True)
             self._append(line)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in FULL:
                 raise CacheFull(self._no_room(len(content), os.strerror(error.errno or errno.ENOSPC))) from None
             raise
         self._written += 1

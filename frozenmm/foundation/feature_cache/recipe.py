@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
+from frozenmm.compat.files import locked, write_whole
 from frozenmm.errors import UnreadableFile, UserError, WrongKind, reading
 from frozenmm.foundation.image_tower import ImageTower
 
@@ -81,15 +80,9 @@ def claim_folder(folder: Path, recipe: Mapping[str, object]) -> None:
         raise UnreadableFile(f'the feature cache {folder.absolute()} is a file; give a folder')
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix='.recipe.')
-        with os.fdopen(handle, 'w') as file:
-            json.dump(recipe, file, indent=1)
-        try:
-            os.link(temporary, path)  # unlike a rename, this leaves the record of another process alone
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(temporary)
+        with locked(folder / '.recipe.lock', busy=f'another process fills the feature cache {folder}; waiting for it'):
+            if not path.exists():
+                write_whole(path, json.dumps(recipe, indent=1), durable=True)
     with reading(path.absolute(), 'the recipe of a feature cache', 'delete the folder and fill the cache again'):
         found = _with_new_names(dict(json.loads(path.read_text())))
     lines = differences(found, recipe)

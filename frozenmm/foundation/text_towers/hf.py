@@ -64,7 +64,8 @@ def _load(source: str, offline: bool) -> nn.Module:
         with reading(source, 'a text encoder', 'its weights are truncated, damaged or of another architecture than its '
                                                'config.json: fetch the folder again'):
             network, report = transformers.AutoModel.from_pretrained(
-                source, local_files_only=offline, output_loading_info=True, dtype=torch.float32)
+                source, local_files_only=offline, output_loading_info=True, dtype=torch.float32,
+                trust_remote_code=False)
     finally:
         if shown:
             bars.enable_progress_bar()
@@ -140,7 +141,8 @@ def _read_tokenizer(source: str, offline: bool) -> tuple[Tokenizer, int]:
     """The tokenizer and the most tokens it allows."""
     transformers = require('transformers', 'BertTextTower')
     with reading(source, 'a tokenizer', 'fetch the folder again'):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=offline, use_fast=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=offline, use_fast=True,
+                                                               trust_remote_code=False)
 
     def rows(texts: Sequence[str]) -> list[list[int]]:
         return tokenizer(list(texts), padding=False, truncation=False, verbose=False)['input_ids']

@@ -1,30 +1,15 @@
-"""The official format of prepared SAM masks: one pickle per image, read without running code that it may contain."""
+"""The official format of prepared SAM masks: one pickle per image, opened without running code."""
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from frozenmm.compat import plain_pickle
 from frozenmm.errors import UserError, reading
 from frozenmm.segmentation.frozen_seg.sam_masks import SAMMasks
-
-_ALLOWED = {(module, name) for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
-            for name in ('_reconstruct', 'scalar')}
-_ALLOWED |= {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode'), ('numpy.core.numeric', '_frombuffer'),
-             ('numpy._core.numeric', '_frombuffer')}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Plain values and numpy arrays; anything else is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f'it holds {module}.{name}, and loading that can run code')
-        return super().find_class(module, name)
 
 
 def official_name(image: str | Path) -> str:
@@ -39,11 +24,10 @@ def read_official_masks(path: str | Path) -> SAMMasks:
     `predicted_iou`. An image without any mask leaves an empty list, whose size is not known.
 
     Raises:
-        UserError: damaged, another content, or a pickle that needs more than numpy arrays.
+        UserError: damaged, another content, or a pickle that needs more than arrays of numbers.
     """
     with reading(path, 'SAM masks in the official format', 'prepare the image again'):
-        with Path(path).open('rb') as file:
-            return _masks(_ArraysOnly(file).load(), path)
+        return _masks(plain_pickle.loads(Path(path).read_bytes()), path)
 
 
 def _masks(records: object, path: str | Path) -> SAMMasks:

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 
 import pytest
+from served import serving
 
 from frozenmm.datasets.prepare import PREPARATIONS, listing, prepare
 from frozenmm.datasets.prepare.sources import SourceFile, obtain, unpack
@@ -90,8 +91,9 @@ def test_an_interrupted_unpacking_is_noticed_and_completed(tmp_path, monkeypatch
 def test_a_file_is_fetched_where_its_address_is_known(tmp_path, monkeypatch):
     monkeypatch.delenv('FROZENMM_OFFLINE', raising=False)
     archive = zipped(tmp_path / 'server/x.zip')
-    file = source(archive, url=archive.as_uri())
-    get([file], tmp_path / 'x', tmp_path / 'downloads', download=True)
+    with serving(archive.read_bytes()) as server:
+        file = source(archive, url=f'{server.address}/x.zip')
+        get([file], tmp_path / 'x', tmp_path / 'downloads', download=True)
     assert contents(tmp_path / 'x') == CONTENT
     assert [path.name for path in (tmp_path / 'downloads').iterdir()] == ['x.zip']
 

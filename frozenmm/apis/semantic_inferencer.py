@@ -1,0 +1,99 @@
+"""Images in, maps of the classes that a model was trained on out: any segmentor of mmseg."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement, PixelData
+from mmseg.models.segmentors import BaseSegmentor
+
+from frozenmm.apis.base import Inferencer
+from frozenmm.apis.image_pipeline import ImagePipeline, batch_of, class_names
+from frozenmm.apis.model_sources import build_model, load_weights, read_source
+from frozenmm.apis.result_files import overlay, write_results
+from frozenmm.compat.devices import resolve_device
+from frozenmm.compat.image_sources import NamedImage
+from frozenmm.errors import UserError
+from frozenmm.foundation.vocabulary import Vocabulary
+from frozenmm.registry import INFERENCERS
+from frozenmm.visualization.segment_map import segment_map
+
+
+@INFERENCERS.register_module()
+class SemanticInferencer(Inferencer):
+    """Runs any segmentor of mmseg on pictures, with the test pipeline of its config.
+
+    Args:
+        model: a config; the path of a config file; the name of a config that comes with frozenmm; or None where the
+            weights bring their config.
+        weights: checkpoint, the folder of a training run, or a file of `export_run`.
+        device: where to compute, see `resolve_device`.
+        trust_weights: open a checkpoint that holds pickled objects. It could run code of its author.
+
+    Attributes:
+        classes: names that the values of the maps index.
+
+    Raises:
+        UserError: no such config, checkpoint or device; the config builds no segmentor or says no class names, or the
+            weights are another model's.
+    """
+
+    def __init__(self, model: Config | Mapping | str | Path | None, *, weights: str | Path | None = None,
+                 device: str | torch.device = 'auto', trust_weights: bool = False) -> None:
+        device = resolve_device(device)
+        cfg, weights = read_source(model, weights)
+        built = build_model(cfg)
+        if not isinstance(built, BaseSegmentor):
+            raise UserError(f'the config builds a {type(built).__name__}; a segmentor of mmseg is needed')
+        self.pipeline = ImagePipeline.of_config(cfg)
+        meta: Mapping[str, Any] = {}
+        if weights is None:
+            print_log('no weights are given: the segmentor is untrained and its maps mean nothing', logger='current')
+        else:
+            meta = load_weights(built, weights, trusted=trust_weights)
+        self.model = built.to(device).eval()
+        self.classes = class_names(cfg, meta)
+        if not self.classes:
+            raise UserError('neither config nor weights say the class names; write metainfo=dict(classes=(...)) into '
+                            'test_dataloader.dataset')
+
+    @classmethod
+    def models(cls) -> tuple[type, ...]:
+        """All segmentors of mmseg that no other inferencer names."""
+        return (BaseSegmentor, )
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[NamedImage]) -> list[BaseDataElement]:
+        """Samples with `pred_sem_seg.sem_seg` (1, H, W): class index at the image's size; and `classes`."""
+        results = []
+        # images of different sizes do not share a batch in mmseg's preprocessor
+        for image in images:
+            (sample, ) = self.model.test_step(batch_of([self.pipeline(image)]))
+            found = BaseDataElement(metainfo=dict(classes=self.classes, ori_shape=sample.ori_shape))
+            found.pred_sem_seg = PixelData(sem_seg=sample.pred_sem_seg.data.cpu().long())
+            results.append(found)
+        return results
+
+    def draw(self, image: NamedImage, result: Any, *, min_score: float = 0.0) -> np.ndarray:
+        """(H', W', 3) uint8 RGB, the picture with its classes and a legend."""
+        return overlay(image, result, Vocabulary.read(list(self.classes)), min_score=min_score)
+
+    def write(self, folder: Path, image: NamedImage, result: Any, *, min_score: float = 0.0) -> list[Path]:
+        """Write the files of `write_results`."""
+        return write_results(folder, image, result, Vocabulary.read(list(self.classes)), min_score=min_score)
+
+    def summary(self, result: Any, *, min_score: float = 0.0) -> str:
+        """Names with their share of the picture."""
+        return area_summary(result)
+
+
+def area_summary(result: Any) -> str:
+    """Names of the classes of a map, with their share of the picture."""
+    ids, segments = segment_map(result)
+    return ', '.join(f'{result.classes[info["category_id"]]} {100 * info["area"] / ids.size:.1f} %'
+                     for info in segments) or 'nothing found'
