@@ -24,7 +24,7 @@ from frozenmm.datasets.rgbd import read_sequence
 from frozenmm.datasets.semantic_maps import write_semantic_maps
 from frozenmm.errors import UserError
 
-BUDGET = settings(max_examples=200, deadline=None, derandomize=True, database=None,
+BUDGET = settings(max_examples=200 * FACTOR, deadline=None, derandomize=True, database=None,
                   suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 PANOPTIC = dict(images=[dict(id=1, file_name='1.jpg', height=4, width=5)],
                 categories=[dict(id=1, name='cat', isthing=1), dict(id=2, name='sky', isthing=0)],

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hardening_budget import FACTOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
@@ -24,8 +25,8 @@ from frozenmm.engine.options import merge_options, parse_options
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.zoo.checkpoints import read_index
 
-BUDGET = settings(max_examples=60)
-SMALL = settings(max_examples=25)
+BUDGET = settings(max_examples=60 * FACTOR)
+SMALL = settings(max_examples=25 * FACTOR)
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
                         ['classes', 'name', 'synonyms', 'isthing', 'id', 'color', 'palette', 'of', 'only', 'x']),

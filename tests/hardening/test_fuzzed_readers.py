@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hardening_budget import FACTOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -37,8 +38,8 @@ from frozenmm.segmentation.frozen_seg.official_masks import read_official_masks
 from frozenmm.zoo.checkpoints import INDEX, read_index
 from frozenmm.zoo.models import read_models
 
-MANY = settings(max_examples=300)
-SLOW = settings(max_examples=200)
+MANY = settings(max_examples=300 * FACTOR)
+SLOW = settings(max_examples=200 * FACTOR)
 BARE = ('object is not', 'object has no', 'argument of type', 'invalid literal', 'unhashable', 'must be str',
         "'NoneType'", 'unpack', 'out of range', 'not supported between',
         'expected str', 'missing 1 required', 'sequence item')

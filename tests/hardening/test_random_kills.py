@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hardening_budget import MOMENTS
 from served import serving
 
 from frozenmm.compat.checkpoint import load_checkpoint_file
@@ -47,10 +48,10 @@ class Net(BaseModel):
         super().__init__()
         torch.manual_seed(0)
         self.layer = nn.Linear(4, 100_000)
-    def forward(self, x, mode='loss'): return dict(loss=self.layer(x).square().mean())
-    def train_step(self, data, wrapper):
+    def forward(self, x, mode='loss'): return dict(loss=self.layer(torch.stack(x)).square().mean())
+    def train_step(self, data, optim_wrapper):
         loss = self(data)['loss']
-        wrapper.update_params(loss)
+        optim_wrapper.update_params(loss)
         return dict(loss=loss)
 
 from frozenmm.engine.launch import build_runner, run_training
@@ -131,10 +132,10 @@ def _begun(process: BaseProcess, folder: Path) -> None:
         time.sleep(0.002)
 
 
-def _kills(script: str, folder: Path, moments: int, check, *arguments: str) -> None:
+def _kills(script: str, folder: Path, check, *arguments: str) -> None:
     """Kill at random moments of the work, check each time what is there, and let the last run end."""
     draw = random.Random(folder.name)
-    for _ in range(moments):
+    for _ in range(MOMENTS):
         process = _start(script, folder, *arguments)
         _begun(process, folder)
         time.sleep(draw.expovariate(8))
@@ -147,7 +148,7 @@ def _kills(script: str, folder: Path, moments: int, check, *arguments: str) -> N
 
 
 @pytest.mark.journey
-def test_training(moments, tmp_path):
+def test_training(tmp_path):
     folder, seen = tmp_path / 'killed', [0]
     folder.mkdir()
 
@@ -158,7 +159,7 @@ def test_training(moments, tmp_path):
             assert number >= seen[0], 'a step that was saved is lost'
             seen[0] = number
         assert seen[0] < 3 or len(list(folder.glob('iter_*.pth'))) >= 2
-    _kills(TRAINING, folder, moments, check)
+    _kills(TRAINING, folder, check)
     _finish(_start(TRAINING, tmp_path / 'whole'))
     ours, whole = (load_checkpoint_file(path / 'iter_20.pth')['state_dict'] for path in (folder, tmp_path / 'whole'))
     assert all(torch.equal(value, whole[key]) for key, value in ours.items())
@@ -175,7 +176,7 @@ def test_a_damaged_newest_checkpoint_costs_one_step(tmp_path):
 
 
 @pytest.mark.journey
-def test_filling_a_cache(moments, tmp_path):
+def test_filling_a_cache(tmp_path):
     seen = [0]
 
     def check():
@@ -184,39 +185,39 @@ def test_filling_a_cache(moments, tmp_path):
         cache = FeatureCache(tmp_path, dict(tower='x'))
         assert not verify_cache(cache) and len(cache) >= seen[0]
         seen[0] = len(cache)
-    _kills(CACHE, tmp_path, moments, check)
+    _kills(CACHE, tmp_path, check)
     cache = FeatureCache(tmp_path, dict(tower='x'))
     assert all(float(cache.get(str(number))['x'][-1]) == number for number in range(200))
 
 
 @pytest.mark.journey
-def test_a_reconstruction_s_state(moments, tmp_path):
+def test_a_reconstruction_s_state(tmp_path):
     def check():
         for path in tmp_path.glob('[!.]*.npz'):
             with np.load(path) as content:
                 assert content['x'][-1] == int(path.stem)
-    _kills(STATE, tmp_path, moments, check)
+    _kills(STATE, tmp_path, check)
     assert len(list(tmp_path.glob('*.npz'))) == 60
 
 
 @pytest.mark.journey
-def test_preparing_a_data_set(moments, tmp_path):
+def test_preparing_a_data_set(tmp_path):
     def check():
         archive = tmp_path / 'downloads' / 'set.zip'
         assert not archive.exists() or zipfile.is_zipfile(archive)
         for path in (tmp_path / 'set' / 'images').glob('[!.]*'):
             assert path.read_bytes() == bytes([int(path.stem) % 256]) * 20_000
     with serving(_archive()) as server:
-        _kills(PREPARE, tmp_path, moments, check, f'{server.address}/set.zip')
+        _kills(PREPARE, tmp_path, check, f'{server.address}/set.zip')
     assert len(list((tmp_path / 'set' / 'images').iterdir())) == 400
 
 
 @pytest.mark.journey
-def test_downloading(moments, tmp_path):
+def test_downloading(tmp_path):
     content, path = _weights(), tmp_path / 'weights' / 'net.pth'
 
     def check():
         assert not path.exists() or path.read_bytes() == content
     with serving(content) as server:
-        _kills(DOWNLOAD, tmp_path, moments, check, f'{server.address}/net.pth')
+        _kills(DOWNLOAD, tmp_path, check, f'{server.address}/net.pth')
     assert path.read_bytes() == content
