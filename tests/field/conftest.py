@@ -38,8 +38,9 @@ def run(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     def go(base: str, text: str = '', options: tuple[str, ...] = ()) -> tuple[Any, str]:
         config = tmp_path / 'own.py'
         config.write_text(f'_base_ = {str(repo_root / "configs" / base)!r}\n{text}\n')
-        cfg = load_config(config, [*TINY, *options], work_dir=tmp_path / 'work', device='cpu')
+        work_dir = tmp_path / f'work{len(list(tmp_path.glob("work*")))}'
+        cfg = load_config(config, [*TINY, *options], work_dir=work_dir, device='cpu')
         cfg.custom_hooks = []
         runner = train(cfg)
-        return runner, max((tmp_path / 'work').glob('*/*.log'), key=lambda file: file.stat().st_mtime).read_text()
+        return runner, next(work_dir.glob('*/*.log')).read_text()
     return go
