@@ -77,7 +77,7 @@ class ImageTower(FrozenModule):
         name: see `FrozenModule`; likewise precision.
         **options: those below.
 
-    Options (`TowerOptions`):
+    Keyword Args:
         resize_mode: `'center_crop'` (default) resizes the short side and crops the centre square, `'squash'` ignores
             the aspect ratio, `'pad'` resizes the long side and pads bottom/right, `'none'` keeps the pipeline's
             resolution and pads to a multiple of the patch.
