@@ -31,8 +31,8 @@ def test_a_package_promises_its_names_once(name):
 
 def registered(registry, room: str) -> set[str]:
     importlib.import_module(room)
-    return {name for name, kind in registry.module_dict.items()
-            if inspect.isclass(kind) and kind.__module__.startswith('frozenmm.')}
+    return {name for name, kind in registry.module_dict.items() if inspect.isclass(kind)
+            and kind.__module__.startswith('frozenmm.') and not kind.__module__.startswith('frozenmm.demo.')}
 
 
 @pytest.mark.parametrize(('registry', 'room'), [(MODELS, 'frozenmm.models'), (METRICS, 'frozenmm.evaluation')],
