@@ -110,5 +110,5 @@ def test_unusable_maps_are_explained(tmp_path):
     with pytest.raises(ValueError, match="the sample of a.jpg has no 'sem_map_path'; give the data set the folder"):
         load(tmp_path, key='sem_map_path')
     (tmp_path / 'labels/a.png').write_bytes(b'')
-    with pytest.raises(ValueError, match='a.png cannot be read as a label map'):
+    with pytest.raises(ValueError, match='a.png is no readable image'):
         load(tmp_path)

@@ -70,7 +70,7 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no .*a.png, which should be a panoptic map'):
         read_panoptic_map(tmp_path / 'a.png')
     (tmp_path / 'a.png').write_bytes(b'no picture')
-    with pytest.raises(ValueError, match='a.png cannot be read as a panoptic map'):
+    with pytest.raises(ValueError, match='a.png is no readable image'):
         read_panoptic_map(tmp_path / 'a.png')
 
 

@@ -207,7 +207,7 @@ def test_an_interrupted_run_goes_on_with_the_images_that_lack(tmp_path, name, mo
     ('ade20k', lambda f: raw_layouts.picture(f / 'images/validation/ADE_val_00000001.jpg', (30, 30)),
      ValueError, r'ADE_val_00000001.png has 32x24 pixels, but .*ADE_val_00000001.jpg has 30x30'),
     ('ade20k', lambda f: (f / 'annotations/validation/ADE_val_00000001.png').write_bytes(b'no picture'),
-     ValueError, 'ADE_val_00000001.png cannot be read as a picture'),
+     ValueError, 'ADE_val_00000001.png is no readable image'),
     ('ade20k', lambda f: (f / 'annotations/validation/ADE_val_00000001.png').unlink(),
      FileNotFoundError, 'there is no .*ADE_val_00000001.png, .* is its archive unpacked completely'),
     ('ade20k', lambda f: (f / 'ade20k_panoptic_val.json').write_text('{"images": []}'),
