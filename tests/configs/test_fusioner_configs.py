@@ -138,7 +138,7 @@ def shrunk(name: str, tmp_path: Path) -> Config:
         model.data_preprocessor.size = (56, 56)
     elif tower.type.endswith('ConSETower'):
         tower.pop('weights')
-        tower.update(text=TEXT, store=False, tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
+        tower.update(text_tower=TEXT, store=False, tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
         head.in_channels = [320, 12]
         head.masks.fusion_drop = 0.0  # two steps, the first with rate 0, must reach the fusion
     head.pop('text_tower')
