@@ -59,7 +59,7 @@ test_pipeline = [
     dict(type='PackSegInputs')
 ]
 dataset = dict(type='BaseSegDataset', data_root=data_root, metainfo=dict(classes=classes), img_suffix='.jpg',
-               seg_map_suffix='.png')
+               seg_map_suffix='.png', ignore_index=unlabelled)
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,

@@ -44,6 +44,8 @@ class Collages(BaseDetDataset):
             the vocabulary.
     """
 
+    pictures_in_memory = True
+
     def __init__(self, source: str, split: str, *, vocabulary: VocabularySource, unseen: Sequence[str] = (),
                  count: int = 200, size: int = 192, objects: Sequence[int] = (3, 6), seed: int = 0,
                  **kwargs: Any) -> None:

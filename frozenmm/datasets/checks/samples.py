@@ -35,7 +35,8 @@ def check_samples(dataset: Any, survey: Survey, *, count: int | None = QUICK) ->
     """Look at the files of a data set.
 
     Args:
-        dataset: one with mmengine's `get_data_info`; others are left alone.
+        dataset: one with mmengine's `get_data_info`; others are left alone. Where it says `pictures_in_memory`, no file
+            is looked for; its `ignore_index`, as mmseg has it, is void.
         survey: takes counts and findings.
         count: pictures whose pixels are read, evenly spread; None for all.
     """
@@ -50,13 +51,15 @@ def check_samples(dataset: Any, survey: Survey, *, count: int | None = QUICK) ->
     if 'thing_classes' in meta and not meta['thing_classes'] and hasattr(dataset, 'kept'):
         survey.note(getattr(dataset, 'ann_file', survey.name), 'every class is stuff; what should be found object by '
                                                                'object needs isthing 1')
+    if getattr(dataset, 'pictures_in_memory', False):
+        return
     listed = np.unique(np.linspace(0, total - 1, min(total, LISTED)).astype(int)).tolist()
     _check_files([dataset.get_data_info(index) for index in listed], survey)
     chosen = np.unique(np.linspace(0, total - 1, min(total, total if count is None else count)).astype(int)).tolist()
     classes = len(meta.get('classes') or ())
     labelled: Counter[bool] = Counter()
     for index in chosen:
-        info = dataset.get_data_info(index)
+        info = {'void_labels': [getattr(dataset, 'ignore_index', 255)], **dataset.get_data_info(index)}
         try:
             _check_pixels(info, survey, classes, labelled)
         except UserError as error:
