@@ -119,9 +119,9 @@ def test_a_base_that_is_not_there_is_named(command, tmp_path):
 @pytest.mark.parametrize(('content', 'message'), [
     (b'no checkpoint', 'is a text file, not a checkpoint'),
     (b'PK\x03\x04 and no end', 'truncated, damaged or no checkpoint'),
-    ({'state_dict': {'a': torch.zeros(2)}}, 'has no weights of this model'),
+    ({'state_dict': {'a': torch.zeros(2)}}, 'is it the checkpoint of another config'),
     ({'state_dict': 3}, 'no tensors by name'),
-    ({'state_dict': {'a': 'text'}}, 'has no weights of this model'),
+    ({'state_dict': {'a': 'text'}}, 'is it the checkpoint of another config'),
 ])
 def test_a_broken_or_foreign_checkpoint_is_one_sentence(command, tiny_coco, tmp_path, content, message):
     path = tmp_path / 'bad.pth'
