@@ -4,6 +4,7 @@ Letters: B images (or windows), L tokens, d width of a head, h x w cells of the 
 """
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,7 +35,7 @@ class Surroundings:
     proxy_grid: tuple[int, int] | None = None
 
 
-class LastAttention:
+class LastAttention(ABC):
     """A kind of attention for the last block.
 
     Attributes:
@@ -43,9 +44,9 @@ class LastAttention:
 
     reads = 'qkv'
 
+    @abstractmethod
     def mix(self, query: Tensor, key: Tensor, value: Tensor, around: Surroundings) -> Tensor:
         """Mixed values (B, heads, M, d) of (B, heads, L, d); M is L, or the cells of the proxy."""
-        raise NotImplementedError(f'{type(self).__name__} must implement `mix`')
 
     def weights(self, query: Tensor, key: Tensor, around: Surroundings) -> Tensor:
         """Weights (B, heads, L, L) that meet the values: what comes out where a token's value is its own axis."""
