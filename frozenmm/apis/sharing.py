@@ -127,8 +127,9 @@ def _checked(stated: object, path: Path) -> Config:
         config = ast.literal_eval(str(stated))
     if not isinstance(config, Mapping) or 'model' not in config:
         raise UserError(f'the header of {path} states no config with a model under `inference`; export the run again')
+    config = {key: config[key] for key in (*_KEPT, 'test_dataloader') if key in config}
     _check_types(config, f'the header of {path}')
-    return Config(dict(config))
+    return Config(config)
 
 
 def _check_types(node: object, where: str) -> None:
@@ -137,6 +138,9 @@ def _check_types(node: object, where: str) -> None:
         if kind is not None and not (isinstance(kind, str) and _NAME.fullmatch(kind)):
             raise UserError(f'{where} names the type {kind!r}; only names of registered classes of '
                             f'{", ".join(_SCOPES[:3])} may stand there, because others could run any code')
+        for key in ('default_scope', '_scope_'):  # the registries import its modules
+            if node.get(key, 'mmdet') not in _SCOPES:
+                raise UserError(f'{where} names the scope {node[key]!r}; only {", ".join(_SCOPES)} may stand there')
         for value in node.values():
             _check_types(value, where)
     elif isinstance(node, (list, tuple)):

@@ -105,11 +105,11 @@ def _is_image(path: Path) -> bool:
     """Whether a file without suffix is an image by its content."""
     pil = require('PIL.Image', 'reading images')
     try:
-        with pil.open(path):
+        with open_picture(path):
             return True
     except pil.DecompressionBombError:
         return True
-    except OSError:  # Pillow's answer to a file that it does not know
+    except OSError:  # a file of no format that is read
         return False
 
 

@@ -13,6 +13,7 @@ from frozenmm.convert.identify import require_layout
 from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
 from frozenmm.detection.frozen_detr import compat_record
 from frozenmm.errors import UserError
+from frozenmm.foundation.state_records import as_record
 
 LAYOUTS = ('Frozen-DETR, DINO-coco', 'official DINO')
 COCO_IDS = (*range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83),
@@ -119,5 +120,5 @@ def finish(state: dict[str, Tensor], class_rows: tuple[int, ...] | None = None) 
                 raise UserError(f'{key} has {len(state[key])} rows, so it is not made for the 91 ids of COCO; '
                                  'convert with classes=91 to keep all rows')
             state[key] = state[key][list(class_rows)]
-    state[compat_record.RECORD] = compat_record.encode(compat_record.OFFICIAL)
+    state[compat_record.RECORD] = as_record(compat_record.OFFICIAL)
     return state

@@ -11,6 +11,7 @@ from torch import Tensor
 from frozenmm.convert.identify import require_layout
 from frozenmm.convert.rename import ConversionReport, Rename, rename_keys
 from frozenmm.errors import UserError
+from frozenmm.foundation.state_records import as_record
 
 LAYOUT = 'PMT'
 _THEIRS, _OURS = r'network\.decoder\.', 'mask_generator.'
@@ -51,7 +52,7 @@ def convert_pmt(state: dict[str, Tensor], *, compat: bool = True) -> tuple[dict[
     Raises:
         UserError: another layout, unknown keys, or a fused projection with a bias of the keys.
     """
-    from frozenmm.segmentation.plain_mask.decoder import compat_record
+    from frozenmm.segmentation.plain_mask.decoder import RECORD
     origins: dict[str, str] = {}
     plain: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -65,7 +66,7 @@ def convert_pmt(state: dict[str, Tensor], *, compat: bool = True) -> tuple[dict[
         renamed.setdefault(origins[name], []).append(ours)
     report.renamed = {key: ', '.join(names) for key, names in renamed.items()}
     report.dropped = {origins[name]: why for name, why in report.dropped.items()}
-    return {**result, f'{_OURS}compat_record': compat_record(compat)}, report
+    return {**result, f'{_OURS}{RECORD}': as_record(dict(compat=compat))}, report
 
 
 def _unfused(key: str, value: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
 import weakref
 from collections.abc import Callable, Hashable
@@ -20,8 +19,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from frozenmm.errors import UserError, reading
+from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import choice
+from frozenmm.foundation.state_records import as_record, read_record
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 GRADIENTS = ('detached', 'through')
@@ -239,11 +239,9 @@ class FrozenModule(nn.Module):
             UserError: a weight of the network requires gradients.
         """
         self._frozen.refuse_training()
-        record = json.dumps({'name': self.name, 'fingerprint': self.fingerprint})
-        # a tensor, because mmengine moves every entry of a state dict to the CPU; padded to one size, because a
-        # distributed checkpoint loads into what is there, and another name's record must arrive to be refused
-        padded = record.ljust(-(-len(record) // _RECORD_SIZE) * _RECORD_SIZE)
-        return torch.frombuffer(bytearray(padded.encode()), dtype=torch.uint8)
+        # padded to one size, because a distributed checkpoint loads into what is there, and another name's record must
+        # arrive to be refused
+        return as_record({'name': self.name, 'fingerprint': self.fingerprint}, multiple=_RECORD_SIZE)
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -255,9 +253,8 @@ class FrozenModule(nn.Module):
             print_log(f'the checkpoint has no {prefix + _RECORD}, so it was not compared with the frozen network '
                       f'{self.name}', logger='current', level=logging.WARNING)
         else:
-            with reading(f'the entry {prefix + _RECORD!r} of the checkpoint', 'the record of a frozen network'):
-                content = json.loads(bytes(record.cpu().tolist()).decode())
-                self._check_record({key: str(content[key]) for key in ('name', 'fingerprint')}, prefix)
+            content = read_record(record, prefix + _RECORD)
+            self._check_record({key: str(content.get(key)) for key in ('name', 'fingerprint')}, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _check_record(self, record: dict[str, str], prefix: str) -> None:

@@ -160,6 +160,15 @@ def test_a_header_cannot_name_code_to_run(tmp_path, kind):
         inferencer(weights=tmp_path / 'a.safetensors')
 
 
+@pytest.mark.parametrize('stated', [dict(default_scope='os', model=dict(type='X')),
+                                    dict(model=dict(type='X', parts=[dict(type='Y', _scope_='subprocess')]))])
+def test_a_header_cannot_name_modules_to_import(tmp_path, stated):
+    save_checkpoint_file(tmp_path / 'a.safetensors', {'weight': torch.zeros(1)}, dict(inference=repr(stated)))
+    with pytest.raises(UserError, match='names the scope .* may stand there'):
+        inferencer(weights=tmp_path / 'a.safetensors')
+
+
+
 @pytest.mark.parametrize(('stated', 'message'), [
     ('[1]', 'states no config with a model'), ('dict(model=1)', 'cannot be read as an exported model'),
     ('{', 'cannot be read as an exported model')])

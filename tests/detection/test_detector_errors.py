@@ -13,6 +13,7 @@ from frozenmm.detection.frozen_detr.denoising import DenoisingQueries
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
 from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_query_boxes
 from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
+from frozenmm.foundation.state_records import as_record
 
 
 def changed(path, value, *enhancers, **changes):
@@ -96,7 +97,7 @@ def test_an_official_checkpoint_names_the_converter():
 
 def test_official_weights_without_a_place_for_the_neck_bias_are_refused():
     model = tiny.build(tiny.enhanced())
-    state = model.state_dict() | {compat_record.RECORD: compat_record.encode(compat_record.OFFICIAL)}
+    state = model.state_dict() | {compat_record.RECORD: as_record(compat_record.OFFICIAL)}
     model.load_state_dict(state)
     with pytest.raises(ValueError, match=r'neck.convs.0.conv.bias, .* need neck=dict\(bias=True\)'):
         model.load_state_dict(state | {'neck.convs.0.conv.bias': torch.zeros(32)})

@@ -120,8 +120,9 @@ def tidy_boxes(content: dict[str, Any], wanted: BoxReading, survey: Survey) -> b
 def _tidy_categories(content: dict[str, Any], wanted: BoxReading, survey: Survey) -> None:
     """One category a name, in the order of the classes: mmdet numbers labels in the file's order."""
     kept = used_categories(content)
+    meant = {entry['id'] for entry in kept}
     for entry in content['categories']:
-        if entry['id'] not in [other['id'] for other in kept]:
+        if entry['id'] not in meant:
             survey.note(wanted.file, f'category {entry["id"]} {entry["name"]!r} has no annotation and only repeats or '
                                      'groups others; it is no class')
     names = [entry['name'] for entry in kept]

@@ -1,10 +1,7 @@
 """Where the official code computes differently from the default, carried by checkpoints that need it."""
 from __future__ import annotations
 
-import json
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from frozenmm.foundation import ImageTower
 
@@ -14,16 +11,6 @@ MMDET = dict(reference_eps=1e-5, clip_boxes=True, legacy_border=False)
 """`compat=False`: mmdet's numbers, and the whole image for the towers."""
 OFFICIAL = dict(reference_eps=1e-3, clip_boxes=False, legacy_border=True)
 """`compat=True`: what official DINO-coco checkpoints were trained and tested with."""
-
-
-def encode(record: dict[str, float | bool]) -> Tensor:
-    """A record as a uint8 tensor for a state dict (mmengine moves every entry of one to the CPU)."""
-    return torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
-
-
-def decode(record: Tensor) -> dict[str, float | bool]:
-    """The content of a record."""
-    return json.loads(bytes(record.cpu().tolist()))
 
 
 def read(head: nn.Module, towers: list[ImageTower]) -> dict[str, float | bool]:

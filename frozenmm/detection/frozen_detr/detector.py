@@ -28,6 +28,7 @@ from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
 from frozenmm.detection.frozen_detr.upstream import widen_levels
 from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
+from frozenmm.foundation.state_records import as_record, read_record
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -242,14 +243,14 @@ class EnhancedDINO(DINO):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         own = compat_record.read(self.bbox_head, self._towers)
         if own != compat_record.MMDET:
-            destination[prefix + compat_record.RECORD] = compat_record.encode(own)
+            destination[prefix + compat_record.RECORD] = as_record(own)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         """Compute as the checkpoint's record says, and let weights without frozen maps grow."""
         record = state_dict.pop(prefix + compat_record.RECORD, None)
         if record is not None:
             self._require_neck(state_dict, f'{prefix}neck.')
-            compat_record.apply(compat_record.decode(record), self.bbox_head, self._towers)
+            compat_record.apply(read_record(record, prefix + compat_record.RECORD), self.bbox_head, self._towers)
         if f'{prefix}transformer.level_embed' in state_dict:
             raise UserError('this is an official DINO checkpoint; convert it first: '
                             '`python tools/convert.py frozen_detr IN OUT.safetensors`')

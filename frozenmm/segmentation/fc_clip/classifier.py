@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from frozenmm.deprecation import grouped_arguments, warn_renamed
 from frozenmm.errors import UserError
+from frozenmm.foundation.state_records import as_record, read_record
 from frozenmm.foundation.templates import resolve_templates
 from frozenmm.foundation.text_embeddings import text_embeddings
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource
@@ -298,7 +298,7 @@ class MaskClassifier(nn.Module):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         record = state_dict.pop(prefix + RECORD, None)
         if record is not None:
-            content = json.loads(bytes(record.cpu().tolist()).decode())
+            content = read_record(record, prefix + RECORD)
             self.compat = content['compat']
             if content['classes'] is not None:
                 self._adopt(content)
@@ -317,12 +317,9 @@ class MaskClassifier(nn.Module):
 
 
 def vocabulary_record(train_vocabulary: Vocabulary | None, *, compat: bool | str) -> Tensor:
-    """What a checkpoint says about its words and numerics: JSON in a uint8 tensor.
-
-    A tensor, because mmengine moves every entry of a state dict to the CPU.
-    """
+    """What a checkpoint says about its words and whether it computes as the official code does."""
     content: dict[str, object] = dict(compat=compat, name=None, classes=None)
     if train_vocabulary is not None:
         content |= dict(name=train_vocabulary.name,
                         classes=[[list(entry.words), entry.isthing] for entry in train_vocabulary])
-    return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+    return as_record(content)

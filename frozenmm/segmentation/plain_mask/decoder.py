@@ -1,7 +1,6 @@
 """The plain mask decoder: queries, prefix tokens and patches of a frozen tower in one sequence of ordinary blocks."""
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_towers.dinov3_vit import Rope, RotaryBlock, grid_rope
+from frozenmm.foundation.state_records import as_record, read_record
 from frozenmm.segmentation.mask2former.decoder import MaskProposals
 from frozenmm.segmentation.mask2former.mask_factors import MaskFactors
 from frozenmm.segmentation.mask2former.padding import Padding
@@ -20,7 +20,7 @@ from frozenmm.segmentation.plain_mask.fusion import FusionOptions, TapFusion
 from frozenmm.segmentation.plain_mask.prediction import MaskPrediction
 
 Grid = tuple[int, int]
-_RECORD = 'compat_record'
+RECORD = 'compat_record'
 
 
 @dataclass
@@ -161,15 +161,10 @@ class PlainMaskDecoder(nn.Module):
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + _RECORD] = compat_record(self.compat)
+        destination[prefix + RECORD] = as_record(dict(compat=self.compat))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        record = state_dict.pop(prefix + _RECORD, None)
+        record = state_dict.pop(prefix + RECORD, None)
         if record is not None:
-            self.compat = json.loads(bytes(record.cpu().tolist()).decode())['compat']
+            self.compat = read_record(record, prefix + RECORD)['compat']
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def compat_record(compat: bool) -> Tensor:
-    """What a checkpoint says about its numerics: JSON in a uint8 tensor, which mmengine can move to the CPU."""
-    return torch.frombuffer(bytearray(json.dumps(dict(compat=compat)).encode()), dtype=torch.uint8)
