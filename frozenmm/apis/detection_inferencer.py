@@ -11,16 +11,14 @@ import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of, class_names
-from frozenmm.apis.model_sources import build_model, load_weights, read_source
+from frozenmm.apis.model_sources import open_model, read_source
 from frozenmm.apis.result_files import overlay, png, write_results
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.image_sources import NamedImage
-from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.registry import INFERENCERS
 from frozenmm.visualization.detections import Boxes, draw_boxes, spread_palette
@@ -49,16 +47,10 @@ class DetectionInferencer(Inferencer):
                  device: str | torch.device = 'auto', trust_weights: bool = False) -> None:
         device = resolve_device(device)
         cfg, weights = read_source(model, weights)
-        built = build_model(cfg)
-        if not isinstance(built, BaseDetector):
-            raise UserError(f'the config builds a {type(built).__name__}; a detector of mmdet is needed')
+        self.model: Any
+        self.model, meta = open_model(cfg, weights, kinds=self.models(), wanted='a detector of mmdet', device=device,
+                                      trusted=trust_weights)
         self.pipeline = ImagePipeline.of_config(cfg)
-        meta: Mapping[str, Any] = {}
-        if weights is None:
-            print_log('no weights are given: the detector is untrained and its boxes mean nothing', logger='current')
-        else:
-            meta = load_weights(built, weights, trusted=trust_weights)
-        self.model = built.to(device).eval()
         self.classes = class_names(cfg, meta)
 
     @classmethod

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement, PixelData
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
-from frozenmm.apis.model_sources import build_model, load_weights, read_source
+from frozenmm.apis.model_sources import open_model, read_source
 from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.apis.semantic_inferencer import area_summary
 from frozenmm.compat.devices import resolve_device
@@ -47,15 +46,10 @@ class FusionerInferencer(Inferencer):
         words = None if vocabulary is None else Vocabulary.read(vocabulary)
         cfg, weights = read_source(model, weights)
         cfg = Config(_without_cache(cfg.to_dict()))
-        built = build_model(cfg)
-        if not isinstance(built, FusionerSegmentor):
-            raise UserError(f'the config builds a {type(built).__name__}; a FusionerSegmentor is needed')
+        self.model: Any
+        self.model, _ = open_model(cfg, weights, kinds=self.models(), wanted='a FusionerSegmentor', device=device,
+                                   trusted=trust_weights)
         self.pipeline = ImagePipeline.of_config(cfg)
-        if weights is None:
-            print_log('no weights are given: the fusion is untrained and its masks mean nothing', logger='current')
-        else:
-            load_weights(built, weights, trusted=trust_weights)
-        self.model = built.to(device).eval()
         if words is not None:
             self.set_vocabulary(words)
 

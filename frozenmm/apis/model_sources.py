@@ -4,8 +4,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -14,12 +17,13 @@ from frozenmm.compat.config_files import read_config_file
 from frozenmm.engine.explain import explain_miss, explained_building
 from frozenmm.engine.run_folder import best_checkpoint
 from frozenmm.engine.weights import load_weights
-from frozenmm.errors import MissingFile, UnknownName, UserError
+from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind
 from frozenmm.registry import MODELS, installed
 from frozenmm.zoo import checkpoint, config_files
 from frozenmm.zoo.checkpoints import is_checkpoint
 
-__all__ = ['build_model', 'load_weights', 'model_class', 'read_config', 'read_source', 'register_modules']
+__all__ = ['build_model', 'load_weights', 'model_class', 'open_model', 'read_config', 'read_source',
+           'register_modules']
 
 
 def read_source(model: Config | Mapping | str | Path | None,
@@ -139,3 +143,34 @@ def build_model(cfg: Config) -> nn.Module:
     scope = register_modules(cfg)
     with DefaultScope.overwrite_default_scope(scope), explained_building():
         return MODELS.build(cfg.model)
+
+
+def open_model(cfg: Config, weights: str | Path | None, *, kinds: tuple[type, ...], wanted: str, device: torch.device,
+               trusted: bool = False) -> tuple[nn.Module, Mapping[str, Any]]:
+    """The model of a config, ready for inference; where trained parts get no weights, that is said.
+
+    Args:
+        cfg: a whole config.
+        weights: checkpoint of the trained part.
+        kinds: classes that it may be of.
+        wanted: what those are, for the error.
+        device: where to compute.
+        trusted: open a checkpoint that holds pickled objects.
+
+    Returns:
+        The model in eval mode, and what the checkpoint says about itself.
+
+    Raises:
+        WrongKind: the config builds something else.
+        UserError: see `build_model` and `load_weights`.
+    """
+    model = build_model(cfg)
+    if not isinstance(model, kinds):
+        raise WrongKind(f'the config builds a {type(model).__name__}; {wanted} is needed')
+    meta: Mapping[str, Any] = {}
+    if weights is not None:
+        meta = load_weights(model, weights, trusted=trusted)
+    elif any(parameter.requires_grad for parameter in model.parameters()):
+        print_log(f'no weights are given: the {type(model).__name__} is untrained and its results mean nothing',
+                  logger='current')
+    return model.to(device).eval(), meta

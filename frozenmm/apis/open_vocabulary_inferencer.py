@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
-from frozenmm.apis.model_sources import build_model, load_weights, read_source
+from frozenmm.apis.model_sources import load_weights, open_model, read_source
 from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
@@ -72,20 +71,17 @@ class OpenVocabularyInferencer(Inferencer):
         _check_task(task)
         self.device = resolve_device(device)
         words = None if vocabulary is None else Vocabulary.read(vocabulary)
+        self.model: Any
         if isinstance(model, nn.Module):
             self.pipeline = ImagePipeline(PLAIN_PIPELINE)
+            self.model = model.to(self.device).eval()
+            if weights is not None:
+                load_weights(self.model, weights, trusted=trust_weights)
         else:
             cfg, weights = read_source(model, weights)
-            model = build_model(cfg)
-            if not isinstance(model, self.models()):
-                raise UserError(f'the config builds a {type(model).__name__}; an open-vocabulary model (FCCLIP, '
-                                'FrozenSeg, DenseCLIPSegmentor) is needed')
+            self.model, _ = open_model(cfg, weights, kinds=self.models(), device=self.device, trusted=trust_weights,
+                                       wanted='an open-vocabulary model (FCCLIP, FrozenSeg, DenseCLIPSegmentor)')
             self.pipeline = ImagePipeline.of_config(cfg, otherwise=PLAIN_PIPELINE)
-            if weights is None and any(parameter.requires_grad for parameter in model.parameters()):
-                print_log('no weights are given: the decoder is untrained and its masks mean nothing', logger='current')
-        self.model: Any = model.to(self.device).eval()
-        if weights is not None:
-            load_weights(self.model, weights, trusted=trust_weights)
         # the part with the words: a segmentor of mmseg holds the model, a detector of mmdet is it
         self.core: Any = getattr(self.model, 'model', self.model)
         self.task = task

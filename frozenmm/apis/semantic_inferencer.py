@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement, PixelData
 from mmseg.models.segmentors import BaseSegmentor
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of, class_names
-from frozenmm.apis.model_sources import build_model, load_weights, read_source
+from frozenmm.apis.model_sources import open_model, read_source
 from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
@@ -47,16 +46,10 @@ class SemanticInferencer(Inferencer):
                  device: str | torch.device = 'auto', trust_weights: bool = False) -> None:
         device = resolve_device(device)
         cfg, weights = read_source(model, weights)
-        built = build_model(cfg)
-        if not isinstance(built, BaseSegmentor):
-            raise UserError(f'the config builds a {type(built).__name__}; a segmentor of mmseg is needed')
+        self.model: Any
+        self.model, meta = open_model(cfg, weights, kinds=self.models(), wanted='a segmentor of mmseg', device=device,
+                                      trusted=trust_weights)
         self.pipeline = ImagePipeline.of_config(cfg)
-        meta: Mapping[str, Any] = {}
-        if weights is None:
-            print_log('no weights are given: the segmentor is untrained and its maps mean nothing', logger='current')
-        else:
-            meta = load_weights(built, weights, trusted=trust_weights)
-        self.model = built.to(device).eval()
         self.classes = class_names(cfg, meta)
         if not self.classes:
             raise UserError('neither config nor weights say the class names; write metainfo=dict(classes=(...)) into '

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from frozenmm.errors import UserError
 from frozenmm.ops import loader
@@ -21,8 +22,9 @@ def run_tool(main: Callable[[], None], *, interrupted: str = 'interrupted') -> N
         interrupted: what Ctrl-C says; the words of the `KeyboardInterrupt` go first, where it says how to go on.
     """
     try:
-        loader.mode()
-        main()
+        with interruptions(lambda: ''):
+            loader.mode()
+            main()
     except KeyboardInterrupt as stop:
         sys.stderr.write(f'\n{str(stop) or interrupted}\n')
         sys.exit(130)
@@ -37,3 +39,26 @@ def run_tool(main: Callable[[], None], *, interrupted: str = 'interrupted') -> N
                          'report it with the lines above and the output of `python -m frozenmm.env`: '
                          f'{PROJECT_URL}/issues\n')
         sys.exit(1)
+
+
+@contextmanager
+def interruptions(words: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C stays one, and says how to go on, also where other code catches it and raises an error of its own.
+
+    mmengine's formatting of a config does: yapf in the middle of a checkpoint becomes a `SyntaxError`.
+
+    Args:
+        words: the sentence, for the one that the inner code has said; empty keeps that.
+
+    Raises:
+        KeyboardInterrupt: with the sentence.
+    """
+    try:
+        yield
+    except BaseException as error:
+        cause: BaseException | None = error
+        while not (cause is None or isinstance(cause, KeyboardInterrupt)):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise KeyboardInterrupt(words() or str(cause)) from None

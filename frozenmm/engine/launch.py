@@ -18,6 +18,7 @@ from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
 from frozenmm.datasets.self_made import make_missing_files
 from frozenmm.engine.checkpoints import latest_whole_checkpoint, use_safe_checkpoints
+from frozenmm.engine.command_line import interruptions
 from frozenmm.engine.data_checks import check_loader, prepare_data, report
 from frozenmm.engine.data_root import requested_data_root, requested_map_options, use_data_root
 from frozenmm.engine.data_set import use_data_set
@@ -193,10 +194,8 @@ def train(cfg: Config, *, overwrite: bool = False, trusted: bool = False) -> Run
     use_training_defaults(cfg)
     runner = build_runner(cfg, trusted=trusted)
     report(surveys)  # now that the run has its log file
-    try:
+    with interruptions(lambda: _how_to_go_on(Path(cfg.work_dir))):
         run_training(runner)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(Path(cfg.work_dir))) from None
     return runner
 
 

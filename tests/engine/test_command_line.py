@@ -42,3 +42,15 @@ def test_an_interruption_says_what_is_true_for_the_command(words, shown, capsys)
     with pytest.raises(SystemExit) as end:
         run_tool(_raise(KeyboardInterrupt(*words)), interrupted='the command says')
     assert end.value.code == 130 and capsys.readouterr().err == shown
+
+
+def test_an_interruption_that_other_code_turned_into_an_error_is_one_still(capsys):
+    def main():
+        try:
+            raise KeyboardInterrupt
+        except BaseException as error:
+            raise SyntaxError('Failed to format the config file') from error
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(main, interrupted='the command says')
+    assert end.value.code == 130 and capsys.readouterr().err == '\nthe command says\n'

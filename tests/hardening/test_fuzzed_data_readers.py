@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from frozenmm.datasets.prepare import lvis, pascal_context, pascal_voc
 from frozenmm.datasets.prepare.sources import unpack
 from frozenmm.datasets.rgbd import read_sequence
 from frozenmm.datasets.semantic_maps import write_semantic_maps
-from frozenmm.errors import UserError
+from frozenmm.errors import UnreadableFile, UserError
 
 BUDGET = settings(max_examples=200 * FACTOR, deadline=None, derandomize=True, database=None,
                   suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -172,11 +173,21 @@ def test_lists_of_names(tmp_path, content):
 
 @pytest.mark.parametrize('kind', ['zip', 'tar.gz'])
 @BUDGET
-@given(data=st.data(), number=st.uuids())
-def test_archives(tmp_path, kind, data, number):
+@given(data=st.data())
+def test_archives(tmp_path, kind, data):
     path = tmp_path / f'x.{kind}'
     path.write_bytes(data.draw(damaged(archive(kind))))
-    told(lambda: unpack(path, tmp_path / str(number)), f'x.{kind}')
+    told(lambda: unpack(path, Path(tempfile.mkdtemp(dir=tmp_path))), f'x.{kind}')
+
+
+def test_an_archive_that_points_before_its_own_begin(tmp_path):
+    content = archive('zip')
+    field = content.rindex(b'PK\x05\x06') + 16  # where the directory should begin: all offsets are taken from it
+    begin = int.from_bytes(content[field:field + 4], 'little')
+    path = tmp_path / 'x.zip'
+    path.write_bytes(content[:field] + (begin + 60).to_bytes(4, 'little') + content[field + 4:])
+    with pytest.raises(UnreadableFile, match='x.zip'):
+        unpack(path, tmp_path / 'into')
 
 
 @BUDGET

@@ -1,6 +1,7 @@
 """The archives that data sets come in: found, fetched where that is allowed, checked and unpacked."""
 from __future__ import annotations
 
+import errno
 import shutil
 import tarfile
 import zipfile
@@ -174,6 +175,10 @@ def unpack(archive: Path, target: Path) -> None:
     mark.unlink()
 
 
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EMFILE}
+"""What is no fault of the archive."""
+
+
 @contextmanager
 def _reading_archive(archive: Path) -> Iterator[None]:
     try:
@@ -181,8 +186,8 @@ def _reading_archive(archive: Path) -> Iterator[None]:
             yield
     except UnreadableFile as error:
         cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno is not None:
-            raise cause from None  # a full disk is no fault of the archive
+        if isinstance(cause, OSError) and cause.errno in _OF_THE_DISK:
+            raise cause from None
         raise
 
 

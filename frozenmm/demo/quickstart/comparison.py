@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from frozenmm.compat.files import write_whole
@@ -11,6 +12,7 @@ from frozenmm.demo.generated_scenes import PALETTE
 from frozenmm.demo.quickstart.report import write_report
 from frozenmm.demo.quickstart.rows import ROWS, Budget, Row, RowResult, run_row
 from frozenmm.demo.scenes import CLASSES, write_scenes
+from frozenmm.engine.command_line import interruptions
 from frozenmm.errors import UserError
 
 
@@ -59,17 +61,19 @@ def compare(budget: Budget, places: Places, *, letters: str = 'abc', seed: int =
         for row in rows:
             say(f'\n=== row ({row.letter}): {row.meaning}; {_spends(budget, row)}, {threads} '
                 f'thread{"s" if threads > 1 else ""} ===')
-            try:
+            with interruptions(partial(_how_to_go_on, row)):
                 results.append(run_row(row, budget, folder / row.letter, configs=places.configs, data_root=places.data,
                                        seed=seed, options=options))
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f'interrupted in row ({row.letter}); the same command goes on from its last '
-                                        'checkpoint, or begins this row again where there is none') from None
     text = write_report(results, budget, folder, classes=CLASSES, palette=PALETTE)
     times = ', '.join(f'({result.letter}) {result.seconds:.0f} s' for result in results)
     say(f'\n{text}\nTraining took {times}. Pictures: {folder / "pictures"}.\nA finished row is not trained again; '
         f'remove {folder} to repeat. To go on: frozenmm infer IMAGE --weights {folder / results[-1].letter}')
     return results
+
+
+def _how_to_go_on(row: Row) -> str:
+    return (f'interrupted in row ({row.letter}); the same command goes on from its last checkpoint, or begins this row '
+            'again where there is none')
 
 
 def _threads_before(folder: Path) -> int | None:
