@@ -1,98 +1,196 @@
-"""Results of open-vocabulary models as files: a drawn picture, a panoptic PNG, JSON, and COCO run lengths."""
+"""The files of a run: drawings, and beside them one file per format, which the format's own readers open."""
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
-from frozenmm.compat import require
+from frozenmm.apis.coco_entries import AnnotationIds, Id, coco_categories, coco_entry, panoptic_annotation
+from frozenmm.apis.entry_files import EntryFile
+from frozenmm.apis.found import Found, objects, segments
+from frozenmm.apis.label_pictures import class_colours, label_png, legend_csv, picture_bytes
+from frozenmm.apis.results import Result
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.datasets.panoptic_files import segment_colours
-from frozenmm.foundation.vocabulary import Vocabulary
+from frozenmm.errors import UserError
+from frozenmm.foundation.vocabulary import VocabularyClass
 from frozenmm.visualization.segment_map import segment_map
-from frozenmm.visualization.segments import Region, draw_segments
+
+LINES, DETECTIONS, PANOPTIC = 'results.jsonl', 'coco_results.json', 'panoptic.json'
+IMAGES, LEGEND, MAPS = 'coco_images.json', 'semantic_classes.csv', 'semantic'
 
 
-def overlay(image: NamedImage, sample: Any, vocabulary: Vocabulary, *, min_score: float = 0.0,
-            legend: bool = True) -> np.ndarray:
-    """(H', W', 3) uint8 RGB, the picture with its segments; those below the score are not drawn."""
-    ids, segments = segment_map(sample)
-    regions = [Region(info['id'], info['category_id'], info['score']) for info in segments
-               if info['score'] is None or info['score'] >= min_score]
-    colours = [entry.color for entry in vocabulary]
-    palette = None if any(colour is None for colour in colours) else [colour for colour in colours if colour]
-    return draw_segments(image.pixels, ids, regions, vocabulary.names, palette=palette, legend=legend)
+class ResultFolder:
+    """Writes the results of pictures into a folder; the files of a run appear when its `with` block ends.
 
+    `NAME_overlay.png` is the drawing. `results.jsonl` has a line per picture. `coco_results.json` holds boxes and masks
+    as `COCO.loadRes` reads them, for the pictures and categories of `coco_images.json`. `panoptic.json` and the folder
+    `panoptic` are COCO's panoptic format. `semantic` holds label maps with a palette, whose values
+    `semantic_classes.csv` explains.
 
-def write_results(folder: Path, image: NamedImage, sample: Any, vocabulary: Vocabulary, *,
-                  min_score: float = 0.0) -> list[Path]:
-    """Write the results of one image; every file appears complete or not at all.
-
-    `NAME_overlay.png` is the drawn picture. `NAME_panoptic.png` holds segment ids as R + 256 G + 65536 B, 0 for
-    nothing. `NAME.json` lists the segments of that map, in COCO's panoptic format. `NAME_rle.json` is COCO's result
-    format, one entry per instance with any pixel, or per segment where instances were not asked for.
+    A block that an error or the user ends leaves whole files of the pictures that were done. A further block adds to
+    the files, and replaces pictures of the same names.
 
     Args:
         folder: made if it is not there.
-        image: the picture.
-        sample: the model's data sample.
-        vocabulary: the classes that its labels index.
-        min_score: segments below it are not drawn; the files hold all.
-
-    Returns:
-        The files.
+        annotations: whose ids pictures and categories get. Else a picture's id is its name where that is a number
+            (`000000000139.jpg`), and a running number where not.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ids, segments = segment_map(sample)
-    paths = [folder / f'{image.name}{ending}' for ending in ('_overlay.png', '_panoptic.png', '.json', '_rle.json')]
-    write_whole(paths[0], png(overlay(image, sample, vocabulary, min_score=min_score)))
-    write_whole(paths[1], png(segment_colours(ids)))
-    entries = [{**info, 'category_id': vocabulary.ids[info['category_id']], 'category': vocabulary.names[
-        info['category_id']], 'iscrowd': 0, 'bbox': _box(ids == info['id'])} for info in segments]
-    content = dict(image=image.path or image.name, height=int(ids.shape[0]), width=int(ids.shape[1]),
-                   file_name=paths[1].name, segments_info=entries,
-                   categories=[dict(id=entry.id, name=entry.name, isthing=None if entry.isthing is None
-                                    else int(entry.isthing)) for entry in vocabulary])
-    write_whole(paths[2], json.dumps(content, indent=1).encode())
-    write_whole(paths[3], json.dumps(_run_lengths(image, sample, ids, segments, vocabulary)).encode())
-    return paths
+
+    def __init__(self, folder: Path, annotations: AnnotationIds | None = None) -> None:
+        self.folder = folder
+        self.annotations = annotations
+        self.files: list[Path] = []
+        self._images: dict[str, dict[str, Any]] = {}
+        self._classes: dict[int, VocabularyClass] = {}
+        self._paths: dict[str, str] = {}
+        self._unnamed = self._last = 0
+        self._taken: set[Id] = set()
+        self._earlier = False
+        self._legend = ''
+        self._entries: dict[str, EntryFile] = {}
+        self._done: set[Id] = set()
+
+    def named(self, image: NamedImage) -> NamedImage:
+        """The picture under a name that no other one has in this folder; arrays are numbered through all blocks."""
+        name, number = image.name, 1
+        if not image.path:
+            name = f'image_{self._unnamed:04d}'
+            self._unnamed += 1
+        while name in self._paths and (not image.path or self._paths[name] != image.path):
+            number += 1
+            name = f'{image.name}_{number}'
+        self._paths[name] = image.path
+        return replace(image, name=name)
+
+    def __enter__(self) -> ResultFolder:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.files, self._entries, self._done = [], {}, set()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        try:
+            if self._done and not isinstance(error, OSError):  # a full disk has no room for these either
+                self._finish()
+        finally:
+            for entries in self._entries.values():
+                entries.close()
+
+    def draw(self, image: NamedImage, drawing: np.ndarray) -> Path:
+        """Write the drawing (H', W', 3) uint8 RGB of a picture."""
+        return self._write(f'{image.name}_overlay.png', picture_bytes(drawing))
+
+    def add(self, image: NamedImage, result: Result) -> None:
+        """Add a result, of which everything counts.
+
+        Raises:
+            UserError: the picture is not in the annotation file, or the classes are not those of the other pictures.
+        """
+        classes = self._known(result.origin.classes)
+        key = self._register(image, result.ori_shape)
+        line = dict(image_id=key, **{name: value for name, value in self._images[image.name].items() if name != 'id'})
+        if image.frames_per_second:
+            line |= dict(video=image.path, frame=image.frame, time_s=image.frame / image.frames_per_second)
+        if 'pred_instances' in result:
+            found = objects(result)
+            line['objects'] = [_short(one, classes) for one in found]
+            entries = self._file(DETECTIONS, between=',\n', after='\n]\n')
+            for one in found:
+                entries.add(coco_entry(one, key, classes))
+        if 'pred_panoptic_seg' in result:
+            found = segments(result)
+            line['segments'] = [_short(one, classes) for one in found]
+            ids = segment_colours(segment_map(result)[0])
+            name = self._write(f'{PANOPTIC.removesuffix(".json")}/{image.name}.png', picture_bytes(ids)).name
+            self._file(PANOPTIC, between=',\n', after='\n]}\n').add(panoptic_annotation(found, key, name, classes))
+        if 'pred_sem_seg' in result:
+            labels = result.pred_sem_seg.sem_seg[0].cpu().numpy()
+            line['classes'] = [dict(category_id=entry.id, name=entry.name, pixels=int((labels == label).sum()))
+                               for label, entry in enumerate(classes) if (labels == label).any()]
+            self._write(f'{MAPS}/{image.name}.png', label_png(labels, class_colours(classes)))
+            self._legend = legend_csv(classes)
+        self._file(LINES).add(line)
+        self._done.add(key)
+
+    def _file(self, name: str, **signs: str) -> EntryFile:
+        if name not in self._entries:
+            self._entries[name] = EntryFile(self.folder / name, **signs)
+        return self._entries[name]
+
+    def _write(self, name: str, content: bytes | str) -> Path:
+        path = self.folder / name
+        write_whole(path, content)
+        self.files.append(path)
+        return path
+
+    def _known(self, classes: Sequence[VocabularyClass]) -> Sequence[VocabularyClass]:
+        """The classes with the ids of the annotations, noted as categories of this folder."""
+        if self.annotations is not None:
+            classes = self.annotations.applied(classes)
+        known = [self._classes.get(entry.id or 0, entry) for entry in classes]
+        strange = next((entry.name for entry, other in zip(classes, known) if entry.name != other.name), None)
+        if strange is not None and self._done:
+            raise UserError(f'{strange!r} has the category id of another class of the pictures before; give every '
+                            'vocabulary a folder of its own')
+        if strange is not None:
+            print_log(f'{self.folder}: the results of {len(self._images)} earlier pictures, of other classes, are '
+                      'replaced', logger='current')
+            self._images, self._classes, self._taken, self._earlier = {}, {}, set(), False
+        self._classes |= {entry.id or 0: entry for entry in classes}
+        return classes
+
+    def _register(self, image: NamedImage, size: tuple[int, int]) -> Id:
+        """The id of a picture, which is entered into the table of pictures."""
+        entry = self._images.get(image.name)
+        if entry is None:
+            number, name = self._new_id(image)
+            self._taken.add(number)
+            entry = self._images[image.name] = dict(id=number, name=image.name, file_name=name)
+        entry |= dict(height=int(size[0]), width=int(size[1]))
+        return entry['id']
+
+    def _new_id(self, image: NamedImage) -> tuple[Id, str]:
+        if self.annotations is not None:
+            return self.annotations.image_id(image)
+        name = Path(image.path).name if image.path and not image.frames_per_second else image.name
+        if image.name.isascii() and image.name.isdecimal() and int(image.name) not in self._taken:
+            return int(image.name), name
+        self._last += 1
+        while self._last in self._taken:
+            self._last += 1
+        return self._last, name
+
+    def _finish(self) -> None:
+        without = self._done if self._earlier else None
+        categories = coco_categories(list(self._classes.values()))
+        images = list(self._images.values())
+        for name, entries in self._entries.items():
+            before = '[\n' if name == DETECTIONS else ''
+            if name == PANOPTIC:
+                before = (f'{{"categories": {json.dumps(categories)},\n"images": {json.dumps(images)},\n'
+                          '"annotations": [\n')
+            entries.finish(before, without=without)
+            self.files.append(entries.path)
+        if DETECTIONS in self._entries:
+            self._write(IMAGES, json.dumps(dict(info={}, images=images, annotations=[], categories=categories)))
+        if self._legend:
+            self._write(LEGEND, self._legend)
+        self._earlier = True
 
 
-def _run_lengths(image: NamedImage, sample: Any, ids: np.ndarray, segments: Sequence[dict[str, Any]],
-                 vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    if 'pred_instances' in sample:
-        found = sample.pred_instances.cpu()
-        rows = [(mask, int(label), float(score))
-                for mask, label, score in zip(found.masks.numpy(), found.labels, found.scores)]
-    else:
-        rows = [(ids == info['id'], info['category_id'], info['score']) for info in segments]
-    encode = require('pycocotools.mask', 'COCO run lengths').encode
-    entries = []
-    for mask, label, score in rows:
-        if not mask.any():  # a query may win a class and no pixel
-            continue
-        run = encode(np.asfortranarray(mask.astype(np.uint8)))
-        entries.append(dict(image_id=image.name, category_id=vocabulary.ids[label], category=vocabulary.names[label],
-                            score=score, bbox=_box(mask),
-                            segmentation=dict(size=[int(side) for side in run['size']], counts=run['counts'].decode())))
-    return entries
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """x, y, width, height of a mask; zeros if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return [0, 0, 0, 0]
-    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of (H, W, 3) uint8 RGB."""
-    buffer = io.BytesIO()
-    require('PIL.Image', 'writing images').fromarray(pixels).save(buffer, 'PNG')
-    return buffer.getvalue()
+def _short(one: Found, classes: Sequence[VocabularyClass]) -> dict[str, Any]:
+    """An entry for a reader: name, score and box."""
+    x1, y1, x2, y2 = one.box
+    entry = dict(category_id=classes[one.label].id, name=classes[one.label].name, score=one.score,
+                 bbox=[x1, y1, x2 - x1, y2 - y1])
+    if one.track is not None:
+        entry['track_id'] = one.track
+    return entry if one.mask is None else entry | dict(pixels=int(one.size))

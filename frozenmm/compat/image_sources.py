@@ -5,7 +5,7 @@ import logging
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ class NamedImage:
         pixels: (H, W, 3) uint8 RGB.
         path: file or address that it comes from, empty for pictures in memory.
         frames_per_second: of the video that it comes from, 0 for pictures.
+        frame: its number in that video.
     """
 
     name: str
     pixels: np.ndarray
     path: str = ''
     frames_per_second: float = 0.0
+    frame: int = 0
 
 
 def read_images(source: Any, *, channel_order: str = 'rgb', unreadable: list[str] | None = None
@@ -50,7 +52,7 @@ def read_images(source: Any, *, channel_order: str = 'rgb', unreadable: list[str
 
     Args:
         source: path of an image, folder or video; address (http, https) of an image or video; array (H, W), (H, W, 1),
-            (H, W, 3) or (H, W, 4) uint8; PIL picture; or a list of these.
+            (H, W, 3) or (H, W, 4) uint8; PIL picture; or a list or an iterator (generator) of these.
         channel_order: `'rgb'` or `'bgr'`, of arrays.
         unreadable: takes a sentence for each file of a folder or list that cannot be read, instead of an error.
 
@@ -73,7 +75,7 @@ def read_images(source: Any, *, channel_order: str = 'rgb', unreadable: list[str
             number += 1
             name = f'{image.name}_{number}'
         taken.add(name)
-        yield NamedImage(name, image.pixels, image.path, image.frames_per_second)
+        yield replace(image, name=name)
 
 
 def _read(source: Any, channel_order: str, index: int, unreadable: list[str] | None) -> Iterator[NamedImage]:
@@ -94,9 +96,12 @@ def _read(source: Any, channel_order: str, index: int, unreadable: list[str] | N
         alone = len(source) == 1 and isinstance(source[0], str | Path) and not Path(source[0]).is_dir()
         for place, item in enumerate(source):
             yield from _read(item, channel_order, place, None if alone else unreadable)
+    elif isinstance(source, Iterator):
+        for place, item in enumerate(source):
+            yield from _read(item, channel_order, place, unreadable)
     else:
-        raise WrongKind('an image is a path, an address, a numpy array (H, W, 3) uint8, a PIL picture, or a list of '
-                        f'these; got {type(source).__name__}')
+        raise WrongKind('an image is a path, an address, a numpy array (H, W, 3) uint8, a PIL picture, a list or '
+                        f'an iterator of these; got {type(source).__name__}')
 
 
 def _read_path(path: Path, unreadable: list[str] | None = None) -> Iterator[NamedImage]:
@@ -104,7 +109,7 @@ def _read_path(path: Path, unreadable: list[str] | None = None) -> Iterator[Name
         raise MissingFile(f'there is no image {path.resolve()}')
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         for number, (frame, rate) in enumerate(video_frames(path)):
-            yield NamedImage(f'{path.stem}_{number:06d}', frame, str(path), rate)
+            yield NamedImage(f'{path.stem}_{number:06d}', frame, str(path), rate, number)
         return
     for file in list_images(path) if path.is_dir() else [path]:
         try:
@@ -130,4 +135,4 @@ def _read_address(address: str) -> Iterator[NamedImage]:
             raise UnreadableFile(f'{address} cannot be fetched ({error}); check the address, or give a file '
                                  'instead') from None
         for image in _read_path(file):
-            yield NamedImage(image.name, image.pixels, address, image.frames_per_second)
+            yield replace(image, path=address)
