@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import count
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -110,36 +112,36 @@ class AnnotationIds:
 def with_ids(classes: Sequence[VocabularyClass], ids: Mapping[str, int]) -> tuple[VocabularyClass, ...]:
     """Classes with stated category ids, all others with ids of their own.
 
-    Where no name is stated but every id of the classes is, these are the data's already: packaged vocabularies call
-    things as people do and keep the ids.
+    Classes whose ids are the data's keep them, whatever their names: packaged vocabularies call things as people do.
 
     >>> [entry.id for entry in with_ids([VocabularyClass('cat'), VocabularyClass('cup')], {'cat': 17})]
     [17, 18]
     """
-    taken = set(ids.values())
     own = [index if entry.id is None else entry.id for index, entry in enumerate(classes)]
-    unknown = [entry.name for entry in classes if entry.name not in ids]
-    if unknown and own != list(range(len(classes))) and set(own) <= taken:
+    stated = own != list(range(len(classes)))  # a plain list of words is numbered, which means nothing
+    named = [(number, ids[entry.name]) for number, entry in zip(own, classes) if entry.name in ids]
+    if stated and all(number == other for number, other in named) and (named or set(own) <= set(ids.values())):
         return tuple(replace(entry, id=number) for entry, number in zip(classes, own))
-    free = iter(range(max(taken, default=-1) + 1, max(taken, default=-1) + 1 + len(unknown)))
+    free = count(max(ids.values(), default=-1) + 1)
     return tuple(replace(entry, id=ids[entry.name] if entry.name in ids else next(free)) for entry in classes)
 
 
-def named_classes(names: Sequence[str], count: int = 0, ids: Mapping[str, int] | None = None,
-                  palette: Sequence[Sequence[int]] = ()) -> tuple[VocabularyClass, ...]:
+def named_classes(names: Sequence[str], least: int = 0, ids: Mapping[str, int] | None = None
+                  ) -> tuple[VocabularyClass, ...]:
     """Classes of a closed set.
 
     Args:
         names: class names.
-        count: of classes at least; those without a name are called by their label.
+        least: number of classes at least; those without a name are called by their label.
         ids: category ids by name; those of COCO for the names of COCO's 80 things, else the labels.
-        palette: RGB per class, where there is one.
     """
-    names = [*names, *(f'class {label}' for label in range(len(names), count))]
-    colours = [(int(red), int(green), int(blue)) for red, green, blue in palette]
-    classes = [VocabularyClass(name, id=label, color=colours[label] if label < len(colours) else None)
-               for label, name in enumerate(names)]
-    if ids is None:
-        coco = {entry.name: entry.id or 0 for entry in Vocabulary.named('coco_panoptic_133') if entry.isthing}
-        ids = coco if len(names) == len(coco) and set(names) == set(coco) else None
-    return tuple(classes) if ids is None else with_ids(classes, ids)
+    names = [*names, *(f'class {label}' for label in range(len(names), least))]
+    classes = tuple(VocabularyClass(name, id=label) for label, name in enumerate(names))
+    if ids is None and set(names) == set(_coco_things()):
+        ids = _coco_things()
+    return classes if ids is None else with_ids(classes, ids)
+
+
+@cache
+def _coco_things() -> dict[str, int]:
+    return {entry.name: entry.id or 0 for entry in Vocabulary.named('coco_panoptic_133') if entry.isthing}

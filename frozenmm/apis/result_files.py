@@ -101,7 +101,7 @@ class ResultFolder:
             line |= dict(video=image.path, frame=image.frame, time_s=image.frame / image.frames_per_second)
         if 'pred_instances' in result:
             found = objects(result)
-            line['objects'] = [_short(one, classes) for one in found]
+            line['objects'] = [_short(one, classes) for one in sorted(found, key=lambda one: -(one.score or 0))]
             entries = self._file(DETECTIONS, between=',\n', after='\n]\n')
             for one in found:
                 entries.add(coco_entry(one, key, classes))

@@ -75,6 +75,10 @@ class Result(BaseDataElement):
         """See mmengine; a copy comes from the same picture."""
         return super().new(**fields)._from(self._origin)
 
+    def clone(self) -> Self:
+        """See mmengine."""
+        return super().clone()._from(self._origin)
+
     @property
     def origin(self) -> Origin:
         """Picture and classes.
@@ -219,8 +223,10 @@ class Result(BaseDataElement):
         kind = ('masks' if 'masks' in self.pred_instances else 'boxes') if 'pred_instances' in self else \
             'segments' if 'pred_panoptic_seg' in self else 'classes'
         height, width = self.ori_shape
-        return (f'<{type(self).__name__} of {self.origin.image.name} ({width}x{height}): {len(self)} {kind}; '
-                f'{self.summary()}>')
+        shown = self.kept()
+        cut = '' if self.origin.selected or 'pred_instances' not in self else f', {len(shown)} of at least {MIN_SCORE}'
+        return (f'<{type(self).__name__} of {self.origin.image.name} ({width}x{height}): {len(self)} {kind}{cut}: '
+                f'{names_and_scores(everything(shown), self.classes)}>')
 
 
 def _in_notebook() -> bool:
