@@ -13,6 +13,7 @@ import numpy as np
 from frozenmm.apis.coco_entries import AnnotationIds
 from frozenmm.apis.result_files import ResultFolder
 from frozenmm.apis.results import Result
+from frozenmm.apis.tracks import Tracker
 from frozenmm.apis.video_files import AnnotatedVideos
 from frozenmm.compat.image_sources import NamedImage, read_images
 from frozenmm.compat.threads import ThreadTuner
@@ -27,10 +28,14 @@ class RunOptions:
     Attributes:
         several_labels: files and drawings keep every label of a box, as tests count them; else the best one.
         annotations: COCO annotation file, whose ids the files use for pictures and categories.
+        every: of videos, take every n-th frame.
+        track: number the objects of videos, see `Tracker`.
     """
 
     several_labels: bool = False
     annotations: str | Path | None = None
+    every: int = 1
+    track: bool = False
 
 
 _PLAIN = RunOptions()
@@ -83,7 +88,7 @@ class Inferencer:
         Args:
             images: see `read_images`: path, folder, video, array, PIL picture, a list or an iterator of these.
             batch_size: images that go through the network together.
-            out_dir: write result files into this folder, see `ResultFolder`; a video also gives `NAME_overlay.mp4`.
+            out_dir: write result files into this folder, see `ResultFolder`; a video gives `NAME_overlay.mp4`.
             min_score: what scores below it is neither drawn nor in the files; see `frozenmm.apis.found.kept` for the
                 default.
             channel_order: of arrays, `'rgb'` or `'bgr'`.
@@ -98,8 +103,9 @@ class Inferencer:
         """
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
-        source = read_images(images, channel_order=channel_order, unreadable=unreadable)
+        source = read_images(images, channel_order=channel_order, unreadable=unreadable, every=options.every)
         files = None if out_dir is None else _Files(self, self._folder(Path(out_dir), options), min_score, options)
+        tracker = Tracker(min_score, options.every) if options.track else None
         tuner = ThreadTuner('inference')
         with ExitStack() as stack:
             if files is not None:
@@ -110,6 +116,8 @@ class Inferencer:
                 with tuner.step(), without_noise():
                     results = self.predict(batch)
                 for image, result in zip(batch, results):
+                    if tracker is not None and isinstance(result, Result):
+                        result = tracker.tracked(image, result)
                     if files is not None:
                         files.add(image, result)
                     yield image, result
@@ -134,9 +142,11 @@ class Inferencer:
         return result.drawing(min_score=min_score, image=image)
 
     def draw_frame(self, image: NamedImage, result: Any, *, min_score: float | None = None) -> np.ndarray:
-        """The same for a frame of an annotated video, without a legend, whose height would change between frames."""
+        """The same for a frame of an annotated video: at its own size, without a legend."""
         if isinstance(result, Result) and type(self).draw is Inferencer.draw:
-            return result.drawing(min_score=min_score, image=image, legend=False)
+            height, width = image.pixels.shape[:2]
+            # a drawing is at most twice as high as it should be wide
+            return result.drawing(min_score=min_score, image=image, legend=False, width=max(width, -(-height // 2)))
         return self.draw(image, result) if min_score is None else self.draw(image, result, min_score=min_score)
 
     def write(self, folder: Path, image: NamedImage, result: Any, *, min_score: float | None = None) -> list[Path]:
@@ -157,7 +167,7 @@ class _Files:
 
     def __init__(self, inferencer: Inferencer, folder: ResultFolder, min_score: float | None,
                  options: RunOptions) -> None:
-        self.folder, self.videos = folder, AnnotatedVideos(folder.folder)
+        self.folder, self.videos = folder, AnnotatedVideos(folder.folder, options.every)
         self._inferencer, self._options = inferencer, options
         # an inferencer of one's own has a default of its own
         self._score = {} if min_score is None else dict(min_score=min_score)
@@ -181,7 +191,8 @@ class _Files:
             # chosen once for all, and as it is for whoever draws it
             result, score = result.kept(**score, several_labels=self._options.several_labels), {}
             if type(maker).write is Inferencer.write:
-                self.folder.draw(image, maker.draw(image, result))
+                if not image.frames_per_second:
+                    self.folder.draw(image, maker.draw(image, result))
                 self.folder.add(image, result)
             else:
                 maker.write(self.folder.folder, image, result)

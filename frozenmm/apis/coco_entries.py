@@ -20,17 +20,17 @@ from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass
 Id = int | str
 
 
-def coco_entry(one: Found, image_id: Id, classes: Sequence[VocabularyClass]) -> dict[str, Any]:
+def coco_entry(one: Found, image_id: Id | None, classes: Sequence[VocabularyClass]) -> dict[str, Any]:
     """An entry of COCO's result format: box as x, y, width, height, mask as run lengths; no score where there is none.
 
     Args:
         one: what was found.
-        image_id: of the picture.
+        image_id: of the picture; None leaves it out.
         classes: what labels index.
     """
     x1, y1, x2, y2 = one.box
-    entry: dict[str, Any] = dict(image_id=image_id, category_id=classes[one.label].id, category=classes[one.label].name,
-                                 bbox=[x1, y1, x2 - x1, y2 - y1])
+    entry: dict[str, Any] = {} if image_id is None else dict(image_id=image_id)
+    entry |= dict(category_id=classes[one.label].id, category=classes[one.label].name, bbox=[x1, y1, x2 - x1, y2 - y1])
     if one.score is not None:
         entry['score'] = one.score
     if one.track is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from frozenmm.visualization.detections import caption
 from frozenmm.visualization.segment_map import segment_map
@@ -89,14 +90,17 @@ def kept(sample: Any, *, min_score: float | None = None, several_labels: bool = 
     """
     copy = sample.new()
     if 'pred_instances' in sample:
-        found = sample.pred_instances
-        chosen = found.scores >= (MIN_SCORE if min_score is None else min_score)
-        if not several_labels:
-            chosen &= chosen.new_tensor(_one_label_each(found))
-        copy.pred_instances = found[chosen]
+        chosen = selected(sample.pred_instances, MIN_SCORE if min_score is None else min_score, several_labels)
+        copy.pred_instances = sample.pred_instances[chosen]
     if 'segments_info' in sample and min_score is not None:
         copy.set_metainfo(dict(segments_info=[info for info in sample.segments_info if info['score'] >= min_score]))
     return copy
+
+
+def selected(found: Any, min_score: float, several_labels: bool = False) -> Tensor:
+    """(N,) bool, what `kept` keeps of `pred_instances`."""
+    chosen = found.scores >= min_score
+    return chosen if several_labels else chosen & chosen.new_tensor(_one_label_each(found))
 
 
 def below(sample: Any, min_score: float | None) -> int:

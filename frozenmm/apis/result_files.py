@@ -16,6 +16,7 @@ from frozenmm.apis.entry_files import EntryFile
 from frozenmm.apis.found import Found, objects, segments
 from frozenmm.apis.label_pictures import class_colours, label_png, legend_csv, picture_bytes
 from frozenmm.apis.results import Result
+from frozenmm.apis.video_files import clip_name
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.datasets.panoptic_files import segment_colours
@@ -33,7 +34,7 @@ class ResultFolder:
     `NAME_overlay.png` is the drawing. `results.jsonl` has a line per picture. `coco_results.json` holds boxes and masks
     as `COCO.loadRes` reads them, for the pictures and categories of `coco_images.json`. `panoptic.json` and the folder
     `panoptic` are COCO's panoptic format. `semantic` holds label maps with a palette, whose values
-    `semantic_classes.csv` explains.
+    `semantic_classes.csv` explains. All results of a video are in `NAME_results.jsonl`, a line per frame.
 
     A block that an error or the user ends leaves whole files of the pictures that were done. A further block adds to
     the files, and replaces pictures of the same names.
@@ -55,6 +56,7 @@ class ResultFolder:
         self._taken: set[Id] = set()
         self._earlier = False
         self._legend = ''
+        self._clip = ''
         self._entries: dict[str, EntryFile] = {}
         self._done: set[Id] = set()
 
@@ -95,10 +97,13 @@ class ResultFolder:
             UserError: the picture is not in the annotation file, or the classes are not those of the other pictures.
         """
         classes = self._known(result.origin.classes)
+        if not image.frames_per_second or f'{clip_name(image)}_results.jsonl' != self._clip:
+            self._end_clip()
+        if image.frames_per_second:
+            self._add_frame(image, result, classes)
+            return
         key = self._register(image, result.ori_shape)
         line = dict(image_id=key, **{name: value for name, value in self._images[image.name].items() if name != 'id'})
-        if image.frames_per_second:
-            line |= dict(video=image.path, frame=image.frame, time_s=image.frame / image.frames_per_second)
         if 'pred_instances' in result:
             found = objects(result)
             line['objects'] = [_short(one, classes) for one in sorted(found, key=lambda one: -(one.score or 0))]
@@ -119,6 +124,26 @@ class ResultFolder:
             self._legend = legend_csv(classes)
         self._file(LINES).add(line)
         self._done.add(key)
+
+    def _add_frame(self, image: NamedImage, result: Result, classes: Sequence[VocabularyClass]) -> None:
+        """A line of a clip's own file, with all that was found."""
+        line: dict[str, Any] = dict(video=Path(image.path).name, frame=image.frame,
+                                    time_s=image.frame / image.frames_per_second)
+        if 'pred_instances' in result:
+            line['objects'] = [coco_entry(one, None, classes) for one in objects(result)]
+        if 'pred_panoptic_seg' in result or 'pred_sem_seg' in result:
+            key = 'segments' if 'pred_panoptic_seg' in result else 'classes'
+            line[key] = [coco_entry(one, None, classes) for one in segments(result)]
+        self._clip = f'{clip_name(image)}_results.jsonl'
+        self._file(self._clip).add(line)
+        self._done.add(self._clip)
+
+    def _end_clip(self) -> None:
+        if self._clip in self._entries:
+            entries = self._entries.pop(self._clip)
+            entries.finish()
+            entries.close()
+            self.files.append(entries.path)
 
     def _file(self, name: str, **signs: str) -> EntryFile:
         if name not in self._entries:
@@ -160,7 +185,7 @@ class ResultFolder:
     def _new_id(self, image: NamedImage) -> tuple[Id, str]:
         if self.annotations is not None:
             return self.annotations.image_id(image)
-        name = Path(image.path).name if image.path and not image.frames_per_second else image.name
+        name = Path(image.path).name or image.name
         if image.name.isascii() and image.name.isdecimal() and int(image.name) not in self._taken:
             return int(image.name), name
         self._last += 1
@@ -169,6 +194,7 @@ class ResultFolder:
         return self._last, name
 
     def _finish(self) -> None:
+        self._end_clip()
         without = self._done if self._earlier else None
         categories = coco_categories(list(self._classes.values()))
         images = list(self._images.values())

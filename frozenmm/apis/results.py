@@ -108,13 +108,14 @@ class Result(BaseDataElement):
         return chosen._from(replace(self.origin, selected=True))
 
     def drawing(self, *, min_score: float | None = None, several_labels: bool = False, legend: bool = True,
-                image: NamedImage | None = None) -> np.ndarray:
+                width: int = 800, image: NamedImage | None = None) -> np.ndarray:
         """(H', W', 3) uint8 RGB, the picture with labelled boxes, or with its segments and a legend.
 
         Args:
             min_score: see `kept`.
             several_labels: see `kept`.
             legend: add it below segments.
+            width: the picture is resized to this width, so that names stay readable.
             image: the picture, where it is at hand.
         """
         shown = self.kept(min_score=min_score, several_labels=several_labels)
@@ -126,10 +127,11 @@ class Result(BaseDataElement):
             found = shown.pred_instances
             tracks = found.tracks.numpy() if 'tracks' in found else None
             boxes = Boxes(found.bboxes.numpy(), found.labels.numpy(), found.scores.numpy(), tracks)
-            return draw_boxes(image.pixels, boxes, names, palette, width=800)
+            return draw_boxes(image.pixels, boxes, names, palette, width=width)
         ids, infos = segment_map(shown)
         regions = [Region(info['id'], info['category_id'], info['score'], info.get('track')) for info in infos]
-        return draw_segments(image.pixels, ids, regions, names, palette=palette, legend=legend)
+        return draw_segments(image.pixels, ids, regions, names, palette=palette, width=width,
+                             legend=legend)
 
     def show(self, *, min_score: float | None = None, several_labels: bool = False) -> None:
         """Show the drawing: in the notebook, or with the picture viewer of this machine.
