@@ -124,11 +124,12 @@ class Inferencer:
 
     def _folder(self, path: Path, options: RunOptions) -> ResultFolder:
         """The files of a folder, which several calls may add to."""
-        annotations = None if options.annotations is None else AnnotationIds.read(options.annotations)
         folders = self.__dict__.setdefault('_folders', {})
+        wanted = None if options.annotations is None else Path(options.annotations)
         found = folders.get(path.resolve())
-        if found is None or found.annotations != annotations:
-            found = folders[path.resolve()] = ResultFolder(path, annotations)
+        if found is None or (found.annotations and found.annotations.path) != wanted:
+            found = ResultFolder(path, None if wanted is None else AnnotationIds.read(wanted))
+            folders[path.resolve()] = found
         return found
 
     def predict(self, images: Sequence[NamedImage]) -> list[Any]:

@@ -103,14 +103,17 @@ def selected(found: Any, min_score: float, several_labels: bool = False) -> Tens
     return chosen if several_labels else chosen & chosen.new_tensor(_one_label_each(found))
 
 
-def below(sample: Any, min_score: float | None) -> int:
-    """How many objects and segments `kept` leaves out for their score."""
-    count = 0
+def left_out(sample: Any, min_score: float | None) -> str:
+    """What `kept` leaves out for its score, in words; empty for nothing."""
+    counts = {}
     if 'pred_instances' in sample:
-        count += int((sample.pred_instances.scores < (MIN_SCORE if min_score is None else min_score)).sum())
+        kind = 'mask' if 'masks' in sample.pred_instances else 'box'
+        counts[kind] = int((sample.pred_instances.scores < (MIN_SCORE if min_score is None else min_score)).sum())
     if 'segments_info' in sample and min_score is not None:
-        count += sum(info['score'] < min_score for info in sample.segments_info)
-    return count
+        counts['segment'] = sum(info['score'] < min_score for info in sample.segments_info)
+    endings = dict(box='es', mask='s', segment='s')
+    found = ' and '.join(f'{count} {kind}{endings[kind] if count > 1 else ""}' for kind, count in counts.items() if count)
+    return f'{found} below {MIN_SCORE if min_score is None else min_score:g}' if found else ''
 
 
 def _one_label_each(found: Any) -> list[bool]:

@@ -11,7 +11,7 @@ from mmengine.structures import BaseDataElement
 from typing_extensions import Self
 
 from frozenmm.apis.coco_entries import coco_entry
-from frozenmm.apis.found import MIN_SCORE, below, everything, kept, names_and_scores, objects, segments
+from frozenmm.apis.found import MIN_SCORE, everything, kept, left_out, names_and_scores, objects, segments
 from frozenmm.apis.label_pictures import class_colours, picture_bytes
 from frozenmm.compat import require
 from frozenmm.compat.files import write_whole
@@ -213,8 +213,8 @@ class Result(BaseDataElement):
         shown = self.kept(min_score=min_score)
         boxes = 'pred_instances' in self and 'masks' not in self.pred_instances
         text = names_and_scores(objects(shown) if boxes else segments(shown), self.classes)
-        left_out = 0 if self.origin.selected else below(self, min_score)
-        return text + (f' ({left_out} below {MIN_SCORE if min_score is None else min_score:g})' if left_out else '')
+        below = '' if self.origin.selected else left_out(self, min_score)
+        return f'{text} ({below})' if below else text
 
     def __len__(self) -> int:
         return len(self.pred_instances) if 'pred_instances' in self else len(segment_map(self)[1])

@@ -95,7 +95,7 @@ def test_scores_cut_what_is_said_and_drawn(detector):
     (result, ) = detector(picture())
     cut = float(result.pred_instances.scores[1])
     assert detector.summary(result, min_score=cut).count(',') == int((result.pred_instances.scores >= cut).sum()) - 1
-    assert detector.summary(result, min_score=1.0) == 'nothing found (5 below 1)'
+    assert detector.summary(result, min_score=1.0) == 'nothing found (5 boxes below 1)'
 
 
 def test_a_detector_names_labels_that_no_data_set_names(detector):

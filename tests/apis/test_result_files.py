@@ -170,7 +170,7 @@ def test_files_and_drawings_leave_out_what_scores_too_low(tmp_path):
     assert entries(min_score=0, options=RunOptions(several_labels=True)) == [
         ('cat', pytest.approx(0.9)), ('cup', 0.5), ('cup', low)]
     assert entries(min_score=0.95) == []
-    assert Known().summary(Known()([picture()])[0]) == 'cat 0.90 (1 below 0.3)'
+    assert Known().summary(Known()([picture()])[0]) == 'cat 0.90 (1 box below 0.3)'
 
 
 def test_arrays_in_a_loop_do_not_overwrite_each_other(tmp_path):
