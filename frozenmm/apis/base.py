@@ -1,17 +1,20 @@
 """What all inferencers share: any source of images in, results one after the other out."""
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any, overload
 
 import numpy as np
 
 from frozenmm.apis.coco_entries import AnnotationIds
-from frozenmm.apis.result_files import ResultFolder
+from frozenmm.apis.result_files import ResultFiles
+from frozenmm.apis.result_tables import ResultTables
 from frozenmm.apis.results import Result
 from frozenmm.apis.tracks import Tracker
 from frozenmm.apis.video_files import AnnotatedVideos
@@ -48,9 +51,14 @@ class Inferencer:
     result is drawn (`draw`), which files it makes (`write`) and what it is in a line (`summary`). Registered in
     `INFERENCERS`, it is what `frozenmm.apis.inferencer` builds for the models that `models` names: with the config, and
     with `weights`, `device`, `trust_weights`, `vocabulary` and `task` where its constructor takes them.
+
+    Threads may share one: they take turns, and no vocabulary changes while a batch is in the network.
     """
 
-    _folders: dict[Path, ResultFolder]
+    @property
+    def turn(self) -> AbstractContextManager:
+        """The lock of whoever uses the model or changes its vocabulary."""
+        return vars(self).setdefault('_turn', threading.RLock())  # in one step, and needs no parent's constructor
 
     @classmethod
     def models(cls) -> tuple[type, ...]:
@@ -88,7 +96,7 @@ class Inferencer:
         Args:
             images: see `read_images`: path, folder, video, array, PIL picture, a list or an iterator of these.
             batch_size: images that go through the network together.
-            out_dir: write result files into this folder, see `ResultFolder`; a video gives `NAME_overlay.mp4`.
+            out_dir: write result files into this folder, see `ResultFiles`; a video gives `NAME_overlay.mp4`.
             min_score: what scores below it is neither drawn nor in the files; see `frozenmm.apis.found.kept` for the
                 default.
             channel_order: of arrays, `'rgb'` or `'bgr'`.
@@ -104,7 +112,7 @@ class Inferencer:
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
         source = read_images(images, channel_order=channel_order, unreadable=unreadable, every=options.every)
-        files = None if out_dir is None else _Files(self, self._folder(Path(out_dir), options), min_score, options)
+        files = None if out_dir is None else _Run(self, self._tables(Path(out_dir), options), min_score, options)
         tracker = Tracker(min_score, options.every) if options.track else None
         tuner = ThreadTuner('inference')
         with ExitStack() as stack:
@@ -112,23 +120,23 @@ class Inferencer:
                 stack.enter_context(files)
             while batch := list(islice(source, batch_size)):
                 if files is not None:
-                    batch = [files.folder.named(image) for image in batch]
-                with tuner.step(), without_noise():
+                    batch = [files.tables.named(image) for image in batch]
+                with self.turn, tuner.step(), without_noise():
                     results = self.predict(batch)
                 for image, result in zip(batch, results):
                     if tracker is not None and isinstance(result, Result):
                         result = tracker.tracked(image, result)
                     if files is not None:
-                        files.add(image, result)
+                        files.write(image, result)
                     yield image, result
 
-    def _folder(self, path: Path, options: RunOptions) -> ResultFolder:
-        """The files of a folder, which several calls may add to."""
-        folders = self.__dict__.setdefault('_folders', {})
+    def _tables(self, path: Path, options: RunOptions) -> ResultTables:
+        """Those of a folder, to whose files several calls may add."""
+        folders = vars(self).setdefault('_folders', {})
         wanted = None if options.annotations is None else Path(options.annotations)
         found = folders.get(path.resolve())
         if found is None or (found.annotations and found.annotations.path) != wanted:
-            found = ResultFolder(path, None if wanted is None else AnnotationIds.read(wanted))
+            found = ResultTables(path, None if wanted is None else AnnotationIds.read(wanted))
             folders[path.resolve()] = found
         return found
 
@@ -163,43 +171,39 @@ class Inferencer:
         return result.summary(min_score=min_score)
 
 
-class _Files:
+class _Run(ResultFiles):
     """Files, drawings and videos of a run; nothing of a video that is not complete stays after an error."""
 
-    def __init__(self, inferencer: Inferencer, folder: ResultFolder, min_score: float | None,
+    def __init__(self, inferencer: Inferencer, tables: ResultTables, min_score: float | None,
                  options: RunOptions) -> None:
-        self.folder, self.videos = folder, AnnotatedVideos(folder.folder, options.every)
+        super().__init__(tables)
         self._inferencer, self._options = inferencer, options
+        self._videos = AnnotatedVideos(self.folder, options.every)
         # an inferencer of one's own has a default of its own
         self._score = {} if min_score is None else dict(min_score=min_score)
 
-    def __enter__(self) -> _Files:
-        self.folder.__enter__()
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         try:
-            self.folder.__exit__(kind, error, trace)
-        finally:
+            super().__exit__(kind, error, trace)
             if error is None:
-                self.videos.close()
-            self.videos.discard()
+                self._videos.close()
+        finally:
+            self._videos.discard()
 
-    def add(self, image: NamedImage, result: Any) -> None:
+    def write(self, image: NamedImage, result: Any) -> None:
         """Write what belongs to one image."""
         maker, score = self._inferencer, self._score
         if isinstance(result, Result):
             # chosen once for all, and as it is for whoever draws it
             result, score = result.kept(**score, several_labels=self._options.several_labels), {}
-            if type(maker).write is Inferencer.write:
-                if not image.frames_per_second:
-                    self.folder.draw(image, maker.draw(image, result))
-                self.folder.add(image, result)
-            else:
-                maker.write(self.folder.folder, image, result)
+        if not isinstance(result, Result) or type(maker).write is not Inferencer.write:
+            maker.write(self.folder, image, result, **score)
         else:
-            maker.write(self.folder.folder, image, result, **score)
+            if not image.frames_per_second:
+                self.draw(image, maker.draw(image, result))
+            self.add(image, result)
         if image.frames_per_second:
-            self.videos.add(image, maker.draw_frame(image, result, **score))
+            self._videos.add(image, maker.draw_frame(image, result, **score))
         else:
-            self.videos.close()
+            self._videos.close()

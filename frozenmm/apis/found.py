@@ -112,7 +112,7 @@ def left_out(sample: Any, min_score: float | None) -> str:
     if 'segments_info' in sample and min_score is not None:
         counts['segment'] = sum(info['score'] < min_score for info in sample.segments_info)
     endings = dict(box='es', mask='s', segment='s')
-    found = ' and '.join(f'{count} {kind}{endings[kind] if count > 1 else ""}' for kind, count in counts.items() if count)
+    found = ' and '.join(f'{count} {kind}{endings[kind] * (count > 1)}' for kind, count in counts.items() if count)
     return f'{found} below {MIN_SCORE if min_score is None else min_score:g}' if found else ''
 
 

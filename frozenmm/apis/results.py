@@ -160,16 +160,17 @@ class Result(BaseDataElement):
         Raises:
             UserError: a suffix of no format of pictures.
         """
-        from frozenmm.apis.result_files import ResultFolder
+        from frozenmm.apis.result_files import ResultFiles
+        from frozenmm.apis.result_tables import ResultTables
         path = Path(path)
         shown = self.kept(min_score=min_score, several_labels=several_labels)
         if path.suffix and not path.is_dir():
             write_whole(path, picture_bytes(shown.drawing(), path.suffix))
             return [path]
-        with ResultFolder(path) as folder:
-            folder.draw(self.origin.image, shown.drawing())
-            folder.add(self.origin.image, shown)
-        return folder.files
+        with ResultFiles(ResultTables(path)) as files:
+            files.draw(self.origin.image, shown.drawing())
+            files.add(self.origin.image, shown)
+        return files.files
 
     def to_coco(self, image_id: int | str = 0, *, min_score: float = 0.0, several_labels: bool = True
                 ) -> list[dict[str, Any]]:

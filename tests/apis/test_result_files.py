@@ -289,3 +289,15 @@ def test_names_of_a_generator_are_numbers():
         warnings.simplefilter('error')
         names = [image.name for image, _ in Known().stream(picture(value) for value in range(3))]
     assert names == ['image_0000', 'image_0001', 'image_0002']
+
+
+def test_threads_that_share_an_inferencer_share_its_folder(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+    model = Known()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda value: model(picture(value), out_dir=tmp_path), range(12)))
+    lines = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
+    assert sorted(line['name'] for line in lines) == [f'image_{number:04d}' for number in range(12)]
+    assert {entry['image_id'] for entry in json.loads((tmp_path / 'coco_results.json').read_text())} == {
+        line['image_id'] for line in lines} == {entry['id'] for entry in json.loads(
+            (tmp_path / 'coco_images.json').read_text())['images']}
