@@ -130,8 +130,7 @@ class Result(BaseDataElement):
             return draw_boxes(image.pixels, boxes, names, palette, width=width)
         ids, infos = segment_map(shown)
         regions = [Region(info['id'], info['category_id'], info['score'], info.get('track')) for info in infos]
-        return draw_segments(image.pixels, ids, regions, names, palette=palette, width=width,
-                             legend=legend)
+        return draw_segments(image.pixels, ids, regions, names, palette=palette, width=width, legend=legend)
 
     def show(self, *, min_score: float | None = None, several_labels: bool = False) -> None:
         """Show the drawing: in the notebook, or with the picture viewer of this machine.
