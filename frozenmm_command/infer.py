@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--vocab', help='classes, separated by commas, synonyms by |: "red mug|mug, keyboard"; or a '
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')
+    parser.add_argument('--stuff', help='classes of --vocab without instances: "sky, grass"; default: what the '
+                        'vocabulary says, else every class has instances')
     parser.add_argument('--task', help='open-vocabulary models: panoptic, instance, semantic or all')
     parser.add_argument('--out', default='results', help='folder for pictures and files')
     options.add_device(parser)
@@ -47,8 +49,12 @@ def run(args: argparse.Namespace) -> None:
     from frozenmm.apis.base import RunOptions
     from frozenmm.apis.vocabulary_text import parse_vocabulary
     from frozenmm.datasets.progress import Progress
-    chosen = inferencer(args.model, None if args.vocab is None else parse_vocabulary(args.vocab), weights=args.weights,
-                        device=args.device, trust_weights=args.trust, task=args.task)
+    from frozenmm.errors import UserError
+    if args.stuff is not None and args.vocab is None:
+        raise UserError('--stuff names classes of --vocab; give --vocab too')
+    words = None if args.vocab is None else parse_vocabulary(args.vocab, args.stuff)
+    chosen = inferencer(args.model, words, weights=args.weights, device=args.device, trust_weights=args.trust,
+                        task=args.task)
     unreadable: list[str] = []
     score = options.given(args, 'min_score')
     results = chosen.stream(args.images, batch_size=args.batch_size, out_dir=args.out, unreadable=unreadable, **score,

@@ -75,7 +75,10 @@ def roboflow(root):
     return root
 
 
-def labelme(root, shape=dict(label='cat', points=[[0, 2], [10, 2], [10, 8]], shape_type='polygon')):
+TRIANGLE = dict(label='cat', points=[[0, 2], [10, 2], [10, 8]], shape_type='polygon')
+
+
+def labelme(root, shape=TRIANGLE):
     for split in 'train', 'val':
         picture(root / split / 'a.jpg')
         (root / split / 'a.json').write_text(json.dumps(dict(imagePath='a.jpg', shapes=[shape, dict(
