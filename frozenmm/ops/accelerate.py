@@ -116,7 +116,7 @@ def accelerate(model: nn.Module) -> AccelerationReport:
 
     Covers DETR-type encoders and decoders and the pixel decoders of Mask2Former in mmdet and mmseg, and the models of
     transformers whose `MultiScaleDeformableAttention` is that of Deformable DETR (Deformable DETR, Grounding DINO,
-    RT-DETR, Mask2Former, ...). Call it again after building new parts. Results agree to about 1e-6 relative in
+    RT-DETR, ...). Call it again after building new parts. Results agree to about 1e-6 relative in
     float32; under autocast they are nearer to float32 than mmcv's, because locations stay float32.
 
     Args:

@@ -1,4 +1,4 @@
-"""Compiles csrc/cuda against the emulated device: `python tests/cuda_emulator/build_emulated.py FOLDER [--sm 80|90]`.
+"""Compiles csrc/cuda against the emulated device: `python tests/cuda_emulator/build_emulated.py FOLDER [UNIT ...]`.
 
 The library takes the place of the CPU's in FOLDER: with `FROZENMM_LIBRARIES=FOLDER`, every operator that has a CUDA kernel
 runs it, on tensors of the CPU. Built with the address and undefined-behaviour sanitizers; see `.ci/cuda_on_cpu`.
@@ -30,11 +30,14 @@ def flags(sm: int) -> list[str]:
             '-I', str(HERE), '-isystem', str(include)]
 
 
-def make(folder: Path, sm: int) -> Path:
-    """Compile, link, and write the stamp that the loader asks for."""
+def make(folder: Path, units: list[str], sm: int) -> Path:
+    """Compile, link, and write the stamp that the loader asks for; without units, all of csrc/cuda."""
     folder.mkdir(parents=True, exist_ok=True)
     compiler = build.find_compiler('cpu')
-    sources = [HERE / 'emulator.cpp', *sorted((build.SOURCES / 'cuda').glob('*.cu'))]
+    kernels = sorted((build.SOURCES / 'cuda').glob('*.cu'))
+    # the largest first, so that the last one to finish is a small one
+    sources = [*sorted((k for k in kernels if not units or k.stem in units), key=lambda k: -k.stat().st_size),
+               HERE / 'emulator.cpp']
 
     def unit(source: Path) -> str:
         start, out = time.perf_counter(), folder / f'{source.stem}.o'
@@ -58,9 +61,10 @@ def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').split(':')[0])
     parser.add_argument('folder', type=Path)
+    parser.add_argument('units', nargs='*', metavar='UNIT', help='names without .cu (default: all)')
     parser.add_argument('--sm', type=int, choices=(80, 90), default=80, help='generation of the device')
     args = parser.parse_args()
-    print(make(args.folder, args.sm))
+    print(make(args.folder, args.units, args.sm))
 
 
 if __name__ == '__main__':
