@@ -74,16 +74,18 @@ def _forward_of_transformers(self: nn.Module, value: Tensor, value_spatial_shape
                                   attention_weights, im2col_step)
 
 
+def _is_foreign(kind: type) -> bool:
+    return kind.__name__ == _CLASS and (kind.__module__ == _MMCV or kind.__module__.startswith(_TRANSFORMERS))
+
+
 def _known_forward(kind: type[nn.Module]) -> Callable[..., Tensor] | None:
     """Our forward for a class of mmcv or transformers; None where it is neither, or takes other arguments."""
-    if kind.__name__ != _CLASS:
+    if not _is_foreign(kind):
         return None
     if kind.__module__ == _MMCV:
         return _forward_of_mmcv
-    if kind.__module__.startswith(_TRANSFORMERS) and \
-            tuple(inspect.signature(kind.forward).parameters) == _TRANSFORMERS_ARGUMENTS:
-        return _forward_of_transformers
-    return None
+    taken = tuple(inspect.signature(kind.forward).parameters)
+    return _forward_of_transformers if taken == _TRANSFORMERS_ARGUMENTS else None
 
 
 def _accelerated_name(module: str) -> str:
@@ -161,8 +163,7 @@ def _accelerate(model: nn.Module) -> AccelerationReport:
         elif _known_forward(kind) is not None and 'forward' not in vars(module):
             module.__class__ = _accelerated_class(kind)
             report.replaced.append(name)
-        elif any(parent.__name__ == _CLASS and (parent.__module__ == _MMCV or
-                                                parent.__module__.startswith(_TRANSFORMERS)) for parent in kind.__mro__):
+        elif any(_is_foreign(parent) for parent in kind.__mro__):
             report.skipped[name] = f'{kind.__name__} may have a forward of its own'
     return report
 

@@ -109,7 +109,8 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     Source: Bodla et al., Soft-NMS (ICCV 2017), equations 2 and 3.
     """
     boxes, scores = boxes.detach(), scores.detach().clone()
-    left, taken = torch.arange(len(boxes)), []
+    left = torch.arange(len(boxes))
+    taken: list[Tensor] = []
     while len(left):
         at = int(scores[left].argmax())
         best, left = left[at], torch.cat([left[:at], left[at + 1:]])

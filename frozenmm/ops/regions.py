@@ -1,6 +1,7 @@
 """RoIAlign and RoIPool in torch, with the arguments of mmcv's compiled functions.
 
-`rois` are (N, 5): index of the image, x1, y1, x2, y2 in pixels of the picture; `spatial_scale` brings them onto the map.
+`rois` are (N, 5): index of the image, x1, y1, x2, y2 in pixels of the picture; `spatial_scale` brings them onto the
+map.
 """
 from __future__ import annotations
 

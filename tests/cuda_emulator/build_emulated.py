@@ -1,7 +1,7 @@
 """Compiles csrc/cuda against the emulated device: `python tests/cuda_emulator/build_emulated.py FOLDER [UNIT ...]`.
 
-The library takes the place of the CPU's in FOLDER: with `FROZENMM_LIBRARIES=FOLDER`, every operator that has a CUDA kernel
-runs it, on tensors of the CPU. Built with the address and undefined-behaviour sanitizers; see `.ci/cuda_on_cpu`.
+The library takes the place of the CPU's in FOLDER: with `FROZENMM_LIBRARIES=FOLDER`, every operator that has a CUDA
+kernel runs it, on tensors of the CPU. Built with the address and undefined-behaviour sanitizers; see `.ci/cuda_on_cpu`.
 """
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def make(folder: Path, units: list[str], sm: int) -> Path:
         objects = list(pool.map(unit, sources))
     library = folder / 'libfrozenmm_cpu.so'
     torch_libraries = Path(torch.__file__).parent / 'lib'
-    subprocess.run([compiler, '-shared', *SANITIZERS, *objects, '-o', str(library), '-L', str(torch_libraries), '-ltorch',
-                    '-ltorch_cpu', '-lc10'], check=True)
+    subprocess.run([compiler, '-shared', *SANITIZERS, *objects, '-o', str(library), '-L', str(torch_libraries),
+                    '-ltorch', '-ltorch_cpu', '-lc10'], check=True)
     stamp = dict(emulated=f'sm_{sm}', torch=torch.__version__, size=library.stat().st_size,
                  sha256=file_digest(library))
     library.with_suffix('.json').write_text(json.dumps(stamp))

@@ -31,7 +31,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('emulator') / 'faulty_kernels'
     libraries = Path(torch.__file__).parent / 'lib'
     subprocess.run(['g++', *flags(80), str(HERE / 'faulty_kernels.cpp'), str(HERE / 'emulator.cpp'), *SANITIZERS,
-                    '-o', str(out), '-L', str(libraries), '-ltorch_cpu', '-lc10', f'-Wl,-rpath,{libraries}'], check=True)
+                    '-o', str(out), '-L', str(libraries), '-ltorch_cpu', '-lc10', f'-Wl,-rpath,{libraries}'],
+                   check=True)
     return out
 
 

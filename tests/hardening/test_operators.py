@@ -34,7 +34,7 @@ def test_sizes_whose_product_overflows_are_refused(shapes, fused):
 
 @built
 def test_products_of_lengths_beyond_64_bits_are_refused():
-    """Empty tensors can have them; checked for the CPU here, and by the same lines for CUDA (`tests/ops/test_cuda.py`)."""
+    """Empty tensors can have them; `tests/ops/test_cuda.py` asks the same of CUDA."""
     refuse_lengths('cpu')
 
 

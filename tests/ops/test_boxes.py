@@ -158,7 +158,8 @@ def test_groups_hold_a_box_and_what_it_suppresses(threshold):
     found = [group.tolist() for group in nms_match(torch.cat([boxes, scores[:, None]], 1), threshold)]
     left, expected = sorted(range(60), key=lambda i: -scores[i].item()), []
     while left:
-        group = [left[0]] + [i for i in left[1:] if overlap(boxes[left[0]].tolist(), boxes[i].tolist(), 0) >= threshold]
+        group = [left[0]] + [i for i in left[1:]
+                             if overlap(boxes[left[0]].tolist(), boxes[i].tolist(), 0) >= threshold]
         expected.append(group)
         left = [i for i in left if i not in group]
     assert found == expected and sorted(sum(found, [])) == list(range(60))
@@ -176,4 +177,5 @@ def test_overlaps_of_all_and_of_pairs_equal_the_definition(mode, offset):
         return inter / (areas[0] if mode == 'iof' else sum(areas) - inter)
     expected = torch.tensor([[ratio(a, b) for b in second.tolist()] for a in first.tolist()], dtype=torch.float64)
     torch.testing.assert_close(bbox_overlaps(first, second, mode=mode, offset=offset), expected)
-    torch.testing.assert_close(bbox_overlaps(first, second, mode=mode, offset=offset, aligned=True), expected.diagonal())
+    pairs = bbox_overlaps(first, second, mode=mode, offset=offset, aligned=True)
+    torch.testing.assert_close(pairs, expected.diagonal())

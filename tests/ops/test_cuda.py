@@ -104,11 +104,11 @@ def test_gradients_pass_gradcheck(box: bool) -> None:
 
 
 def test_deterministic_mode_gives_the_same_bits_again() -> None:
-    queries = 40 if EMULATED else 400
+    queries = 20 if EMULATED else 400
     gpu = on_gpu(make_case(shapes=((20, 20), (10, 10)), queries=queries, heads=8, channels=32))
     grad = gpu.grad().to(DEVICE)
     first = OPS.ms_deform_attn_bwd(grad, *gpu.plain, True)
-    for _ in range(5):
+    for _ in range(1 if EMULATED else 5):
         assert all(torch.equal(a, b) for a, b in zip(first, OPS.ms_deform_attn_bwd(grad, *gpu.plain, True)))
 
 
