@@ -1,7 +1,9 @@
 """What all inferencers share: any source of images in, results one after the other out."""
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,14 @@ class Inferencer:
     makes (`write`). Registered in `INFERENCERS`, it is what `frozenmm.apis.inferencer` builds for the models that
     `models` names: with the config, and with `weights`, `device`, `trust_weights`, `vocabulary` and `task` where its
     constructor takes them.
+
+    Threads may share one: they take turns, and no vocabulary changes while a batch is in the network.
     """
+
+    @property
+    def turn(self) -> AbstractContextManager:
+        """The lock of whoever uses the model or changes its vocabulary."""
+        return vars(self).setdefault('_turn', threading.RLock())  # in one step, and needs no parent's constructor
 
     @classmethod
     def models(cls) -> tuple[type, ...]:
@@ -60,7 +69,7 @@ class Inferencer:
         tuner = ThreadTuner('inference')
         try:
             while batch := list(islice(source, batch_size)):
-                with tuner.step(), without_noise():
+                with self.turn, tuner.step(), without_noise():
                     results = self.predict(batch)
                 for image, result in zip(batch, results):
                     if videos is not None:

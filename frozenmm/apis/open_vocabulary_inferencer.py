@@ -112,7 +112,8 @@ class OpenVocabularyInferencer(Inferencer):
 
     def set_vocabulary(self, vocabulary: VocabularySource, *, seen: Tensor | None = None) -> None:
         """Look for these classes from now on; only words that are new cost anything."""
-        self.model.set_vocabulary(vocabulary, seen=seen)
+        with self.turn:
+            self.model.set_vocabulary(vocabulary, seen=seen)
 
     @torch.no_grad()
     def predict(self, images: Sequence[NamedImage], *, task: str | None = None) -> list[DetDataSample]:
@@ -127,6 +128,10 @@ class OpenVocabularyInferencer(Inferencer):
             scores; `classes`, the names that labels index.
         """
         wanted = _check_task(task or self.task)
+        with self.turn:
+            return self._predict(images, wanted)
+
+    def _predict(self, images: Sequence[NamedImage], wanted: tuple[str, ...]) -> list[DetDataSample]:
         names = tuple(self.vocabulary.names)
         prepared = [self._prepare(image) for image in images]
         for item in prepared:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -270,3 +272,22 @@ def test_tasks_of_calls_that_run_side_by_side_do_not_mix(inferencer):
         assert {key for key in sample.keys() if key.startswith('pred')} == fields[task]
     with pytest.raises(ValueError, match='task must be one of'):
         inferencer.predict([image], task='depth')
+
+
+def test_threads_that_change_the_vocabulary_get_answers_in_their_words(inferencer, monkeypatch):
+    vocabularies = [['red mug, mug', 'keyboard'], ['eye', 'fur', 'whisker'], ['cat', 'dog']]
+    alone = {}
+    for words in vocabularies:
+        inferencer.set_vocabulary(words)
+        alone[tuple(inferencer.vocabulary.names)] = inferencer(picture())[0].pred_sem_seg.sem_seg
+    test_step = inferencer.model.test_step
+    monkeypatch.setattr(inferencer.model, 'test_step', lambda batch: (time.sleep(0.02), test_step(batch))[1])
+
+    def work(number):
+        inferencer.set_vocabulary(vocabularies[number % 3])
+        return inferencer.predict([NamedImage('a', picture())])[0]
+
+    with ThreadPoolExecutor(3) as threads:
+        results = list(threads.map(work, range(12)))
+    for result in results:  # of some thread's words: a change between the two lines of another thread is allowed
+        torch.testing.assert_close(result.pred_sem_seg.sem_seg, alone[result.classes], atol=0, rtol=0)
