@@ -15,12 +15,19 @@ from types import ModuleType
 
 from mmengine.logging import print_log
 
+from frozenmm.deprecation import moved_names
 from frozenmm.errors import MissingPackage
 from frozenmm.version import document
 
 NAME = 'mmcv._ext'
 Operators = Callable[[], Mapping[str, Callable]]
 """Gives operators by mmcv's name; called when the first is looked up, so that importing frozenmm stays cheap."""
+
+__getattr__ = moved_names(__name__, removed_in='0.3', nms='frozenmm.ops.boxes.nms',
+                          **{name: f'frozenmm.ops.{room}.{name}' for room, names in (
+                              ('regions', ('roi_align_forward', 'roi_align_backward')),
+                              ('focal_loss', ('sigmoid_focal_loss_forward', 'sigmoid_focal_loss_backward')),
+                              ('mmcv_names', ('get_compiler_version', 'get_compiling_cuda_version'))) for name in names})
 
 
 class MissingOperator(MissingPackage, NotImplementedError):

@@ -62,3 +62,10 @@ def test_a_real_extension_is_left_alone(tmp_path):
     code = ('import sys; sys.path.insert(0, sys.argv[1])\nimport frozenmm\nfrom frozenmm.compat import mmcv_ext\n'
             'assert mmcv_ext.compiled_extension().name.startswith("_ext")\nassert "mmcv._ext" not in sys.modules')
     subprocess.run([sys.executable, '-c', code, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize('name', ['nms', 'roi_align_forward', 'roi_align_backward', 'sigmoid_focal_loss_forward',
+                                  'sigmoid_focal_loss_backward', 'get_compiler_version', 'get_compiling_cuda_version'])
+def test_operators_that_moved_are_found_for_one_release(name):
+    with pytest.warns(FutureWarning, match=rf'mmcv_ext.{name} is now called frozenmm.ops\..*{name}; .* frozenmm 0.3'):
+        assert getattr(mmcv_ext, name) is OPERATORS[name]

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import frozenmm  # noqa: F401  (before mmdet, so that the holes of the installation are filled)
+from frozenmm.apis.model_sources import open_model
 from frozenmm.compat.mmcv_ext import compiled_extension
 from frozenmm.ops import accelerate, backend, loader, restore
 from frozenmm.registry import MODELS
@@ -162,6 +163,14 @@ def test_the_detector_runs_our_attention_unless_kernels_are_refused(monkeypatch)
     monkeypatch.setattr(loader, '_state', {kind: loader.Library(kind, False, 'FROZENMM_OPS=torch')
                                            for kind in ('cpu', 'cuda')})
     assert restore(MODELS.build(config)) == []
+
+
+@pytest.mark.skipif(backend('cpu') != 'native', reason='the CPU library is not built')
+def test_a_detector_of_mmdet_that_an_inferencer_opens_runs_our_attention():
+    config = Config.fromfile(FOLDER / 'dino_4scale_r50_1x_coco.py')
+    config.model = shrunk(config.model)
+    model, _ = open_model(config, None, kinds=(torch.nn.Module, ), wanted='a model', device=torch.device('cpu'))
+    assert len(restore(model)) == 2
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=[path.stem for path in CONFIGS])

@@ -107,6 +107,10 @@ def test_boxes_that_are_no_boxes_beat_nothing(implementation):
     assert IMPLEMENTATIONS[implementation](boxes, 0.5, 0).tolist() == [True, True, True, True, True, False]
 
 
+def test_the_sweep_is_a_whole_operator():
+    torch.library.opcheck(torch.ops.frozenmm.nms_sorted.default, (random_boxes(20)[0], 0.5, 0))
+
+
 def test_mmcvs_own_example():
     boxes = np.array([[6.0, 3, 8, 7], [3, 6, 9, 11], [3, 7, 10, 12], [1, 4, 13, 7]], dtype=np.float32)
     scores = np.array([0.6, 0.9, 0.7, 0.2], dtype=np.float32)
