@@ -23,11 +23,10 @@ NAME = 'mmcv._ext'
 Operators = Callable[[], Mapping[str, Callable]]
 """Gives operators by mmcv's name; called when the first is looked up, so that importing frozenmm stays cheap."""
 
-__getattr__ = moved_names(__name__, removed_in='0.3', nms='frozenmm.ops.boxes.nms',
-                          **{name: f'frozenmm.ops.{room}.{name}' for room, names in (
-                              ('regions', ('roi_align_forward', 'roi_align_backward')),
-                              ('focal_loss', ('sigmoid_focal_loss_forward', 'sigmoid_focal_loss_backward')),
-                              ('mmcv_names', ('get_compiler_version', 'get_compiling_cuda_version'))) for name in names})
+_MOVED = {'roi_align_forward': 'regions', 'roi_align_backward': 'regions', 'nms': 'boxes',
+          'sigmoid_focal_loss_forward': 'focal_loss', 'sigmoid_focal_loss_backward': 'focal_loss',
+          'get_compiler_version': 'mmcv_names', 'get_compiling_cuda_version': 'mmcv_names'}
+__getattr__ = moved_names(__name__, removed_in='0.3', **{k: f'frozenmm.ops.{v}.{k}' for k, v in _MOVED.items()})
 
 
 class MissingOperator(MissingPackage, NotImplementedError):
