@@ -1,0 +1,91 @@
+"""mmdet's detectors of the DETR family with frozen foundation models as feature enhancers.
+
+Source: Fu et al., Frozen-DETR (NeurIPS 2024, arXiv 2410.19635). The paper reports DAB, Conditional and Deformable DETR
+as well as DINO; its authors released code for DINO only. What the paper leaves open is marked as ours.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.models.detectors import DABDETR, DDQDETR, ConditionalDETR, DeformableDETR, GroundingDINO
+from mmdet.models.layers import coordinate_to_encoding, inverse_sigmoid
+from torch import Tensor, nn
+
+from frozenmm.detection.frozen_detr.steps import MultiScaleSteps, SingleScaleSteps
+from frozenmm.registry import MODELS
+
+
+def box_positions(boxes: Tensor, embed_dims: int, head: nn.Module) -> Tensor:
+    """(B, T, 4 or 2) boxes or centres in 0..1 -> (B, T, C), as decoders that embed their reference boxes do."""
+    return head(coordinate_to_encoding(boxes, num_feats=embed_dims // 2))
+
+
+@MODELS.register_module()
+class EnhancedDeformableDETR(MultiScaleSteps, DeformableDETR):
+    """mmdet's Deformable DETR with frozen foundation models as feature enhancers; without enhancers the same detector.
+
+    With two stages the position embedding of an image query is that of a proposal with its box, as in the authors'
+    MS-DETR; with one stage it is learned, as that of the object queries is (ours). Arguments: see `MultiScaleSteps` and
+    `mmdet.DeformableDETR`.
+    """
+
+    as_two_stage: bool
+    decoder: Any
+
+    def _learns_positions(self) -> bool:
+        return not self.as_two_stage
+
+    def _image_positions(self, boxes: Tensor, valid_ratios: Tensor) -> Tensor:
+        embedded = self.get_proposal_pos_embed(inverse_sigmoid(boxes, eps=1e-5))
+        return self.pos_trans_norm(self.pos_trans_fc(embedded))[..., :self.embed_dims]
+
+
+class _BoxPositions(MultiScaleSteps):
+    """Detectors whose decoder embeds its reference boxes as DINO's does."""
+
+    def _image_positions(self, boxes: Tensor, valid_ratios: Tensor) -> Tensor:
+        return box_positions(boxes * valid_ratios[:, :1].repeat(1, 1, 2), self.embed_dims, self.decoder.ref_point_head)
+
+
+@MODELS.register_module()
+class EnhancedDDQDETR(_BoxPositions, DDQDETR):
+    """mmdet's DDQ-DETR with frozen foundation models as feature enhancers; without enhancers the same detector.
+
+    Distinct, dense and denoising queries all see the image queries (ours; the paper only reports the result).
+    Arguments: see `MultiScaleSteps` and `mmdet.DDQDETR`.
+    """
+
+    # DDQ itself fills up the queries that a small image lacks
+    pre_decoder = DDQDETR.pre_decoder
+
+
+@MODELS.register_module()
+class EnhancedGroundingDINO(_BoxPositions, GroundingDINO):
+    """mmdet's Grounding DINO with frozen foundation models as feature enhancers; without enhancers the same detector.
+
+    Image queries join the self-attention, text its own cross-attention; frozen maps are fused with the text like the
+    other levels (ours; not in the paper). Arguments: see `MultiScaleSteps` and `mmdet.GroundingDINO`.
+    """
+
+
+@MODELS.register_module()
+class EnhancedDABDETR(SingleScaleSteps, DABDETR):
+    """mmdet's DAB-DETR with frozen foundation models as feature enhancers; without enhancers the same detector.
+
+    Arguments: see `SingleScaleSteps` and `mmdet.DABDETR`.
+    """
+
+    def _image_positions(self, boxes: Tensor, valid_ratios: Tensor | None) -> Tensor:
+        return box_positions(boxes[..., :self.query_dim], self.embed_dims, self.decoder.ref_point_head)
+
+
+@MODELS.register_module()
+class EnhancedConditionalDETR(SingleScaleSteps, ConditionalDETR):
+    """mmdet's Conditional DETR with frozen foundation models as feature enhancers; without enhancers the same detector.
+
+    The position embedding of image queries is learned, as that of the object queries is (ours). Arguments: see
+    `SingleScaleSteps` and `mmdet.ConditionalDETR`.
+    """
+
+    def _learns_positions(self) -> bool:
+        return True
