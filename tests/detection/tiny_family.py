@@ -1,7 +1,11 @@
 """Tiny configs of mmdet's DETR family; mmdet's position embeddings allow no other width than 256."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import tiny_dino as tiny
+import transformers
+from mmengine.config import ConfigDict
 
 DIM = 256
 HEADS = dict(DeformableDETR='DeformableDETRHead', DDQDETR='DDQDETRHead', GroundingDINO='GroundingDINOHead',
@@ -21,7 +25,7 @@ SINGLE_SCALE = ('dab', 'dab-patterns', 'conditional')
 
 
 def config(name: str, *enhancers: dict, plain: bool = False, bert: str = '', **changes: object) -> dict:
-    """Config of a detector of the family, as mmdet's with `plain`, else as ours; `bert` is a folder with its text model."""
+    """Config of a detector, as mmdet's with `plain`, else as ours; `bert` is a folder with its text model."""
     kind, own = DETECTORS[name]
     built = tiny.config(DIM, layers=2)
     built['bbox_head'].update(type=f'mmdet.{HEADS[kind]}')
@@ -34,7 +38,7 @@ def config(name: str, *enhancers: dict, plain: bool = False, bert: str = '', **c
         _grounding(built, bert)
     if not plain:
         built.update(type=f'frozenmm.Enhanced{kind}', enhancers=list(enhancers), patch_groups=8)
-    return built | changes
+    return ConfigDict(built | changes)  # mmdet's Grounding DINO reads attributes of it
 
 
 def _single_scale(built: dict) -> None:
@@ -74,9 +78,6 @@ def batch(sizes: tuple[tuple[int, int], ...] = ((64, 64), (48, 64)), **changes: 
 
 def write_bert(folder: str) -> None:
     """A random BERT of two layers with its word list."""
-    from pathlib import Path
-
-    import transformers
     words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', 'dog', 'cat', 'bird']
     path = Path(folder, 'vocab.txt')
     path.write_text('\n'.join(words))

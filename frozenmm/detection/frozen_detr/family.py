@@ -11,6 +11,7 @@ from mmdet.models.detectors import DABDETR, DDQDETR, ConditionalDETR, Deformable
 from mmdet.models.layers import coordinate_to_encoding, inverse_sigmoid
 from torch import Tensor, nn
 
+from frozenmm.compat.mmdet_bert import run_on_transformers_5
 from frozenmm.detection.frozen_detr.steps import MultiScaleSteps, SingleScaleSteps
 from frozenmm.registry import MODELS
 
@@ -35,7 +36,7 @@ class EnhancedDeformableDETR(MultiScaleSteps, DeformableDETR):
     def _learns_positions(self) -> bool:
         return not self.as_two_stage
 
-    def _image_positions(self, boxes: Tensor, valid_ratios: Tensor) -> Tensor:
+    def _image_positions(self, boxes: Tensor, inputs: dict) -> Tensor:
         embedded = self.get_proposal_pos_embed(inverse_sigmoid(boxes, eps=1e-5))
         return self.pos_trans_norm(self.pos_trans_fc(embedded))[..., :self.embed_dims]
 
@@ -43,8 +44,9 @@ class EnhancedDeformableDETR(MultiScaleSteps, DeformableDETR):
 class _BoxPositions(MultiScaleSteps):
     """Detectors whose decoder embeds its reference boxes as DINO's does."""
 
-    def _image_positions(self, boxes: Tensor, valid_ratios: Tensor) -> Tensor:
-        return box_positions(boxes * valid_ratios[:, :1].repeat(1, 1, 2), self.embed_dims, self.decoder.ref_point_head)
+    def _image_positions(self, boxes: Tensor, inputs: dict) -> Tensor:
+        boxes = boxes * inputs['valid_ratios'][:, :1].repeat(1, 1, 2)
+        return box_positions(boxes, self.embed_dims, self.decoder.ref_point_head)
 
 
 @MODELS.register_module()
@@ -67,6 +69,12 @@ class EnhancedGroundingDINO(_BoxPositions, GroundingDINO):
     other levels (ours; not in the paper). Arguments: see `MultiScaleSteps` and `mmdet.GroundingDINO`.
     """
 
+    language_model: Any
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        run_on_transformers_5(self.language_model)
+
 
 @MODELS.register_module()
 class EnhancedDABDETR(SingleScaleSteps, DABDETR):
@@ -75,7 +83,7 @@ class EnhancedDABDETR(SingleScaleSteps, DABDETR):
     Arguments: see `SingleScaleSteps` and `mmdet.DABDETR`.
     """
 
-    def _image_positions(self, boxes: Tensor, valid_ratios: Tensor | None) -> Tensor:
+    def _image_positions(self, boxes: Tensor, inputs: dict) -> Tensor:
         return box_positions(boxes[..., :self.query_dim], self.embed_dims, self.decoder.ref_point_head)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ def image_queries_in(layers: nn.ModuleList, queries: Sequence[Tensor], positions
     handles = []
     try:
         for layer, rows in zip(layers, queries, strict=True):
-            attention = layer.self_attn
+            attention = cast(Any, layer).self_attn
             handles.append(attention.register_forward_pre_hook(partial(_append, rows, positions), with_kwargs=True))
             handles.append(attention.register_forward_hook(partial(_cut, rows.shape[1])))
         yield

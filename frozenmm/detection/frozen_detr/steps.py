@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from mmdet.structures import OptSampleList, SampleList
@@ -76,8 +76,8 @@ class EnhancedSteps(_Detector):
         """Whether nothing in the detector turns the box of an image query into a position embedding."""
         return False
 
-    def _image_positions(self, boxes: Tensor, valid_ratios: Tensor | None) -> Tensor:
-        """Position embedding (B, T, C) of boxes (B, T, 4), cxcywh in units of the unpadded images."""
+    def _image_positions(self, boxes: Tensor, inputs: dict) -> Tensor:
+        """Position embedding (B, T, C) of boxes (B, T, 4), cxcywh in units of the images; `inputs` of the decoder."""
         raise NotImplementedError
 
     def _level_embed(self) -> Tensor:
@@ -124,7 +124,7 @@ class EnhancedSteps(_Detector):
         if image_queries is None:
             return super().forward_decoder(**inputs)
         learned = self.enhancement.positions
-        positions = self._image_positions(image_queries.references, inputs.get('valid_ratios')) if learned is None \
+        positions = self._image_positions(image_queries.references, inputs) if learned is None \
             else learned.weight.expand(len(image_queries.references), -1, -1)
         with image_queries_in(self.decoder.layers, image_queries.queries, positions):
             return super().forward_decoder(**inputs)
@@ -162,7 +162,7 @@ class MultiScaleSteps(EnhancedSteps):
     def pre_decoder(self, memory: Tensor, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
         """See mmdet; a picture of fewer cells than proposals gets a proposal for every cell."""
         fits = not self.as_two_stage or memory.shape[1] >= self.num_queries
-        detector = self if fits else with_queries(self, memory.shape[1])
+        detector: MultiScaleSteps = self if fits else with_queries(self, memory.shape[1])
         return super(MultiScaleSteps, detector).pre_decoder(memory, *args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
@@ -181,7 +181,7 @@ class SingleScaleSteps(EnhancedSteps):
     learned_levels = True
 
     def _level_embed(self) -> Tensor:
-        return self.enhancement.level_embed
+        return cast(Tensor, self.enhancement.level_embed)
 
 
 def append_levels(inputs: dict, levels: Levels) -> dict:
