@@ -75,6 +75,16 @@ def test_it_trains_and_detects_with_image_queries_and_maps(name, count, maps, be
 
 
 @every_detector
+def test_it_trains_and_detects_under_autocast(name, bert):
+    model = tiny.build(family.config(name, tiny.tiny(14, ('res4',)), tiny.tiny(0, ('res3',), seed=8), bert=bert))
+    data = family.batch(((64, 96), (40, 72)))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses, given = gradients(copy.deepcopy(model), data)
+        assert all(torch.isfinite(value).all() for value in [*losses.values(), *given.values()])
+        assert all(torch.isfinite(scores).all() for _, scores, _ in results(model, data))
+
+
+@every_detector
 def test_tokens_and_maps_change_what_it_sees(name, bert):
     model, data = tiny.build(family.config(name, tiny.tiny(5, ('res4',)), bert=bert)), family.batch()
     batch = model.data_preprocessor(copy.deepcopy(data))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmdet.models.detectors import DABDETR, DDQDETR, ConditionalDETR, DeformableDETR, GroundingDINO
 from mmdet.models.layers import coordinate_to_encoding, inverse_sigmoid
+from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from frozenmm.compat.mmdet_bert import run_on_transformers_5
@@ -59,6 +61,13 @@ class EnhancedDDQDETR(_BoxPositions, DDQDETR):
 
     # DDQ itself fills up the queries that a small image lacks
     pre_decoder = DDQDETR.pre_decoder
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """See mmdet; under autocast, too, the head computes in float32, as its dense loss takes nothing else."""
+        inputs = self.forward_transformer(self.extract_feat(batch_inputs), batch_data_samples)
+        inputs = {key: value.float() if isinstance(value, Tensor) else value for key, value in inputs.items()}
+        with torch.autocast(batch_inputs.device.type, enabled=False):
+            return self.bbox_head.loss(**inputs, batch_data_samples=batch_data_samples)
 
 
 @MODELS.register_module()
