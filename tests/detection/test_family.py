@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import mmdet
 import pytest
 import tiny_dino as tiny
 import tiny_family as family
 import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from frozenmm.compat.mmdet_bert import run_on_transformers_5
@@ -182,3 +186,28 @@ def test_levels_of_the_neck_must_agree():
     config['neck']['num_outs'] = 4
     with pytest.raises(ValueError, match='the neck gives 4 levels, but num_feature_levels is 3'):
         results(tiny.build(config), family.batch())
+
+
+CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
+
+
+@pytest.mark.skipif(not CONFIGS.is_dir(), reason='this mmdet comes without its configs')
+@pytest.mark.parametrize('path', ['deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+                                  'deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py',
+                                  'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py',
+                                  'dab_detr/dab-detr_r50_8xb2-50e_coco.py', 'ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
+                                  'conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
+                                  'grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py'])
+def test_mmdets_own_configs_take_enhancers(path, bert):
+    model = Config.fromfile(CONFIGS / path).model
+    model.type, model.enhancers = f'frozenmm.Enhanced{model.type}', [tiny.tiny(5, ('res4',))]
+    model.backbone.init_cfg, model.num_queries = None, 30  # no download, a short test
+    if 'language_model' in model:
+        model.language_model.update(name=bert, add_pooling_layer=False)
+        model.encoder.num_cp = 0  # needs fairscale
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        built = tiny.build(model)
+    losses = tiny.losses(built, family.batch(((96, 128), (72, 128))))
+    assert all(torch.isfinite(value).all() for item in losses.values()
+               for value in (item if isinstance(item, list) else [item]))
+    assert len(built.enhancement.patch_levels) == 1 and built.enhancement.image_queries.count == 5
