@@ -142,6 +142,16 @@ def test_a_small_image_gives_as_many_queries_as_it_has_cells(name, bert):
     assert seen[-1] == (30 if name == 'ddq' else 21)  # DDQ fills up with zeros by itself
 
 
+def test_a_trained_ddq_has_the_weights_of_a_new_one():
+    plain, ours = (tiny.build(family.config('ddq', plain=plain)) for plain in (True, False))
+    before = ours.state_dict().keys()
+    for model in plain, ours, ours:
+        gradients(model, family.batch())
+    assert ours.state_dict().keys() == before
+    assert any(key.startswith('decoder.aux_reg_branches') for key in plain.state_dict())
+    ours.load_state_dict(plain.state_dict(), strict=True)
+
+
 def test_image_queries_leave_the_decoder_as_they_found_it():
     model = tiny.build(family.config('conditional', tiny.tiny(5)))
     assert isinstance(model, EnhancedConditionalDETR)

@@ -17,6 +17,9 @@ from frozenmm.compat.mmdet_bert import run_on_transformers_5
 from frozenmm.detection.frozen_detr.steps import MultiScaleSteps, SingleScaleSteps
 from frozenmm.registry import MODELS
 
+SHARED = 'aux_reg_branches'
+"""What DDQ's decoder takes from its head in training."""
+
 
 def box_positions(boxes: Tensor, embed_dims: int, head: nn.Module) -> Tensor:
     """(B, T, 4 or 2) boxes or centres in 0..1 -> (B, T, C), as decoders that embed their reference boxes do."""
@@ -59,8 +62,19 @@ class EnhancedDDQDETR(_BoxPositions, DDQDETR):
     Arguments: see `MultiScaleSteps` and `mmdet.DDQDETR`.
     """
 
-    # DDQ itself fills up the queries that a small image lacks
-    pre_decoder = DDQDETR.pre_decoder
+    def pre_decoder(self, memory: Tensor, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
+        """See mmdet, which itself fills up the queries that a small image lacks."""
+        inputs = DDQDETR.pre_decoder(self, memory, *args, **kwargs)
+        # mmdet lends the head's branches to the decoder as a module, which would stand in checkpoints of a trained
+        # detector and not fit a new one
+        if SHARED in self.decoder._modules:
+            self.decoder.__dict__[SHARED] = self.decoder._modules.pop(SHARED)
+        return inputs
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(f'{prefix}decoder.{SHARED}.')]:
+            del state_dict[key]  # of a detector that mmdet trained
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """See mmdet; under autocast, too, the head computes in float32, as its dense loss takes nothing else."""
