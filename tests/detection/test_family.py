@@ -5,6 +5,7 @@ import copy
 from pathlib import Path
 
 import mmdet
+import numpy as np
 import pytest
 import tiny_dino as tiny
 import tiny_family as family
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from frozenmm.apis.detection_inferencer import DetectionInferencer
 from frozenmm.compat.mmdet_bert import run_on_transformers_5
 from frozenmm.detection.frozen_detr.family import EnhancedConditionalDETR
 from frozenmm.detection.frozen_detr.self_attention import image_queries_in
@@ -221,3 +223,15 @@ def test_mmdets_own_configs_take_enhancers(path, bert):
     assert all(torch.isfinite(value).all() for item in losses.values()
                for value in (item if isinstance(item, list) else [item]))
     assert len(built.enhancement.patch_levels) == 1 and built.enhancement.image_queries.count == 5
+
+
+def test_an_inferencer_gives_grounding_dino_the_names_of_the_classes(bert):
+    pipeline = [dict(type='mmdet.LoadImageFromFile'), dict(type='mmdet.Resize', scale=(64, 64), keep_ratio=True),
+                dict(type='mmdet.PackDetInputs', meta_keys=('ori_shape', 'img_shape', 'scale_factor'))]
+    dataset = dict(type='mmdet.CocoDataset', metainfo=dict(classes=('dog', 'cat', 'bird')), pipeline=pipeline)
+    inferencer = DetectionInferencer(Config(dict(
+        model=family.config('grounding', tiny.tiny(1, ('res4',)), bert=bert), default_scope='mmdet',
+        test_dataloader=dict(dataset=dataset))), device='cpu')
+    found = inferencer(np.zeros((48, 64, 3), np.uint8))
+    names = found.pred_instances.label_names
+    assert names and set(names) <= {'dog', 'cat', 'bird'}
