@@ -22,6 +22,7 @@ from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, 
 from frozenmm.reconstruction.features import Tracks, pixel_unit
 from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
+from frozenmm.reconstruction.lens import NO_LENS
 from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, StagedOptimizer, StagedSettings, Store
 from frozenmm.reconstruction.track_solver import PRIOR_RATIO, TrackSettings, find_tracks, solve_tracks
 from frozenmm.reconstruction.track_start import NothingSharedError
@@ -61,7 +62,7 @@ class Alignment:
         inliers: (F, ) of these, the ones that fit.
         reprojection: (O, ) distances in pixels of those; empty where no features were used.
         warnings: what is doubtful, in sentences.
-        radial: k of the distortion x (1 + k |x|^2); poses and depth belong to the images as they are.
+        lens: (4, ) of `lens.distort`; poses and depth belong to the images as they are.
     """
 
     poses_c2w: np.ndarray
@@ -73,7 +74,7 @@ class Alignment:
     inliers: np.ndarray
     reprojection: np.ndarray
     warnings: list[str]
-    radial: float = 0.0
+    lens: np.ndarray = field(default_factory=NO_LENS.copy)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All fields as arrays by name, of the shapes above, to be stored."""
@@ -83,7 +84,7 @@ class Alignment:
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Alignment:
         """The inverse of `to_arrays`; other names are ignored."""
         values = {f.name: arrays[f.name] for f in fields(cls)}
-        return cls(**{**values, 'focal_px': float(values['focal_px']), 'radial': float(values['radial']),
+        return cls(**{**values, 'focal_px': float(values['focal_px']),
                       'warnings': values['warnings'].tolist()})
 
 
@@ -158,11 +159,14 @@ def _align_tracks(clip: Clip) -> Alignment:
     options = replace(settings.tracks, match=replace(settings.tracks.match, seed=settings.seed))
     stored = clip.store.load('tracks') if clip.store is not None else None
     if stored is None:
-        tracks = find_tracks(clip.images, options.match, clip.report, clip.invalid)
+        tracks, bend = find_tracks(clip.images, options.match, clip.report, clip.invalid,
+                                   straight=options.radial is False)
         if clip.store is not None:
-            clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels)
+            clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels,
+                            bend=np.array(bend))
     else:
-        tracks = Tracks(stored['frame'], stored['point'], stored['pixels'])
+        tracks, bend = Tracks(stored['frame'], stored['point'], stored['pixels']), float(stored['bend'])
+    options = replace(options, bend=bend)
 
     def rescue(state: BundleState, weak: list[int]) -> tuple[BundleState, list[int]]:
         return rescue_frames(_direct_solver(clip), state, weak)
@@ -183,13 +187,13 @@ def _align_tracks(clip: Clip) -> Alignment:
     parallax = parallax_deg(solution.tracks, state.points, poses)
     doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit,
                           solution.rescued)
-    return Alignment(poses, solution.depth, float(np.exp(state.log_focal)), np.exp(state.depth.log_scale),
-                     state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.radial)
+    return Alignment(poses, solution.depth, state.focal_px, np.exp(state.depth.log_scale),
+                     state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.lens)
 
 
 def _direct_solver(clip: Clip) -> DirectSolver:
     return DirectSolver(clip.images, clip.frozen, clip.settings.direct, log_focal_prior=clip.log_focal_prior,
-                        invalid=clip.invalid)
+                        invalid=clip.frozen.unusable(clip.invalid))
 
 
 def _align_direct(clip: Clip) -> Alignment:

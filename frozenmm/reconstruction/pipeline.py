@@ -22,6 +22,7 @@ from frozenmm.reconstruction.diagnosis import black_frames
 from frozenmm.reconstruction.frames import VIDEO_SUFFIXES, Progress, list_images, read_images, read_video
 from frozenmm.reconstruction.fusion import fuse, without_far
 from frozenmm.reconstruction.known_camera import KnownCamera
+from frozenmm.reconstruction.lens import straighten_clip
 from frozenmm.reconstruction.outputs import (
     point_cloud,
     write_colmap,
@@ -32,7 +33,6 @@ from frozenmm.reconstruction.outputs import (
     write_ply,
     write_tum,
 )
-from frozenmm.reconstruction.radial import straighten_clip
 from frozenmm.reconstruction.report import draw_mesh, draw_report
 from frozenmm.reconstruction.stored_state import StoredState
 
@@ -245,12 +245,12 @@ def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | Non
 def _as_pinhole(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | None, result: Alignment,
                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Alignment]:
     """Everything as a camera without distortion would see it, because no written format but COLMAP's knows any."""
-    if not result.radial:
+    if not result.lens.any():
         return images, frozen, invalid, result
-    straight, depth = straighten_clip(images, result.depth, result.focal_px, result.radial)
-    frozen = straighten_clip(images, frozen, result.focal_px, result.radial)[1]
+    straight, depth = straighten_clip(images, result.depth, result.focal_px, result.lens)
+    frozen = straighten_clip(images, frozen, result.focal_px, result.lens)[1]
     if invalid is not None:
-        invalid = straighten_clip(images, invalid.astype(np.float32), result.focal_px, result.radial)[1] > 0
+        invalid = straighten_clip(images, invalid.astype(np.float32), result.focal_px, result.lens)[1] > 0
     return straight, frozen, invalid, replace(result, depth=depth)
 
 
@@ -287,6 +287,7 @@ def write_overview(out: Path, images: np.ndarray, names: list[str], frozen: np.n
     write_depth(out / 'depth', [Path(name).stem for name in names], result.depth)
     draw_report(out / 'report.png', images, frozen, result, title=f'{source}: {len(images)} frames')
     pixels = float(np.median(result.reprojection)) if len(result.reprojection) else None
-    summary = {'frames': len(images), 'size': list(images.shape[1:3]), 'focal_px': result.focal_px,
-               'radial': result.radial, 'reprojection_px': pixels, 'warnings': result.warnings}
+    lens = {'radial': result.lens[:2].tolist(), 'principal_px': (result.lens[2:] * result.focal_px).tolist()}
+    summary = {'frames': len(images), 'size': list(images.shape[1:3]), 'focal_px': result.focal_px, **lens,
+               'reprojection_px': pixels, 'warnings': result.warnings}
     write_whole(out / 'summary.json', json.dumps(summary, indent=1))

@@ -1,15 +1,16 @@
 """Mode `tracks`: poses, focal length and depth from feature tracks with the frozen depth as a prior (spec 12.0)."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.bundle import NO_DEPTH, Bundle, BundleSettings, BundleState
 from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.dense_stage import Cameras, DenseSettings, DenseStage, Marks
-from frozenmm.reconstruction.depth_model import FrozenDepth
+from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
+from frozenmm.reconstruction.evidence import held_out, held_out_errors
 from frozenmm.reconstruction.features import (
     ALL_PAIRS_UP_TO,
     FrameFeatures,
@@ -21,15 +22,36 @@ from frozenmm.reconstruction.features import (
     frame_similarity,
     match_frames,
     pixel_unit,
+    unbend,
 )
 from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
-from frozenmm.reconstruction.track_start import FOCAL_RATIOS, SHIFTS, NothingSharedError, best_start, posed_start
+from frozenmm.reconstruction.lens import lens_of_bend, straighten
+from frozenmm.reconstruction.track_start import (
+    FOCAL_RATIOS,
+    MIN_KNOWN,
+    SHIFTS,
+    NothingSharedError,
+    best_start,
+    posed_start,
+    triangulate,
+)
+from frozenmm.reconstruction.two_view_start import TwoViewGrowth, focal_votes, state_from
 
 Rescue = Callable[[BundleState, list[int]], tuple[BundleState, list[int]]]
 START_WINDOW = 24
 PRIOR_RATIO = 1.2
 ENOUGH_INLIERS = 30
+GOOD_SCORE = 0.8
+"""Score of cameras above which, with good depth, no other start is tried."""
+GOOD_DEPTH = 0.15
+"""Spread of the prediction's logarithmic error up to which it is good."""
+MORE_RATIOS = (1.2, 2.0)
+"""Focal lengths over the mean side that are tried beside those for which fundamental matrices vote."""
+RIVAL = 0.97
+"""Times the best score from which another solution explains the tracks as well."""
+BETTER_LENS = 0.95
+"""Times the error of held-out observations to which a lens must bring it down to be believed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,9 @@ class TrackSettings:
         second_steps: steps after that.
         mark_px: error of a track's pixels in the dense stage, at a diagonal of 400 pixels.
         mark_depth: error there of the logarithmic prediction at one pixel.
-        radial: one coefficient of radial distortion is an unknown.
+        radial: two coefficients of radial distortion are unknowns; None: where the tracks fit better with them.
+        principal: the principal point is an unknown; None: where the tracks fit better with it.
+        bend: distortion to begin with, of `features.unbend`.
     """
 
     match: MatchSettings = field(default_factory=MatchSettings)
@@ -60,7 +84,9 @@ class TrackSettings:
     second_steps: int = 20
     mark_px: float = 0.3
     mark_depth: float = 0.01
-    radial: bool = False
+    radial: bool | None = None
+    principal: bool | None = False
+    bend: float = 0.0
 
 
 @dataclass
@@ -75,6 +101,11 @@ class TrackSolution:
         inliers: (F, ) observations per frame that are left.
         reprojection: (O, ) distances in pixels of the observations that are left.
         rescued: frames with few tracks that were placed otherwise.
+        focal_error: standard deviation of the logarithm of the focal length.
+        score: 0 to 1, how well held-out observations are explained.
+        error_px: median distance of these, at a diagonal of 400 pixels.
+        depth_spread: (F, ) spread of the logarithmic error of the frozen depth at the tracks; NaN where none is known.
+        rivals_px: focal lengths of other solutions that explain the tracks as well.
     """
 
     state: BundleState
@@ -84,11 +115,24 @@ class TrackSolution:
     inliers: np.ndarray
     reprojection: np.ndarray
     rescued: list[int]
+    focal_error: float = 0.0
+    score: float = 1.0
+    error_px: float = 0.0
+    depth_spread: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    rivals_px: list[float] = field(default_factory=list)
 
 
 def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | None = None,
-                invalid: np.ndarray | None = None) -> Tracks:
-    """Tracks of RGB images (F, H, W, 3) uint8, none of them on `invalid` pixels (F, H, W)."""
+                invalid: np.ndarray | None = None, *, straight: bool = False) -> tuple[Tracks, float]:
+    """Tracks of RGB images (F, H, W, 3) uint8, and the distortion of `match_frames`.
+
+    Args:
+        images: of the clip.
+        settings: of the search.
+        report: progress.
+        invalid: (F, H, W) bool, pixels on which no track may lie.
+        straight: the lens is known not to distort.
+    """
     features: list[FrameFeatures] = []
     for index, image in enumerate(images):
         features.append(detect(image, settings, None if invalid is None else invalid[index]))
@@ -97,7 +141,8 @@ def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | 
     forward = None if report is None else (lambda done, total: report('matching', done, total))
     similarity = frame_similarity(features) if len(images) > ALL_PAIRS_UP_TO else None
     pairs = frame_pairs(len(images), similarity)
-    return build_tracks(features, match_frames(features, pairs, pixel_unit(*images.shape[1:3]), settings, forward))
+    matches, bend = match_frames(features, pairs, images.shape[1:3], settings, forward, straight=straight)
+    return build_tracks(features, matches), bend
 
 
 def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings, known: KnownCamera | None = None,
@@ -121,36 +166,199 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     if not len(tracks):
         raise NothingSharedError
     known, tell = known or KnownCamera(), report or (lambda name, done, total: None)
-    bundle, state = _solve_cameras(tracks, BundleBuilder(depth, settings, known), settings, tell)
-    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
+    build = BundleBuilder(depth, settings, known)
+    search = CameraSearch(tracks, build, settings)
+    best, tried = search.run(tell)
+    bundle, state = best.bundle, best.state
+    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, search.fitting(best)))
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
     rescued: list[int] = []
     if weak and rescue is not None and known.poses_c2w is None:
         state, rescued = rescue(state, weak)
-    cameras = Cameras(state.poses, float(np.exp(state.log_focal)), state.radial)
+    cameras, unusable = Cameras(state.poses, state.focal_px, state.lens), depth.unusable(invalid)
     stage = DenseStage(depth.log_maps(state.depth), cameras, track_marks(bundle, state, settings),
-                       settings=settings.dense, links=bundle.shared_counts(), invalid=invalid, followers=rescued)
+                       settings=settings.dense, links=bundle.shared_counts(), invalid=unusable, followers=rescued)
     maps = np.exp(stage.run())
+    if depth.missing is not None:
+        maps[depth.missing] = 0
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued)
+    rivals = [attempt.state.focal_px for attempt in tried if attempt.score > RIVAL * best.score]
+    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued, bundle.focal_error(state),
+                         best.score, best.error_px, depth_spread(bundle, state), rivals)
 
 
-def _solve_cameras(tracks: Tracks, build: BundleBuilder, settings: TrackSettings, tell: Progress,
-                   ) -> tuple[Bundle, BundleState]:
-    """All unknowns but the dense depth, and the solver of the tracks that fit them."""
-    if not len(tracks):
-        raise NothingSharedError
-    state, unit = _start(tracks, build, settings), pixel_unit(*build.depth.size)
-    tell('cameras', 1, 3)
-    bundle = build(tracks)
-    for turn, (limit, steps) in enumerate(((settings.first_drop_px, settings.first_steps),
-                                           (settings.second_drop_px, settings.second_steps))):
-        kept_tracks, state = drop_outliers(bundle, state, limit * unit)
-        bundle = build(kept_tracks)
-        state, _ = bundle.optimise(state, steps=steps)
-        tell('cameras', turn + 2, 3)
-    return bundle, state
+@dataclass
+class Attempt:
+    """One solution of the cameras.
+
+    Attributes:
+        bundle: of the observations that fit.
+        state: all unknowns.
+        score: 0 to 1, how well the cameras explain what they were not fitted to.
+        error_px: median error there, at a diagonal of 400 pixels.
+        kept: indexes of the observations that fit, among those that it was fitted to.
+    """
+
+    bundle: Bundle
+    state: BundleState
+    kept: np.ndarray
+    score: float
+    error_px: float
+
+
+class CameraSearch:
+    """Solutions of the cameras from several starts; the one that explains held-out observations best is taken.
+
+    Args:
+        tracks: of the clip.
+        build: of joint solvers.
+        settings: of the solver.
+    """
+
+    def __init__(self, tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> None:
+        self.tracks, self.build, self.settings = tracks, build, settings
+        self.unit, self.held = pixel_unit(*build.depth.size), held_out(tracks)
+        self.used = tracks.subset(~self.held)[0]
+
+    def run(self, tell: Progress) -> tuple[Attempt, list[Attempt]]:
+        """The best attempt, and all of them."""
+        tried: list[Attempt] = []
+        try:
+            tried.append(self.refine(self._depth_start()))
+        except NothingSharedError:
+            if self.build.known.poses_c2w is not None:
+                raise
+        tell('cameras', 1, 3)
+        if self.build.known.poses_c2w is None and (not tried or self.doubtful(tried[0])):
+            for state in self._two_view_starts():
+                try:
+                    tried.append(self.refine(state))
+                except NothingSharedError:
+                    continue
+        if not tried:
+            raise NothingSharedError
+        tell('cameras', 2, 3)
+        best = max(tried, key=lambda attempt: attempt.score)
+        best = self._with_lens(best)
+        tell('cameras', 3, 3)
+        return best, tried
+
+    def doubtful(self, attempt: Attempt) -> bool:
+        """Whether other starts are worth their time."""
+        spread = np.median(depth_spread(attempt.bundle, attempt.state))
+        return attempt.score < GOOD_SCORE or spread > GOOD_DEPTH
+
+    def refine(self, state: BundleState, *, free_radial: bool = False, free_principal: bool = False) -> Attempt:
+        """Joint steps from a start, without what does not fit, the depth of every frame weighed by its agreement."""
+        s, width = self.settings, None
+        options = dict(free_radial=free_radial, free_principal=free_principal)
+        bundle, index = self.build(self.used, **options), np.arange(len(self.used))
+        for limit, steps in ((s.first_drop_px, s.first_steps), (s.second_drop_px, s.second_steps)):
+            left, state, kept = drop_outliers(bundle, state, limit * self.unit)
+            index = index[kept]
+            bundle = self.build(left, depth_width=width, **options)
+            state, _ = bundle.optimise(state, steps=steps)
+            width = depth_widths(bundle, state)
+        errors = held_out_errors(self.tracks, self.held, state, self.build.depth.size) / self.unit
+        share = 1.0
+        if not len(errors):  # two frames: nothing can be held out
+            errors = np.linalg.norm(bundle.residuals(state)[1], axis=1) / self.unit
+            share = len(errors) / len(self.used)
+        return Attempt(bundle, state, index, share * float((1 / (1 + errors**2)).mean()), float(np.median(errors)))
+
+    def fitting(self, attempt: Attempt) -> Tracks:
+        """All observations, held-out ones too, that fit where the cameras see the rest of their tracks."""
+        size, limit = self.build.depth.size, self.settings.second_drop_px * self.unit
+        kept = np.zeros(len(self.tracks), dtype=bool)
+        kept[np.flatnonzero(~self.held)[attempt.kept]] = True
+        kept[np.flatnonzero(self.held)] = held_out_errors(self.tracks, self.held, attempt.state, size) <= limit
+        return self.tracks.subset(kept)[0]
+
+    def _depth_start(self) -> BundleState:
+        """A first state of all frames from the frozen depth; of a long clip, focal length and shift from a window."""
+        build, side, steps = self.build, self.build.mean_side, self.settings.start_steps
+        whole = build(self.used)
+        ratios: tuple[float, ...] = build.ratios
+        shifts: tuple[float, ...] = SHIFTS
+        if build.known.poses_c2w is not None:
+            return posed_start(whole, build.known.poses_w2c(), mean_side=side, focal_ratios=ratios, shifts=shifts,
+                               steps=steps)
+        frames = len(build.depth.maps)
+        if frames > ALL_PAIRS_UP_TO:
+            root = int(np.bincount(self.used.frame, minlength=frames).argmax())
+            first = min(max(root - START_WINDOW // 2, 0), frames - START_WINDOW)
+            window = np.arange(first, first + START_WINDOW)
+            inside = self.used.window(window)
+            if len(inside):
+                bundle = build(inside, depth=build.depth.part(window))
+                state, _ = best_start(bundle, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps,
+                                      lens=build.lens)
+                ratios = (state.focal_px / side, )
+                shifts = (float(np.median(state.depth.shift)), )
+        return best_start(whole, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps, lens=build.lens)[0]
+
+    def _two_view_starts(self) -> Iterator[BundleState]:
+        """States that owe nothing to the frozen depth."""
+        build, size = self.build, self.build.depth.size
+        frames = len(build.depth.maps)
+        straight = replace(self.used, pixels=unbend(self.used.pixels, self.settings.bend, size))
+        ratios = build.ratios if len(build.ratios) == 1 else spaced([*focal_votes(straight, frames, size)[:2],
+                                                                     *MORE_RATIOS])
+
+        def bundle(tracks: Tracks, window: np.ndarray) -> Bundle:
+            return build(tracks, depth=build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH))
+
+        for ratio in ratios:
+            focal = ratio * build.mean_side
+            begin = BundleState(np.zeros((0, 4, 4)), float(np.log(focal)), DepthParameters(np.zeros(0), np.zeros(0)),
+                                np.zeros((0, 3)), build.lens(focal))
+            growth = TwoViewGrowth(self.used, begin, size, frames, bundle)
+            if growth.run():
+                yield state_from(growth, build.depth, SHIFTS)
+
+    def _with_lens(self, best: Attempt) -> Attempt:
+        """The attempt, or what it becomes with a lens that lowers the error of held-out observations clearly."""
+        for setting, name in ((self.settings.radial, 'free_radial'), (self.settings.principal, 'free_principal')):
+            if setting is not None or (name == 'free_radial' and self.settings.bend):
+                continue
+            freed = self.refine(self._whole(best.state), **{name: True})
+            if freed.error_px < BETTER_LENS * best.error_px and freed.score > best.score:
+                best = freed
+        return best
+
+    def _whole(self, state: BundleState) -> BundleState:
+        """A state with points for all observations to fit, those that were dropped before, too."""
+        centre = np.array([(self.build.depth.size[1] - 1) / 2, (self.build.depth.size[0] - 1) / 2])
+        plane = straighten((self.used.pixels - centre) / state.focal_px, state.lens)
+        return replace(state, points=triangulate(self.used, state.poses, plane))
+
+
+def spaced(ratios: Sequence[float], factor: float = 1.2) -> tuple[float, ...]:
+    """The ratios without those that lie within a factor of one before them.
+
+    >>> spaced([1.0, 1.1, 2.0])
+    (1.0, 2.0)
+    """
+    kept: list[float] = []
+    for ratio in ratios:
+        if all(max(ratio / other, other / ratio) > factor for other in kept):
+            kept.append(ratio)
+    return tuple(kept)
+
+
+def depth_spread(bundle: Bundle, state: BundleState) -> np.ndarray:
+    """(F, ) spread of the error of the frozen depth's logarithm at the tracks, robust; NaN where none is known."""
+    error, frame = np.abs(bundle.residuals(state)[2]), bundle.tracks.frame
+    of_frame = (error[bundle.known & (frame == f)] for f in range(bundle.frames))
+    return np.array([1.4826 * np.median(values) if len(values) >= MIN_KNOWN else np.nan for values in of_frame])
+
+
+def depth_widths(bundle: Bundle, state: BundleState) -> np.ndarray:
+    """(F, ) widths of the logarithmic depth by its agreement with the tracks: bad predictions count for nothing."""
+    spread, least = depth_spread(bundle, state), bundle.settings.log_depth
+    usual = least if np.isnan(spread).all() else float(np.nanmedian(spread))
+    return np.minimum(least * np.maximum(np.nan_to_num(spread, nan=usual) / least, 1)**2, NO_DEPTH)
 
 
 def track_marks(bundle: Bundle, state: BundleState, settings: TrackSettings) -> Marks:
@@ -163,7 +371,7 @@ def track_marks(bundle: Bundle, state: BundleState, settings: TrackSettings) -> 
     parallax = np.maximum(np.arccos(np.clip(cosine, -1, 1)), 1e-3)[tracks.point]
     z = np.maximum(bundle.residuals(state)[0][:, 2], NEAREST)
     error = np.hypot(settings.mark_px * bundle.unit / (focal * parallax), settings.mark_depth)
-    return Marks(tracks.frame, tracks.pixels, np.log(z), error)
+    return Marks(*(values[bundle.known] for values in (tracks.frame, tracks.pixels, np.log(z), error)))
 
 
 class BundleBuilder:
@@ -177,46 +385,39 @@ class BundleBuilder:
 
     def __init__(self, depth: FrozenDepth, settings: TrackSettings, known: KnownCamera) -> None:
         self.depth, self.known, self.mean_side = depth, known, sum(depth.size) / 2
+        self.bend = settings.bend
+        bent = settings.radial is not False and bool(settings.bend)
         self.widths = replace(settings.bundle, fixed_focal=known.focal_px is not None,
-                              fixed_poses=known.poses_c2w is not None, fixed_radial=not settings.radial)
-        self.log_focal_prior = float(np.log(known.focal_px or PRIOR_RATIO * self.mean_side))
-        self.ratios = FOCAL_RATIOS if known.focal_px is None else (known.focal_px / self.mean_side, )
+                              fixed_poses=known.poses_c2w is not None, fixed_principal=not settings.principal,
+                              fixed_radial=not (settings.radial or bent))
+        focal = known.focal_px or known.focal_prior_px
+        if focal is not None and known.focal_px is None:
+            self.widths = replace(self.widths, log_focal=known.focal_error)
+        self.log_focal_prior = float(np.log(focal or PRIOR_RATIO * self.mean_side))
+        self.ratios = FOCAL_RATIOS if focal is None else (focal / self.mean_side, )
 
-    def __call__(self, tracks: Tracks, *, straight: bool = False, depth: FrozenDepth | None = None) -> Bundle:
-        """The solver of these tracks, on the clip's predictions or a window's; `straight` without distortion."""
-        widths = replace(self.widths, fixed_radial=self.widths.fixed_radial or straight)
+    def lens(self, focal_px: float) -> np.ndarray:
+        """The lens (4, ) to begin with under a focal length."""
+        return lens_of_bend(self.bend, focal_px, float(np.hypot(*self.depth.size)) / 2)
+
+    def __call__(self, tracks: Tracks, *, depth: FrozenDepth | None = None, depth_width: np.ndarray | None = None,
+                 free_radial: bool = False, free_principal: bool = False) -> Bundle:
+        """The solver of these tracks, on the clip's predictions or a window's."""
+        widths = replace(self.widths, fixed_radial=self.widths.fixed_radial and not free_radial,
+                         fixed_principal=self.widths.fixed_principal and not free_principal)
         return Bundle(tracks, depth or self.depth, log_focal_prior=self.log_focal_prior,
-                      unit=pixel_unit(*self.depth.size), settings=widths)
+                      unit=pixel_unit(*self.depth.size), settings=widths, depth_width=depth_width)
 
 
-def _start(tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> BundleState:
-    """A first state of all frames; of a long clip, focal length and shift come from a window of it."""
-    side, steps = build.mean_side, settings.start_steps
-    whole = build(tracks, straight=True)
-    if build.known.poses_c2w is not None:
-        return posed_start(whole, build.known.poses_w2c(), mean_side=side, focal_ratios=build.ratios, shifts=SHIFTS,
-                           steps=steps)
-    frames = len(build.depth.maps)
-    ratios: tuple[float, ...] = build.ratios
-    shifts: tuple[float, ...] = SHIFTS
-    if frames > ALL_PAIRS_UP_TO:
-        root = int(np.bincount(tracks.frame, minlength=frames).argmax())
-        first = min(max(root - START_WINDOW // 2, 0), frames - START_WINDOW)
-        window = np.arange(first, first + START_WINDOW)
-        inside = tracks.window(window)
-        if len(inside):
-            bundle = build(inside, straight=True, depth=build.depth.part(window))
-            state, _ = best_start(bundle, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps)
-            ratios = (float(np.exp(state.log_focal)) / side, )
-            shifts = (float(np.median(state.depth.shift)), )
-    return best_start(whole, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps)[0]
+def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[Tracks, BundleState, np.ndarray]:
+    """Tracks without observations that reproject farther than the limit or lie behind the camera.
 
-
-def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[Tracks, BundleState]:
-    """Tracks without observations that reproject farther than the limit or lie behind the camera."""
+    Returns:
+        the tracks, the state of their points, and which observations (O, ) are left.
+    """
     points, pixels, _ = bundle.residuals(state)
     kept = (np.linalg.norm(pixels, axis=1) <= limit_px) & (points[:, 2] > 0)
-    tracks, old, _ = bundle.tracks.subset(kept)
+    tracks, old, kept = bundle.tracks.subset(kept)
     if not len(tracks):
         raise NothingSharedError
-    return tracks, replace(state, points=state.points[old])
+    return tracks, replace(state, points=state.points[old]), kept
