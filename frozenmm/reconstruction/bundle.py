@@ -64,7 +64,7 @@ class BundleSettings:
     shift: float = 1.6
     log_focal: float = 0.3
     radial: float = 0.3
-    principal: float = 0.1
+    principal: float = 0.3
     fixed_focal: bool = False
     fixed_radial: bool = True
     fixed_principal: bool = True

@@ -26,7 +26,7 @@ from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
     'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses_c2w': None,
-    'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'glb': False,
+    'metric_scale': None, 'radial': None, 'voxel_size': None, 'mesh': True, 'glb': False,
     'min_faces': 100, 'depth_only': False, 'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
@@ -137,7 +137,7 @@ def _pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
     poses_c2w = None if values['poses_c2w'] is None else read_tum(str(values['poses_c2w']))[1]
     return PipelineSettings(
         AlignSettings(mode=str(values['mode']), seed=_whole(values, 'seed') or 0,
-                      tracks=TrackSettings(radial=_flag(values, 'radial'))),
+                      tracks=TrackSettings(radial=None if values['radial'] is None else _flag(values, 'radial'))),
         every=_whole(values, 'every'), mesh=_flag(values, 'mesh'), glb=_flag(values, 'glb'),
         depth_only=_flag(values, 'depth_only'),
         known=KnownCamera(_number(values, 'focal_px'), poses_c2w, _number(values, 'metric_scale')),

@@ -16,10 +16,10 @@ ALL_PAIRS_UP_TO = 40
 NEIGHBOURS = 12
 TELLING_PAIRS = 8
 """Pairs of frames by which distortion is looked for."""
-FIRST_BENDS = (-0.16, 0.06)
-"""A strong barrel and a pincushion, in the measure of `unbend`."""
-BETTER = 1.05
-"""Times as many matches as without distortion must fit before there is one."""
+BENDS = (-0.12, 0.06)
+"""A barrel and a pincushion, in the measure of `unbend`; what begins with them finds its own distortion."""
+BETTER = 1.01
+"""Times as many matches as without distortion must fit closely before there is one."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def verify(first: np.ndarray, second: np.ndarray, tolerance_px: float, seed: int
     """Bool (M, ): matches of pixels (M, 2) with pixels (M, 2) that fit one fundamental matrix (MAGSAC)."""
     cv2 = require('cv2', 'feature tracks')
     settings = cv2.UsacParams()
-    settings.confidence, settings.maxIterations, settings.threshold = 0.999, 5000, tolerance_px
+    settings.confidence, settings.maxIterations, settings.threshold = 0.999, 2000, tolerance_px
     settings.randomGeneratorState = seed
     settings.score, settings.sampler = cv2.SCORE_METHOD_MAGSAC, cv2.SAMPLING_UNIFORM
     settings.loMethod, settings.loIterations, settings.loSampleSize = cv2.LOCAL_OPTIM_SIGMA, 10, 50
@@ -230,13 +230,9 @@ def find_bend(pairs: Sequence[tuple[np.ndarray, np.ndarray]], size: tuple[int, i
         return sum(int(verify(unbend(first, bend, size), unbend(second, bend, size), tolerance_px, seed).sum())
                    for first, second in pairs)
 
-    plain = fitting(0.0)
-    counts = {bend: fitting(bend) for bend in FIRST_BENDS}
+    counts = {bend: fitting(bend) for bend in (0.0, *BENDS)}
     best = max(counts, key=lambda bend: counts[bend])
-    if counts[best] < BETTER * plain:
-        return 0.0
-    counts |= {bend: fitting(bend) for bend in (best / 2, 0.75 * best, 1.5 * best, 2 * best)}
-    return max(counts, key=lambda bend: counts[bend])
+    return best if counts[best] > BETTER * counts[0.0] else 0.0
 
 
 def match_frames(features: Sequence[FrameFeatures], pairs: Sequence[tuple[int, int]], size: tuple[int, int],
@@ -265,7 +261,7 @@ def match_frames(features: Sequence[FrameFeatures], pairs: Sequence[tuple[int, i
     places = [(features[m.first].pixels[m.index[:, 0]], features[m.second].pixels[m.index[:, 1]]) for m in raw]
     telling = sorted(places, key=lambda pair: -len(pair[0]) * min(
         float(np.median(np.linalg.norm(pair[0] - pair[1], axis=1))), 20 * tolerance))[:TELLING_PAIRS]
-    bend, found = 0.0 if straight else find_bend(telling, size, tolerance, settings.seed), []
+    bend, found = 0.0 if straight else find_bend(telling, size, tolerance / 2, settings.seed), []
     for match, (first, second) in zip(raw, places):
         inside = verify(unbend(first, bend, size), unbend(second, bend, size), tolerance, settings.seed)
         if inside.sum() >= settings.min_inliers:

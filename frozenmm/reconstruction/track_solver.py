@@ -42,12 +42,14 @@ Rescue = Callable[[BundleState, list[int]], tuple[BundleState, list[int]]]
 START_WINDOW = 24
 PRIOR_RATIO = 1.2
 ENOUGH_INLIERS = 30
-GOOD_SCORE = 0.8
+GOOD_SCORE = 0.5
 """Score of cameras above which, with good depth, no other start is tried."""
 GOOD_DEPTH = 0.15
 """Spread of the prediction's logarithmic error up to which it is good."""
-MORE_RATIOS = (1.2, 2.0)
+MORE_RATIOS = (1.2, )
 """Focal lengths over the mean side that are tried beside those for which fundamental matrices vote."""
+EASIER = 1.1
+"""Times its score by which a pinhole is preferred as that from which a lens is looked for."""
 RIVAL = 0.97
 """Times the best score from which another solution explains the tracks as well."""
 BETTER_LENS = 0.95
@@ -85,7 +87,7 @@ class TrackSettings:
     mark_px: float = 0.3
     mark_depth: float = 0.01
     radial: bool | None = None
-    principal: bool | None = False
+    principal: bool | None = None
     bend: float = 0.0
 
 
@@ -206,6 +208,11 @@ class Attempt:
     score: float
     error_px: float
 
+    @property
+    def lens_kind(self) -> int:
+        """0: a pinhole; 1: with radial distortion; 2: with a principal point of its own; 3: with both."""
+        return int(self.state.lens[:2].any()) + 2 * int(self.state.lens[2:].any())
+
 
 class CameraSearch:
     """Solutions of the cameras from several starts; the one that explains held-out observations best is taken.
@@ -220,43 +227,66 @@ class CameraSearch:
         self.tracks, self.build, self.settings = tracks, build, settings
         self.unit, self.held = pixel_unit(*build.depth.size), held_out(tracks)
         self.used = tracks.subset(~self.held)[0]
+        self.may_bend = settings.radial is not False
+        straight = replace(self.used, pixels=unbend(self.used.pixels, settings.bend, build.depth.size))
+        self.votes = focal_votes(straight, len(build.depth.maps), build.depth.size)
 
     def run(self, tell: Progress) -> tuple[Attempt, list[Attempt]]:
         """The best attempt, and all of them."""
         tried: list[Attempt] = []
+        known = self.build.known.poses_c2w is not None
         try:
-            tried.append(self.refine(self._depth_start()))
+            tried.append(self.refine(self._depth_start(), of_depth=True))
         except NothingSharedError:
-            if self.build.known.poses_c2w is not None:
+            if known:
                 raise
         tell('cameras', 1, 3)
-        if self.build.known.poses_c2w is None and (not tried or self.doubtful(tried[0])):
+        if not known and (not tried or self.doubtful(tried[0])):
             for state in self._two_view_starts():
-                try:
-                    tried.append(self.refine(state))
-                except NothingSharedError:
-                    continue
+                self._try(tried, state, free_radial=self.may_bend)
         if not tried:
             raise NothingSharedError
         tell('cameras', 2, 3)
-        best = max(tried, key=lambda attempt: attempt.score)
-        best = self._with_lens(best)
+        base = max(tried, key=lambda attempt: attempt.score * (1.0 if attempt.state.lens.any() else EASIER))
+        whole = self._whole(base.state)
+        if self.settings.radial is None and not base.state.lens[:2].any():
+            self._try(tried, whole, free_radial=True)
+        if self.settings.principal is None:
+            self._try(tried, whole, free_principal=True)
         tell('cameras', 3, 3)
-        return best, tried
+        return simplest(tried), tried
+
+    def _try(self, tried: list[Attempt], state: BundleState, **free: bool) -> None:
+        try:
+            tried.append(self.refine(state, **free))
+        except NothingSharedError:  # of this start nothing is left
+            return
 
     def doubtful(self, attempt: Attempt) -> bool:
         """Whether other starts are worth their time."""
-        spread = np.median(depth_spread(attempt.bundle, attempt.state))
-        return attempt.score < GOOD_SCORE or spread > GOOD_DEPTH
+        spread = np.nanmedian(depth_spread(attempt.bundle, attempt.state))
+        votes = self.votes[:1] if len(self.build.ratios) > 1 else []
+        off = [abs(np.log(vote * self.build.mean_side) - attempt.state.log_focal) for vote in votes]
+        return bool(attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend or max(off, default=0) > 0.2)
 
-    def refine(self, state: BundleState, *, free_radial: bool = False, free_principal: bool = False) -> Attempt:
-        """Joint steps from a start, without what does not fit, the depth of every frame weighed by its agreement."""
+    def refine(self, state: BundleState, *, free_radial: bool = False, free_principal: bool = False,
+               of_depth: bool = False) -> Attempt:
+        """Joint steps from a start, without what does not fit, the depth of every frame weighed by its agreement.
+
+        Args:
+            state: all unknowns.
+            free_radial: the distortion is an unknown, whatever the settings say.
+            free_principal: the principal point is.
+            of_depth: the start follows the depth, so their agreement says nothing yet.
+        """
         s, width = self.settings, None
-        options = dict(free_radial=free_radial, free_principal=free_principal)
+        options = {'free_radial': free_radial, 'free_principal': free_principal}
         bundle, index = self.build(self.used, **options), np.arange(len(self.used))
         for limit, steps in ((s.first_drop_px, s.first_steps), (s.second_drop_px, s.second_steps)):
             left, state, kept = drop_outliers(bundle, state, limit * self.unit)
             index = index[kept]
+            if width is None and not of_depth:
+                width = depth_widths(self.build(left, **options), state)
             bundle = self.build(left, depth_width=width, **options)
             state, _ = bundle.optimise(state, steps=steps)
             width = depth_widths(bundle, state)
@@ -302,12 +332,11 @@ class CameraSearch:
         """States that owe nothing to the frozen depth."""
         build, size = self.build, self.build.depth.size
         frames = len(build.depth.maps)
-        straight = replace(self.used, pixels=unbend(self.used.pixels, self.settings.bend, size))
-        ratios = build.ratios if len(build.ratios) == 1 else spaced([*focal_votes(straight, frames, size)[:2],
-                                                                     *MORE_RATIOS])
+        ratios = build.ratios if len(build.ratios) == 1 else spaced([*self.votes[:1], *MORE_RATIOS])
 
         def bundle(tracks: Tracks, window: np.ndarray) -> Bundle:
-            return build(tracks, depth=build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH))
+            return build(tracks, depth=build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH),
+                         free_radial=self.may_bend)
 
         for ratio in ratios:
             focal = ratio * build.mean_side
@@ -317,21 +346,23 @@ class CameraSearch:
             if growth.run():
                 yield state_from(growth, build.depth, SHIFTS)
 
-    def _with_lens(self, best: Attempt) -> Attempt:
-        """The attempt, or what it becomes with a lens that lowers the error of held-out observations clearly."""
-        for setting, name in ((self.settings.radial, 'free_radial'), (self.settings.principal, 'free_principal')):
-            if setting is not None or (name == 'free_radial' and self.settings.bend):
-                continue
-            freed = self.refine(self._whole(best.state), **{name: True})
-            if freed.error_px < BETTER_LENS * best.error_px and freed.score > best.score:
-                best = freed
-        return best
-
     def _whole(self, state: BundleState) -> BundleState:
         """A state with points for all observations to fit, those that were dropped before, too."""
         centre = np.array([(self.build.depth.size[1] - 1) / 2, (self.build.depth.size[0] - 1) / 2])
         plane = straighten((self.used.pixels - centre) / state.focal_px, state.lens)
         return replace(state, points=triangulate(self.used, state.poses, plane))
+
+
+def simplest(tried: Sequence[Attempt]) -> Attempt:
+    """The best attempt, but a lens is believed only where it lowers the error of held-out observations clearly."""
+    best: Attempt | None = None
+    for unknowns in sorted({attempt.lens_kind for attempt in tried}):
+        top = max((attempt for attempt in tried if attempt.lens_kind == unknowns), key=lambda attempt: attempt.score)
+        if best is None or (top.score > best.score and top.error_px < BETTER_LENS * best.error_px):
+            best = top
+    if best is None:
+        raise NothingSharedError
+    return best
 
 
 def spaced(ratios: Sequence[float], factor: float = 1.2) -> tuple[float, ...]:
