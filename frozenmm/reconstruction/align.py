@@ -5,7 +5,7 @@ warning. `compat` is the official first-order loop.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
 from frozenmm.reconstruction.cameras import optimisation_size
 from frozenmm.reconstruction.depth_model import FrozenDepth
-from frozenmm.reconstruction.diagnosis import blank_warnings, parallax_deg, unlike_warnings, warnings_for
+from frozenmm.reconstruction.diagnosis import Diagnosis, blank_warnings, unlike_warnings
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
 from frozenmm.reconstruction.features import Tracks, pixel_unit
 from frozenmm.reconstruction.frames import Progress
@@ -63,6 +63,8 @@ class Alignment:
         reprojection: (O, ) distances in pixels of those; empty where no features were used.
         warnings: what is doubtful, in sentences.
         lens: (4, ) of `lens.distort`; poses and depth belong to the images as they are.
+        focal_error: relative error of the focal length, about two standard deviations.
+        depth_share: share of the tracked points whose depth the scaled and shifted prediction meets within 10 %.
     """
 
     poses_c2w: np.ndarray
@@ -75,6 +77,8 @@ class Alignment:
     reprojection: np.ndarray
     warnings: list[str]
     lens: np.ndarray = field(default_factory=NO_LENS.copy)
+    focal_error: float = 0.0
+    depth_share: float = 0.0
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All fields as arrays by name, of the shapes above, to be stored."""
@@ -84,7 +88,8 @@ class Alignment:
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Alignment:
         """The inverse of `to_arrays`; other names are ignored."""
         values = {f.name: arrays[f.name] for f in fields(cls)}
-        return cls(**{**values, 'focal_px': float(values['focal_px']),
+        numbers = {name: float(values[name]) for name in ('focal_px', 'focal_error', 'depth_share')}
+        return cls(**{**values, **numbers,
                       'warnings': values['warnings'].tolist()})
 
 
@@ -100,6 +105,7 @@ class Clip:
         settings: of the alignment.
         report: called with the name of the step, units done and their total.
         store: of interim results.
+        names: of the frames, for warnings.
     """
 
     images: np.ndarray
@@ -109,6 +115,7 @@ class Clip:
     settings: AlignSettings
     report: Progress | None
     store: Store | None
+    names: Sequence[str] | None = None
 
     @property
     def log_focal_prior(self) -> float:
@@ -118,7 +125,7 @@ class Clip:
 
 def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', settings: AlignSettings | None = None,
           known: KnownCamera | None = None, invalid: np.ndarray | None = None, report: Progress | None = None,
-          store: Store | None = None) -> Alignment:
+          store: Store | None = None, names: Sequence[str] | None = None) -> Alignment:
     """Poses, focal length and consistent depth of a clip.
 
     Args:
@@ -130,13 +137,14 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
         invalid: (F, H, W) bool, pixels that do not count: sky, moving things.
         report: called with the name of the step, units done and their total.
         store: where interim results are kept, so that an interrupted alignment goes on there.
+        names: of the frames, for warnings; their numbers by default.
 
     Raises:
         UserError: fewer than 2 frames, shapes that do not fit, an unknown mode, or frames that share nothing.
     """
     settings, known = settings or AlignSettings(), known or KnownCamera()
     _check(images, depth, settings, known, invalid)
-    clip = Clip(images, FrozenDepth(depth, kind), known, invalid, settings, report, store)
+    clip = Clip(images, FrozenDepth(depth, kind), known, invalid, settings, report, store, names)
     return _in_world(clip, SOLVERS[settings.mode](clip))
 
 
@@ -184,11 +192,10 @@ def _align_tracks(clip: Clip) -> Alignment:
         return found
     state, unit = solution.state, pixel_unit(*clip.frozen.size)
     poses = np.linalg.inv(state.poses)
-    parallax = parallax_deg(solution.tracks, state.points, poses)
-    doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit,
-                          solution.rescued)
+    doubts = Diagnosis(clip.images, solution, tracks, unit, clip.names).warnings(clip.known.focal_prior_px)
     return Alignment(poses, solution.depth, state.focal_px, np.exp(state.depth.log_scale),
-                     state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.lens)
+                     state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.lens,
+                     solution.focal_error, solution.depth_share)
 
 
 def _direct_solver(clip: Clip) -> DirectSolver:
@@ -199,7 +206,7 @@ def _direct_solver(clip: Clip) -> DirectSolver:
 def _align_direct(clip: Clip) -> Alignment:
     solution = solve_direct(_direct_solver(clip), known=clip.known, report=clip.report)
     depth = solution.state.depth.numpy()
-    doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike)
+    doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike, clip.names)
     return Alignment(np.linalg.inv(solution.state.poses.numpy()), solution.depth,
                      float(np.exp(solution.state.log_focal)), np.exp(depth[:, 0]), depth[:, 1], solution.found,
                      solution.inliers, np.zeros(0), doubts)
@@ -233,7 +240,7 @@ def _align_compat(clip: Clip) -> Alignment:
     shift = p.shift.detach().double().numpy() / (scale * clip.frozen.medians)
     none = np.zeros(frames, dtype=int)
     return Alignment(poses, np.maximum(depth, 1e-6), focal, scale, shift, none, none, np.zeros(0),
-                     blank_warnings(clip.images))
+                     blank_warnings(clip.images, clip.names))
 
 
 def _compat_report(report: Progress | None) -> Callable[[int, int, object], None] | None:

@@ -150,7 +150,7 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
         frozen = _frozen_depth(images, names, depth, state, report)
         invalid = None if mask is None else _invalid(images, mask, state, report)
-        result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
+        result = _alignment(images, names, frozen, invalid, depth.kind, state, settings, report)
         for sentence in result.warnings:
             print_log(sentence, 'current', level=logging.WARNING)
         images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)
@@ -223,7 +223,7 @@ def _invalid(images: np.ndarray, mask: InvalidMask, state: StoredState, report: 
     return invalid
 
 
-def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | None, kind: str, state: StoredState,
+def _alignment(images: np.ndarray, names: list[str], frozen: np.ndarray, invalid: np.ndarray | None, kind: str, state: StoredState,
                settings: PipelineSettings, report: Progress | None) -> Alignment:
     digest = hashlib.sha256(frozen.tobytes())
     for values in (settings.known.poses_c2w, invalid):
@@ -235,7 +235,7 @@ def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | Non
         print_log(f'the alignment of an earlier run is taken from {state.folder}', 'current')
         return Alignment.from_arrays(stored)
     result = align(images, frozen, kind=kind, settings=settings.align, known=settings.known, invalid=invalid,
-                   report=report, store=state)
+                   report=report, store=state, names=names)
     for outdated in ('mesh.ply', 'mesh.glb', 'mesh.png'):  # of another alignment; whoever reads them could not tell
         (state.folder.parent / outdated).unlink(missing_ok=True)
     state.save('alignment', **result.to_arrays())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from frozenmm.compat.dependencies import require
 from frozenmm.reconstruction.bundle import NO_DEPTH, Bundle, BundleSettings, BundleState
 from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.dense_stage import Cameras, DenseSettings, DenseStage, Marks
@@ -50,8 +51,14 @@ MORE_RATIOS = (1.2, )
 """Focal lengths over the mean side that are tried beside those for which fundamental matrices vote."""
 EASIER = 1.1
 """Times its score by which a pinhole is preferred as that from which a lens is looked for."""
-RIVAL = 0.97
-"""Times the best score from which another solution explains the tracks as well."""
+RIVAL = 0.9
+"""Times the best score from which another solution explains the tracks about as well."""
+PROFILE = 1.1
+"""Times the focal length at which its curve of scores is taken."""
+NOTICEABLE = 0.01
+"""Part of the score by which a solution must be worse to be told from the best."""
+STRONG_LINK = 12
+"""Points that fit and that two frames share, from which they hang together."""
 BETTER_LENS = 0.95
 """Times the error of held-out observations to which a lens must bring it down to be believed."""
 
@@ -107,7 +114,9 @@ class TrackSolution:
         score: 0 to 1, how well held-out observations are explained.
         error_px: median distance of these, at a diagonal of 400 pixels.
         depth_spread: (F, ) spread of the logarithmic error of the frozen depth at the tracks; NaN where none is known.
-        rivals_px: focal lengths of other solutions that explain the tracks as well.
+        depth_share: share of the points whose depth the frozen depth, scaled and shifted, meets within 10 %.
+        rivals_px: focal lengths of other solutions that explain the tracks about as well.
+        joined: (F, ) bool, frames that hang together with the most of the others by points that fit.
     """
 
     state: BundleState
@@ -117,11 +126,13 @@ class TrackSolution:
     inliers: np.ndarray
     reprojection: np.ndarray
     rescued: list[int]
-    focal_error: float = 0.0
-    score: float = 1.0
-    error_px: float = 0.0
-    depth_spread: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    rivals_px: list[float] = field(default_factory=list)
+    focal_error: float
+    score: float
+    error_px: float
+    depth_spread: np.ndarray
+    depth_share: float
+    rivals_px: list[float]
+    joined: np.ndarray
 
 
 def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | None = None,
@@ -185,9 +196,13 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
         maps[depth.missing] = 0
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    rivals = [attempt.state.focal_px for attempt in tried if attempt.score > RIVAL * best.score]
-    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued, bundle.focal_error(state),
-                         best.score, best.error_px, depth_spread(bundle, state), rivals)
+    rivals = [attempt.state.focal_px for attempt in tried if attempt.score > RIVAL * best.score
+              and attempt.lens_kind <= best.lens_kind]
+    errors = np.abs(bundle.residuals(state)[2][bundle.known])
+    share = float((errors < np.log(1.1)).mean()) if len(errors) else 0.0
+    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued, search.focal_error(best),
+                         best.score, best.error_px, depth_spread(bundle, state), share, rivals,
+                         largest_part(bundle.shared_counts()))
 
 
 @dataclass
@@ -267,7 +282,8 @@ class CameraSearch:
         spread = np.nanmedian(depth_spread(attempt.bundle, attempt.state))
         votes = self.votes[:1] if len(self.build.ratios) > 1 else []
         off = [abs(np.log(vote * self.build.mean_side) - attempt.state.log_focal) for vote in votes]
-        return bool(attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend or max(off, default=0) > 0.2)
+        return bool(attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend
+                    or max(off, default=0) > 0.2)
 
     def refine(self, state: BundleState, *, free_radial: bool = False, free_principal: bool = False,
                of_depth: bool = False) -> Attempt:
@@ -296,6 +312,25 @@ class CameraSearch:
             errors = np.linalg.norm(bundle.residuals(state)[1], axis=1) / self.unit
             share = len(errors) / len(self.used)
         return Attempt(bundle, state, index, share * float((1 / (1 + errors**2)).mean()), float(np.median(errors)))
+
+    def focal_error(self, attempt: Attempt) -> float:
+        """Relative error of the focal length: what changes it without explaining held-out observations worse.
+
+        Never less than twice what the reduced normal matrix says, which knows nothing of systematic errors.
+        """
+        bundle, state = attempt.bundle, attempt.state
+        least = 2 * bundle.focal_error(state)
+        if self.build.known.focal_px is not None or self.build.known.poses_c2w is not None or not self.held.any():
+            return least
+        held = replace(bundle.settings, fixed_focal=True)
+        fixed = Bundle(bundle.tracks, self.build.depth, log_focal_prior=bundle.log_focal_prior, unit=self.unit,
+                       settings=held, depth_width=depth_widths(bundle, state))
+        drops = []
+        for factor in (1 / PROFILE, PROFILE):
+            other, _ = fixed.optimise(replace(state, log_focal=state.log_focal + float(np.log(factor))), steps=6)
+            errors = held_out_errors(self.tracks, self.held, other, self.build.depth.size) / self.unit
+            drops.append(1 - float((1 / (1 + errors**2)).mean()) / attempt.score)
+        return max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(min(drops), 1e-4))))
 
     def fitting(self, attempt: Attempt) -> Tracks:
         """All observations, held-out ones too, that fit where the cameras see the rest of their tracks."""
@@ -358,11 +393,23 @@ def simplest(tried: Sequence[Attempt]) -> Attempt:
     best: Attempt | None = None
     for unknowns in sorted({attempt.lens_kind for attempt in tried}):
         top = max((attempt for attempt in tried if attempt.lens_kind == unknowns), key=lambda attempt: attempt.score)
-        if best is None or (top.score > best.score and top.error_px < BETTER_LENS * best.error_px):
+        if best is None or top.score > EASIER * best.score or (
+                top.score > best.score and top.error_px < BETTER_LENS * best.error_px):
             best = top
     if best is None:
         raise NothingSharedError
     return best
+
+
+def largest_part(shared: np.ndarray) -> np.ndarray:
+    """(F, ) bool: the frames of the largest part that hangs together, by counts (F, F) of shared points.
+
+    >>> largest_part(np.array([[0, 20, 0], [20, 0, 3], [0, 3, 0]])).tolist()
+    [True, True, False]
+    """
+    graph = require('scipy.sparse.csgraph', 'the track solver')
+    labels = graph.connected_components(shared >= STRONG_LINK, directed=False)[1]
+    return labels == np.bincount(labels).argmax()
 
 
 def spaced(ratios: Sequence[float], factor: float = 1.2) -> tuple[float, ...]:
