@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch.nn.functional import interpolate
 
 from frozenmm.errors import UserError
@@ -20,6 +21,7 @@ from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.diagnosis import Diagnosis, blank_warnings, unlike_warnings
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
 from frozenmm.reconstruction.features import Tracks, pixel_unit
+from frozenmm.reconstruction.footage import first_alike
 from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.lens import NO_LENS
@@ -84,6 +86,12 @@ class Alignment:
         """All fields as arrays by name, of the shapes above, to be stored."""
         return {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
 
+    def spread(self, place: np.ndarray) -> Alignment:
+        """The alignment of frames (F, ) that are copies of these by index."""
+        per_frame = ('poses_c2w', 'depth', 'scale', 'shift', 'found', 'inliers')
+        return self if np.array_equal(place, np.arange(len(self.poses_c2w))) else replace(
+            self, **{name: getattr(self, name)[place] for name in per_frame})
+
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Alignment:
         """The inverse of `to_arrays`; other names are ignored."""
@@ -144,8 +152,17 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
     """
     settings, known = settings or AlignSettings(), known or KnownCamera()
     _check(images, depth, settings, known, invalid)
-    clip = Clip(images, FrozenDepth(depth, kind), known, invalid, settings, report, store, names)
-    return _in_world(clip, SOLVERS[settings.mode](clip))
+    alike = first_alike(images) if settings.mode != 'compat' else np.arange(len(images))
+    kept, place = np.unique(alike, return_inverse=True)
+    if len(kept) < 2 or len(kept) == len(images):
+        kept = place = np.arange(len(images))
+    else:
+        print_log(f'{len(images) - len(kept)} of {len(images)} frames are copies of others and get their poses',
+                  'current')
+    clip = Clip(images[kept], FrozenDepth(depth[kept], kind), known.part(kept),
+                None if invalid is None else invalid[kept], settings, report, store,
+                None if names is None else [names[frame] for frame in kept])
+    return _in_world(clip, SOLVERS[settings.mode](clip)).spread(place)
 
 
 def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known: KnownCamera,

@@ -20,12 +20,12 @@ FRAME_FITTING = 0.55
 """The same of one frame."""
 EXPLAINED = 0.5
 """Score of held-out observations below which cameras are doubtful; 0.53 and more was measured where they are right."""
-FOCAL_ERROR = 0.1
+FOCAL_ERROR = 0.12
 """Relative error of the focal length that is worth a warning."""
-SECOND_VIEW_PX = 1.5
-ONE_PLANE = 0.93
+SECOND_VIEW_PX = 2.5
+ONE_PLANE = 0.75
 """Share of the matches of two frames that one homography explains where there is a plane or a turning camera only."""
-TURN = 1.02
+TURN = 1.06
 """Ratio of the singular values of a homography up to which it is a rotation."""
 USEFUL_DEPTH = 0.3
 """Share of the points that the frozen depth meets within 10 %, below which it is no help."""
@@ -138,6 +138,8 @@ class Diagnosis:
     def warnings(self, prior_px: float | None = None) -> list[str]:
         """All of them, most serious first; `prior_px` is what the photographs say of the focal length."""
         motion = self._motion()
+        if motion and 'stands still' in motion[0]:  # all else follows from it
+            return [*blank_warnings(self.images, self.names), *motion]
         return [*blank_warnings(self.images, self.names), *motion, *self._focal(prior_px, bool(motion)),
                 *self._fit(), *self._frames(), *self._depth()]
 

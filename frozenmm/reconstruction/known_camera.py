@@ -1,11 +1,12 @@
 """What is given of the cameras of a clip."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from frozenmm.errors import UserError
+from frozenmm.reconstruction.given_lens import EXIF_ERROR
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,11 @@ class KnownCamera:
     poses_c2w: np.ndarray | None = None
     metric_scale: float | None = None
     focal_prior_px: float | None = None
-    focal_error: float = 0.08
+    focal_error: float = EXIF_ERROR
+
+    def part(self, frames: np.ndarray) -> KnownCamera:
+        """What is given of some frames (W, )."""
+        return self if self.poses_c2w is None else replace(self, poses_c2w=self.poses_c2w[frames])
 
     def check(self, frames: int) -> None:
         """Refuse values that cannot be.

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -280,7 +281,7 @@ class CameraSearch:
     def doubtful(self, attempt: Attempt) -> bool:
         """Whether other starts are worth their time."""
         spread = np.nanmedian(depth_spread(attempt.bundle, attempt.state))
-        votes = self.votes[:1] if len(self.build.ratios) > 1 else []
+        votes = self.votes[:1] if self.build.known.focal_px is None else []
         off = [abs(np.log(vote * self.build.mean_side) - attempt.state.log_focal) for vote in votes]
         return bool(attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend
                     or max(off, default=0) > 0.2)
@@ -296,14 +297,14 @@ class CameraSearch:
             of_depth: the start follows the depth, so their agreement says nothing yet.
         """
         s, width = self.settings, None
-        options = {'free_radial': free_radial, 'free_principal': free_principal}
-        bundle, index = self.build(self.used, **options), np.arange(len(self.used))
+        build = partial(self.build, free_radial=free_radial, free_principal=free_principal)
+        bundle, index = build(self.used), np.arange(len(self.used))
         for limit, steps in ((s.first_drop_px, s.first_steps), (s.second_drop_px, s.second_steps)):
             left, state, kept = drop_outliers(bundle, state, limit * self.unit)
             index = index[kept]
             if width is None and not of_depth:
-                width = depth_widths(self.build(left, **options), state)
-            bundle = self.build(left, depth_width=width, **options)
+                width = depth_widths(build(left), state)
+            bundle = build(left, depth_width=width)
             state, _ = bundle.optimise(state, steps=steps)
             width = depth_widths(bundle, state)
         errors = held_out_errors(self.tracks, self.held, state, self.build.depth.size) / self.unit
@@ -330,7 +331,9 @@ class CameraSearch:
             other, _ = fixed.optimise(replace(state, log_focal=state.log_focal + float(np.log(factor))), steps=6)
             errors = held_out_errors(self.tracks, self.held, other, self.build.depth.size) / self.unit
             drops.append(1 - float((1 / (1 + errors**2)).mean()) / attempt.score)
-        return max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(min(drops), 1e-4))))
+        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(min(drops), 1e-4))))
+        prior = 2 * self.build.known.focal_error if self.build.known.focal_prior_px else np.inf
+        return float(1 / np.hypot(1 / error, 1 / prior))
 
     def fitting(self, attempt: Attempt) -> Tracks:
         """All observations, held-out ones too, that fit where the cameras see the rest of their tracks."""
@@ -367,7 +370,8 @@ class CameraSearch:
         """States that owe nothing to the frozen depth."""
         build, size = self.build, self.build.depth.size
         frames = len(build.depth.maps)
-        ratios = build.ratios if len(build.ratios) == 1 else spaced([*self.votes[:1], *MORE_RATIOS])
+        stated = build.ratios if len(build.ratios) == 1 else ()
+        ratios = build.ratios if build.known.focal_px else spaced([*stated, *self.votes[:1], *MORE_RATIOS])
 
         def bundle(tracks: Tracks, window: np.ndarray) -> Bundle:
             return build(tracks, depth=build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH),

@@ -231,16 +231,16 @@ def state_from(growth: TwoViewGrowth, depth: FrozenDepth, shifts: tuple[float, .
     points = np.nan_to_num(growth.points)
     z = np.einsum('oj,oj->o', pose[:, 2, :3], points[tracks.point]) + pose[:, 2, 3]
     usable = known & (z > NEAREST) & growth.joined[tracks.frame]
-    values, best = depth.sample(tracks.frame, tracks.pixels), None
+    values, best = depth.sample(tracks.frame, tracks.pixels), (np.inf, 0.0, np.zeros(frames))
     for shift in shifts if depth.kind != 'metric' else (0.0, ):
         offset = np.log(np.maximum(z, NEAREST)) - depth.log_base(values, tracks.frame, np.full(frames, shift))[0]
         scale = np.array([np.median(offset[index]) if len(index) else np.nan for index in (
             np.flatnonzero(usable & (tracks.frame == frame)) for frame in range(frames))])
         scale = np.where(np.isnan(scale), np.nanmedian(scale), scale)
         left = float(np.median(np.abs(offset - scale[tracks.frame])[usable]))
-        if best is None or left < best[0]:
+        if left < best[0]:
             best = (left, shift, scale)
-    shift, scale = best[1:]
+    _, shift, scale = best
     base = depth.log_base(values, tracks.frame, np.full(frames, shift))[0] + scale[tracks.frame]
     rays = np.concatenate((growth.plane, np.ones((len(tracks), 1))), 1)
     world = np.einsum('oji,oj->oi', pose[:, :3, :3], np.exp(base)[:, None] * rays - pose[:, :3, 3])
