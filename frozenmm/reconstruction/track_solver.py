@@ -46,6 +46,8 @@ PRIOR_RATIO = 1.2
 ENOUGH_INLIERS = 30
 GOOD_SCORE = 0.5
 """Score of cameras above which, with good depth, no other start is tried."""
+GOOD_SHARE = 0.8
+"""The same for the share of the observations that fit."""
 GOOD_DEPTH = 0.15
 """Spread of the prediction's logarithmic error up to which it is good."""
 MORE_RATIOS = (1.2, )
@@ -77,6 +79,7 @@ class TrackSettings:
         first_steps: steps after that.
         second_drop_px: observations above it are dropped then.
         second_steps: steps after that.
+        lens_steps: steps in which a lens is tried.
         mark_px: error of a track's pixels in the dense stage, at a diagonal of 400 pixels.
         mark_depth: error there of the logarithmic prediction at one pixel.
         radial: two coefficients of radial distortion are unknowns; None: where the tracks fit better with them.
@@ -92,6 +95,7 @@ class TrackSettings:
     first_steps: int = 15
     second_drop_px: float = 2.1
     second_steps: int = 20
+    lens_steps: int = 6
     mark_px: float = 0.3
     mark_depth: float = 0.01
     radial: bool | None = None
@@ -183,7 +187,7 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     build = BundleBuilder(depth, settings, known)
     search = CameraSearch(tracks, build, settings)
     best, tried = search.run(tell)
-    bundle, state = best.bundle, best.state
+    bundle, state = search.finish(best)
     found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, search.fitting(best)))
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
     rescued: list[int] = []
@@ -216,6 +220,7 @@ class Attempt:
         score: 0 to 1, how well the cameras explain what they were not fitted to.
         error_px: median error there, at a diagonal of 400 pixels.
         kept: indexes of the observations that fit, among those that it was fitted to.
+        brief: it was not brought to its end.
     """
 
     bundle: Bundle
@@ -223,6 +228,7 @@ class Attempt:
     kept: np.ndarray
     score: float
     error_px: float
+    brief: bool = False
 
     @property
     def lens_kind(self) -> int:
@@ -266,11 +272,15 @@ class CameraSearch:
         base = max(tried, key=lambda attempt: attempt.score * (1.0 if attempt.state.lens.any() else EASIER))
         whole = self._whole(base.state)
         if self.settings.radial is None and not base.state.lens[:2].any():
-            self._try(tried, whole, free_radial=True)
+            self._try(tried, whole, free_radial=True, brief=True)
         if self.settings.principal is None:
-            self._try(tried, whole, free_principal=True)
+            self._try(tried, whole, free_principal=True, brief=True)
+        best = simplest(tried)
+        if best.brief:
+            best = self.refine(self._whole(best.state), free_radial=bool(best.lens_kind & 1),
+                               free_principal=bool(best.lens_kind & 2))
         tell('cameras', 3, 3)
-        return simplest(tried), tried
+        return best, tried
 
     def _try(self, tried: list[Attempt], state: BundleState, **free: bool) -> None:
         try:
@@ -283,11 +293,12 @@ class CameraSearch:
         spread = np.nanmedian(depth_spread(attempt.bundle, attempt.state))
         votes = self.votes[:1] if self.build.known.focal_px is None else []
         off = [abs(np.log(vote * self.build.mean_side) - attempt.state.log_focal) for vote in votes]
-        return bool(attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend
+        few = len(attempt.kept) < GOOD_SHARE * len(self.used)
+        return bool(few or attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend
                     or max(off, default=0) > 0.2)
 
     def refine(self, state: BundleState, *, free_radial: bool = False, free_principal: bool = False,
-               of_depth: bool = False) -> Attempt:
+               of_depth: bool = False, brief: bool = False) -> Attempt:
         """Joint steps from a start, without what does not fit, the depth of every frame weighed by its agreement.
 
         Args:
@@ -295,11 +306,13 @@ class CameraSearch:
             free_radial: the distortion is an unknown, whatever the settings say.
             free_principal: the principal point is.
             of_depth: the start follows the depth, so their agreement says nothing yet.
+            brief: the start has converged but for what is freed.
         """
         s, width = self.settings, None
         build = partial(self.build, free_radial=free_radial, free_principal=free_principal)
         bundle, index = build(self.used), np.arange(len(self.used))
-        for limit, steps in ((s.first_drop_px, s.first_steps), (s.second_drop_px, s.second_steps)):
+        turns = ((s.first_drop_px, s.first_steps), (s.second_drop_px, s.second_steps))
+        for limit, steps in turns if not brief else ((s.second_drop_px, s.lens_steps), ):
             left, state, kept = drop_outliers(bundle, state, limit * self.unit)
             index = index[kept]
             if width is None and not of_depth:
@@ -312,7 +325,18 @@ class CameraSearch:
         if not len(errors):  # two frames: nothing can be held out
             errors = np.linalg.norm(bundle.residuals(state)[1], axis=1) / self.unit
             share = len(errors) / len(self.used)
-        return Attempt(bundle, state, index, share * float((1 / (1 + errors**2)).mean()), float(np.median(errors)))
+        return Attempt(bundle, state, index, share * float((1 / (1 + errors**2)).mean()), float(np.median(errors)),
+                       brief)
+
+    def finish(self, attempt: Attempt) -> tuple[Bundle, BundleState]:
+        """The attempt with the held-out observations that fit, too."""
+        left = self.fitting(attempt)
+        if not self.held.any():
+            return attempt.bundle, attempt.state
+        state = self._whole(attempt.state, left)
+        bundle = Bundle(left, self.build.depth, log_focal_prior=attempt.bundle.log_focal_prior, unit=self.unit,
+                        settings=attempt.bundle.settings, depth_width=depth_widths(attempt.bundle, attempt.state))
+        return bundle, bundle.optimise(state, steps=self.settings.lens_steps)[0]
 
     def focal_error(self, attempt: Attempt) -> float:
         """Relative error of the focal length: what changes it without explaining held-out observations worse.
@@ -348,6 +372,8 @@ class CameraSearch:
         build, side, steps = self.build, self.build.mean_side, self.settings.start_steps
         whole = build(self.used)
         ratios: tuple[float, ...] = build.ratios
+        if len(ratios) > 1 and self.votes:
+            ratios = (self.votes[0], )
         shifts: tuple[float, ...] = SHIFTS
         if build.known.poses_c2w is not None:
             return posed_start(whole, build.known.poses_w2c(), mean_side=side, focal_ratios=ratios, shifts=shifts,
@@ -385,11 +411,12 @@ class CameraSearch:
             if growth.run():
                 yield state_from(growth, build.depth, SHIFTS)
 
-    def _whole(self, state: BundleState) -> BundleState:
-        """A state with points for all observations to fit, those that were dropped before, too."""
+    def _whole(self, state: BundleState, tracks: Tracks | None = None) -> BundleState:
+        """A state with points for all observations to fit, those that were dropped before, too; or for some tracks."""
+        tracks = self.used if tracks is None else tracks
         centre = np.array([(self.build.depth.size[1] - 1) / 2, (self.build.depth.size[0] - 1) / 2])
-        plane = straighten((self.used.pixels - centre) / state.focal_px, state.lens)
-        return replace(state, points=triangulate(self.used, state.poses, plane))
+        plane = straighten((tracks.pixels - centre) / state.focal_px, state.lens)
+        return replace(state, points=triangulate(tracks, state.poses, plane))
 
 
 def simplest(tried: Sequence[Attempt]) -> Attempt:

@@ -117,4 +117,4 @@ def test_whole_numbers_and_sixteen_bits_are_depth_too(tmp_path):
     np.save(tmp_path / 'a.npy', np.full((4, 6), 7))
     cv2.imwrite(str(tmp_path / 'b.png'), np.full((4, 6), 40000, np.uint16))
     maps = PrecomputedDepth(tmp_path).maps(['a', 'b'], (4, 6))
-    assert maps.dtype == np.float32 and maps[:, 0, 0].tolist() == [7, 40000]
+    assert [values.dtype for values in maps] == [np.float32] * 2 and [values[0, 0] for values in maps] == [7, 40000]

@@ -14,6 +14,7 @@ from frozenmm.errors import DeviceError, UserError
 from frozenmm.evaluation.trajectory import trajectory_errors
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
+from frozenmm.reconstruction.footage import read_footage
 from frozenmm.reconstruction.frames import list_images, read_images, read_video
 from frozenmm.reconstruction.outputs import read_ply, read_tum, write_glb
 from frozenmm.reconstruction.pipeline import UnwritableFolder
@@ -180,7 +181,7 @@ def test_bad_input_is_explained(clip, tmp_path, room):
     with pytest.raises(FileNotFoundError, match='there is no video'):
         read_video(tmp_path / 'nothing.mp4')
     with pytest.raises(ValueError, match='neither a folder of images nor a video'):
-        pipeline.read_frames(clip / 'depth.npz', None)
+        read_footage(clip / 'depth.npz')
     with pytest.raises(ValueError, match='gives 1 frame'):
         reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'every': 9})
 
@@ -201,13 +202,10 @@ def test_depth_maps_are_found_by_name_or_by_order(tmp_path):
     for name in ('a', 'b'):
         np.save(tmp_path / f'{name}.npy', np.full((4, 6), ord(name), np.float32))
     source = PrecomputedDepth(tmp_path)
-    assert source.maps(['b', 'a'], (4, 6))[:, 0, 0].tolist() == [98, 97]
-    assert source.maps(['x', 'y'], (4, 6))[:, 0, 0].tolist() == [97, 98]
+    assert [values[0, 0] for values in source.maps(['b', 'a'], (4, 6))] == [98, 97]
+    assert [values[0, 0] for values in source.maps(['x', 'y'], (8, 12))] == [97, 98]
     with pytest.raises(ValueError, match='holds 2 depth maps, but there are 3 frames'):
         source.maps(['a', 'b', 'c'], (4, 6))
-    np.save(tmp_path / 'b.npy', np.ones((5, 6), np.float32))
-    with pytest.raises(ValueError, match='differ in size'):
-        source.maps(['a', 'b'], (4, 6))
     np.save(tmp_path / 'b.npy', np.ones((5, 6, 3), np.float32))
     with pytest.raises(ValueError, match='no single-channel depth map'):
         source.maps(['a', 'b'], (4, 6))
@@ -280,7 +278,7 @@ def test_results_of_a_distorting_lens_are_straight(room, tmp_path, rooms):
     reconstruct_from(tmp_path / 'in', tmp_path / 'out', depth=tmp_path / 'depth.npz', options={'radial': True},
                      report=ProgressLine())
     summary = json.loads((tmp_path / 'out/summary.json').read_text())
-    assert abs(summary['radial'] - k) < 0.06
+    assert abs(summary['radial'][0] - k) < 0.08
     written = cv2.imread(str(tmp_path / 'out/images/2.png'))[20:-20, 20:-20, ::-1].astype(int)
     given = cv2.imread(str(tmp_path / 'in/2.png'))[20:-20, 20:-20, ::-1].astype(int)
     truth = room.images[2, 20:-20, 20:-20].astype(int)
