@@ -83,10 +83,13 @@ def exif_focal(path: Path) -> float | None:
     From the 35 mm equivalent, which refers to the diagonal, or else from the focal length and the resolution of the
     sensor's plane. A focal length in millimetres alone says nothing without the sensor's size.
     """
-    with reading(path, 'an image'), open_picture(path) as picture:
-        exif = picture.getexif()
-        values = {**exif, **exif.get_ifd(0x8769)}
-        width, height = picture.size
+    try:
+        with reading(path, 'an image'), open_picture(path) as picture:
+            exif = picture.getexif()
+            values = {**exif, **exif.get_ifd(0x8769)}
+            width, height = picture.size
+    except UserError:  # its pixels may be fine all the same, and whoever reads them says if they are not
+        return None
     longer = max(width, height)
     equivalent, focal_mm = _positive(values.get(41989)), _positive(values.get(37386))
     if equivalent:

@@ -28,7 +28,7 @@ from frozenmm.reconstruction.features import (
 )
 from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
-from frozenmm.reconstruction.lens import lens_of_bend, straighten
+from frozenmm.reconstruction.lens import NO_LENS, lens_of_bend, straighten
 from frozenmm.reconstruction.track_start import (
     FOCAL_RATIOS,
     MIN_KNOWN,
@@ -46,6 +46,8 @@ PRIOR_RATIO = 1.2
 ENOUGH_INLIERS = 30
 GOOD_SCORE = 0.5
 """Score of cameras above which, with good depth, no other start is tried."""
+BRIEF_SCORE = 0.57
+"""Score of cameras from which a few steps tell whether a lens is worth it."""
 GOOD_SHARE = 0.8
 """The same for the share of the observations that fit."""
 GOOD_DEPTH = 0.15
@@ -250,6 +252,7 @@ class CameraSearch:
         self.unit, self.held = pixel_unit(*build.depth.size), held_out(tracks)
         self.used = tracks.subset(~self.held)[0]
         self.may_bend = settings.radial is not False
+        self.bent = self.may_bend and bool(settings.bend)
         straight = replace(self.used, pixels=unbend(self.used.pixels, settings.bend, build.depth.size))
         self.votes = focal_votes(straight, len(build.depth.maps), build.depth.size)
 
@@ -258,7 +261,7 @@ class CameraSearch:
         tried: list[Attempt] = []
         known = self.build.known.poses_c2w is not None
         try:
-            tried.append(self.refine(self._depth_start(), of_depth=True))
+            tried.append(self.refine(self._depth_start(), of_depth=True, free_radial=self.bent))
         except NothingSharedError:
             if known:
                 raise
@@ -270,11 +273,14 @@ class CameraSearch:
             raise NothingSharedError
         tell('cameras', 2, 3)
         base = max(tried, key=lambda attempt: attempt.score * (1.0 if attempt.state.lens.any() else EASIER))
-        whole = self._whole(base.state)
-        if self.settings.radial is None and not base.state.lens[:2].any():
-            self._try(tried, whole, free_radial=True, brief=True)
+        whole, brief = self._whole(base.state), base.score > BRIEF_SCORE
+        if self.settings.radial is None and base.lens_kind & 1:
+            whole = self._whole(replace(base.state, lens=NO_LENS.copy()))
+            self._try(tried, whole)
+        elif self.settings.radial is None:
+            self._try(tried, whole, free_radial=True, brief=brief)
         if self.settings.principal is None:
-            self._try(tried, whole, free_principal=True, brief=True)
+            self._try(tried, whole, free_principal=True, brief=brief)
         best = simplest(tried)
         if best.brief:
             best = self.refine(self._whole(best.state), free_radial=bool(best.lens_kind & 1),
@@ -355,7 +361,7 @@ class CameraSearch:
             other, _ = fixed.optimise(replace(state, log_focal=state.log_focal + float(np.log(factor))), steps=6)
             errors = held_out_errors(self.tracks, self.held, other, self.build.depth.size) / self.unit
             drops.append(1 - float((1 / (1 + errors**2)).mean()) / attempt.score)
-        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(min(drops), 1e-4))))
+        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(sum(drops) / 2, 1e-4))))
         prior = 2 * self.build.known.focal_error if self.build.known.focal_prior_px else np.inf
         return float(1 / np.hypot(1 / error, 1 / prior))
 
@@ -370,7 +376,7 @@ class CameraSearch:
     def _depth_start(self) -> BundleState:
         """A first state of all frames from the frozen depth; of a long clip, focal length and shift from a window."""
         build, side, steps = self.build, self.build.mean_side, self.settings.start_steps
-        whole = build(self.used)
+        whole = build(self.used, free_radial=self.bent)
         ratios: tuple[float, ...] = build.ratios
         if len(ratios) > 1 and self.votes:
             ratios = (self.votes[0], )
@@ -385,7 +391,7 @@ class CameraSearch:
             window = np.arange(first, first + START_WINDOW)
             inside = self.used.window(window)
             if len(inside):
-                bundle = build(inside, depth=build.depth.part(window))
+                bundle = build(inside, depth=build.depth.part(window), free_radial=self.bent)
                 state, _ = best_start(bundle, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps,
                                       lens=build.lens)
                 ratios = (state.focal_px / side, )
@@ -495,10 +501,9 @@ class BundleBuilder:
     def __init__(self, depth: FrozenDepth, settings: TrackSettings, known: KnownCamera) -> None:
         self.depth, self.known, self.mean_side = depth, known, sum(depth.size) / 2
         self.bend = settings.bend
-        bent = settings.radial is not False and bool(settings.bend)
         self.widths = replace(settings.bundle, fixed_focal=known.focal_px is not None,
                               fixed_poses=known.poses_c2w is not None, fixed_principal=not settings.principal,
-                              fixed_radial=not (settings.radial or bent))
+                              fixed_radial=not settings.radial)
         focal = known.focal_px or known.focal_prior_px
         if focal is not None and known.focal_px is None:
             self.widths = replace(self.widths, log_focal=known.focal_error)

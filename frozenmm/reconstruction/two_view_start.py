@@ -124,7 +124,7 @@ class TwoViewGrowth:
                 break
             if self._locate(frame, known):
                 refused.clear()
-                self._triangulate()
+                self._triangulate(frame)
                 if self.joined.sum() >= 1.6 * polished:
                     self._polish(6)
                     polished = int(self.joined.sum())
@@ -177,10 +177,15 @@ class TwoViewGrowth:
         self.inliers[frame] = len(inside)
         return True
 
-    def _triangulate(self) -> None:
-        """All points that joined frames see under an angle, without those that their observations do not fit."""
-        seen, old, kept = self.tracks.subset(self.joined[self.tracks.frame])
-        self.points[:] = np.nan
+    def _triangulate(self, frame: int | None = None) -> None:
+        """All points, or those of a frame, that joined frames see under an angle and whose observations fit."""
+        usable, touched = self.joined[self.tracks.frame], np.ones(len(self.points), dtype=bool)
+        if frame is not None:
+            touched[:] = False
+            touched[self.tracks.point[self._of_frame[frame]]] = True
+            usable = usable & touched[self.tracks.point]
+        seen, old, kept = self.tracks.subset(usable)
+        self.points[touched] = np.nan
         if not len(seen):
             return
         rays = np.concatenate((self.plane[kept], np.ones((len(seen), 1))), 1)
