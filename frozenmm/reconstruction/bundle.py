@@ -276,10 +276,29 @@ class Bundle:
         """
         if self.settings.fixed_focal:
             return 0.0
-        pixels = np.abs(self.residuals(state)[1])
-        spread = 1.4826 * float(np.median(pixels)) / (self.settings.pixel * self.unit)
         system = self._reduced(self._linearise(state, np.zeros(self.frames)), 1e-9)[0]
-        return max(spread, 1.0) * float(np.sqrt(system.shared_covariance(*self._free())[0, 0]))
+        return self._spread(state) * float(np.sqrt(system.shared_covariance(*self._free())[0, 0]))
+
+    def turn_errors_deg(self, state: BundleState) -> np.ndarray:
+        """Standard deviations (F, ) of the rotations in degrees, as against the frame that is known best.
+
+        From the reduced normal matrix with the focal length held; 0 for clips too long for a dense one, and where poses
+        are given.
+        """
+        system = self._reduced(self._linearise(state, np.zeros(self.frames)), 1e-9)[0]
+        covariance = None if self.settings.fixed_poses else system.frame_covariance(self._free()[0])
+        if covariance is None:
+            return np.zeros(self.frames)
+        turns = state.poses[:, :3, :3]
+        world = np.einsum('aji,ajbk,bkl->aibl', turns, covariance[:, 3:POSE, :, 3:POSE], turns)
+        own = np.einsum('aiai->a', world)
+        apart = own[:, None] + own - 2 * np.einsum('aibi->ab', world)
+        return np.degrees(self._spread(state) * np.sqrt(np.maximum(apart[np.median(apart, axis=1).argmin()], 0)))
+
+    def _spread(self, state: BundleState) -> float:
+        """Standard deviation of the pixels' residuals over the width of the settings, at least 1."""
+        pixels = np.abs(self.residuals(state)[1])
+        return max(1.4826 * float(np.median(pixels)) / (self.settings.pixel * self.unit), 1.0)
 
     def _reduced(self, blocks: dict[str, np.ndarray], damping: float,
                  ) -> tuple[FrameSystem, np.ndarray, np.ndarray, np.ndarray]:

@@ -22,6 +22,8 @@ EXPLAINED = 0.5
 """Score of held-out observations below which cameras are doubtful; 0.53 and more was measured where they are right."""
 FOCAL_ERROR = 0.12
 """Relative error of the focal length that is worth a warning."""
+TURN_ERROR_DEG = 0.25
+"""Standard deviation of a rotation, by the normal matrix, that is worth a warning: errors were 7 to 20 times as large."""
 SECOND_VIEW_PX = 2.5
 ONE_PLANE = 0.75
 """Share of the matches of two frames that one homography explains where there is a plane or a turning camera only."""
@@ -198,6 +200,8 @@ class Diagnosis:
         apart = [int(f) for f in np.flatnonzero(~solution.joined) if int(f) not in {*blank, *weak}]
         share = solution.inliers / np.maximum(solution.found, 1)
         odd = [int(f) for f in np.flatnonzero(share < FRAME_FITTING) if int(f) not in {*blank, *weak, *apart}]
+        loose = [int(f) for f in np.flatnonzero(solution.turn_deg > TURN_ERROR_DEG)
+                 if int(f) not in {*blank, *weak, *apart, *odd}]
         if lost:
             found.append(f'{named(lost, self.names)}: fewer than {FEW} fitting feature tracks; the pose is uncertain '
                          '(little texture, blur or moving things): leave it out, or give frames between')
@@ -210,6 +214,9 @@ class Diagnosis:
         if odd:
             found.append(f'{named(odd, self.names)}: most tracked points do not fit; the pose may be wrong (repeated '
                          'texture, another place, moving things): leave it out and compare')
+        if loose:
+            found.append(f'{named(loose, self.names)}: held by few tracks; rotations may be off by some degrees: give '
+                         'sharper frames, or more of them between')
         return found
 
     def _depth(self) -> list[str]:

@@ -123,6 +123,7 @@ class TrackSolution:
         depth_spread: (F, ) spread of the logarithmic error of the frozen depth at the tracks; NaN where none is known.
         depth_share: share of the points whose depth the frozen depth, scaled and shifted, meets within 10 %.
         rivals_px: focal lengths of other solutions that explain the tracks about as well.
+        turn_deg: (F, ) standard deviation of the rotation in degrees, see `Bundle.turn_errors_deg`.
         joined: (F, ) bool, frames that hang together with the most of the others by points that fit.
     """
 
@@ -139,6 +140,7 @@ class TrackSolution:
     depth_spread: np.ndarray
     depth_share: float
     rivals_px: list[float]
+    turn_deg: np.ndarray
     joined: np.ndarray
 
 
@@ -209,7 +211,7 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     share = float((errors < np.log(1.1)).mean()) if len(errors) else 0.0
     return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued, search.focal_error(best),
                          best.score, best.error_px, depth_spread(bundle, state), share, rivals,
-                         largest_part(bundle.shared_counts()))
+                         bundle.turn_errors_deg(state), largest_part(bundle.shared_counts()))
 
 
 @dataclass
