@@ -23,7 +23,7 @@ EXPLAINED = 0.5
 FOCAL_ERROR = 0.12
 """Relative error of the focal length that is worth a warning."""
 TURN_ERROR_DEG = 0.25
-"""Standard deviation of a rotation, by the normal matrix, that is worth a warning: errors were 7 to 20 times as large."""
+"""Standard deviation of a rotation by the normal matrix that is worth a warning; errors were 7 to 20 times as large."""
 SECOND_VIEW_PX = 2.5
 ONE_PLANE = 0.75
 """Share of the matches of two frames that one homography explains where there is a plane or a turning camera only."""

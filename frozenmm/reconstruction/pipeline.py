@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol
@@ -141,7 +142,7 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
     settings, out = settings or PipelineSettings(), Path(out).expanduser()
     footage = _footage(source, settings)
     known = _known(settings.known, footage)
-    images, names = footage.images, footage.names
+    images, names = footage.images, safe_names(footage.names)
     _check_writable(out)
     # one number of threads to the end, so that it can be repeated bit for bit
     with steady_threads('the reconstruction'), locked(
@@ -157,6 +158,8 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
         if not settings.depth_only:
             write_scene(out, images, names, visible)
+        if names != footage.names:
+            write_whole(out / 'names.txt', ''.join(f'{own}\t{given}\n' for own, given in zip(names, footage.names)))
         write_overview(out, images, names, np.nan_to_num(frozen), visible, source=str(source))
         if settings.mesh and not settings.depth_only:
             _write_mesh(out, images, visible, settings, report)
@@ -171,6 +174,21 @@ def _write_mesh(out: Path, images: np.ndarray, result: Alignment, settings: Pipe
     if settings.glb:
         write_glb(out / 'mesh.glb', mesh)
     draw_mesh(out / 'mesh.png', mesh, images, result)
+
+
+def safe_names(names: Sequence[str]) -> list[str]:
+    """Names without blanks, at which COLMAP cuts them, and no two alike.
+
+    >>> safe_names(['a b.png', 'a_b.png'])
+    ['a_b.png', '_a_b.png']
+    """
+    found: list[str] = []
+    for name in names:
+        safe = '_'.join(name.split())
+        while Path(safe).stem in {Path(other).stem for other in found}:
+            safe = f'_{safe}'
+        found.append(safe)
+    return found
 
 
 def _footage(source: str | Path, settings: PipelineSettings) -> Footage:
