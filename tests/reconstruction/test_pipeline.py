@@ -178,7 +178,7 @@ def test_bad_input_is_explained(clip, tmp_path, room):
     (tmp_path / 'film.mp4').write_bytes(b'no video')
     with pytest.raises(ValueError, match='cannot be decoded as a video'):
         read_footage(tmp_path / 'film.mp4')
-    with pytest.raises(FileNotFoundError, match='there is no video'):
+    with pytest.raises(FileNotFoundError, match='there is no folder .*nothing.mp4; give a folder of images or a video'):
         read_footage(tmp_path / 'nothing.mp4')
     with pytest.raises(ValueError, match='neither a folder of images nor a video'):
         read_footage(clip / 'depth.npz')
