@@ -1,10 +1,11 @@
 """Inferencers: from images to results in one call. Those that need mmdet or mmseg are there when it is installed."""
+from frozenmm.apis.base import RunOptions
 from frozenmm.apis.choose import inferencer
 from frozenmm.apis.depth_inferencer import DepthInferencer
 from frozenmm.apis.sharing import export_run
 from frozenmm.registry import installed
 
-__all__ = ['DepthInferencer', 'export_run', 'inferencer']
+__all__ = ['DepthInferencer', 'RunOptions', 'export_run', 'inferencer']
 
 if installed('mmdet'):
     from frozenmm.apis.detection_inferencer import DetectionInferencer

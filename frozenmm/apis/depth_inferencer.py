@@ -15,8 +15,8 @@ from torch import nn
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
+from frozenmm.apis.label_pictures import picture_bytes
 from frozenmm.apis.model_sources import build_model, load_weights, read_source
-from frozenmm.apis.result_files import png
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.image_sources import NamedImage
@@ -118,17 +118,17 @@ class DepthInferencer(Inferencer):
         metric = getattr(self.network, 'kind', None) == 'metric'
         return DepthMap(sample.pred_depth_map.data[0].float().cpu().numpy(), 'metric' if metric else 'affine_depth')
 
-    def draw(self, image: NamedImage, result: DepthMap, *, min_score: float = 0.0) -> np.ndarray:
+    def draw(self, image: NamedImage, result: DepthMap, *, min_score: float | None = None) -> np.ndarray:
         """(H', W', 3) uint8 RGB, the picture beside its depth, near parts warm."""
         return draw_depth(image.pixels, result.values, nearer_is_larger=result.kind == 'affine_disparity')
 
-    def write(self, folder: Path, image: NamedImage, result: DepthMap, *, min_score: float = 0.0) -> list[Path]:
+    def write(self, folder: Path, image: NamedImage, result: DepthMap, *, min_score: float | None = None) -> list[Path]:
         """Write `NAME_depth.npy` (float32), `NAME_overlay.png` (drawn) and `NAME.json` (kind and range)."""
         paths = [folder / f'{image.name}{ending}' for ending in ('_depth.npy', '_overlay.png', '.json')]
         buffer = io.BytesIO()
         np.save(buffer, result.values)
         write_whole(paths[0], buffer.getvalue())
-        write_whole(paths[1], png(self.draw(image, result)))
+        write_whole(paths[1], picture_bytes(self.draw(image, result)))
         low, middle, high = (float(value) for value in np.percentile(result.values, (1, 50, 99)))
         write_whole(paths[2], json.dumps(dict(
             image=image.path or image.name, kind=result.kind, height=result.values.shape[0],
@@ -136,7 +136,7 @@ class DepthInferencer(Inferencer):
             file_name=paths[0].name), indent=1).encode())
         return paths
 
-    def summary(self, result: DepthMap, *, min_score: float = 0.0) -> str:
+    def summary(self, result: DepthMap, *, min_score: float | None = None) -> str:
         """Kind and range of the depth."""
         low, high = np.percentile(result.values, (1, 99))
         return f'{result.kind}, 1 % to 99 %: {low:.3g} to {high:.3g}'

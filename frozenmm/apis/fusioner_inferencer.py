@@ -5,16 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.structures import BaseDataElement, PixelData
 
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
 from frozenmm.apis.model_sources import open_model, read_source
-from frozenmm.apis.result_files import overlay, write_results
-from frozenmm.apis.semantic_inferencer import area_summary
+from frozenmm.apis.results import Result
+from frozenmm.apis.semantic_inferencer import map_result
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
@@ -75,31 +73,17 @@ class FusionerInferencer(Inferencer):
         self.model.set_vocabulary(vocabulary)
 
     @torch.no_grad()
-    def predict(self, images: Sequence[NamedImage]) -> list[BaseDataElement]:
+    def predict(self, images: Sequence[NamedImage]) -> list[Result]:
         """Samples with `pred_sem_seg.sem_seg` (1, H, W): class index, -1 where no word fits; and `classes`."""
-        names = tuple(self.vocabulary.names)
-        prepared = [self.pipeline(image) for image in images]
+        words = tuple(self.vocabulary)
         results = []
         # images of different sizes do not share a batch in mmseg's preprocessor
-        for item in prepared:
-            item['data_samples'].set_metainfo(dict(class_names=names))
+        for image in images:
+            item = self.pipeline(image)
+            item['data_samples'].set_metainfo(dict(class_names=tuple(entry.name for entry in words)))
             (sample, ) = self.model.test_step(batch_of([item]))
-            found = BaseDataElement(metainfo=dict(classes=names, ori_shape=sample.ori_shape))
-            found.pred_sem_seg = PixelData(sem_seg=sample.pred_sem_seg.data.cpu().long() - 1)
-            results.append(found)
+            results.append(map_result(sample.pred_sem_seg.data.cpu().long() - 1, image, words))
         return results
-
-    def draw(self, image: NamedImage, result: Any, *, min_score: float = 0.0) -> np.ndarray:
-        """(H', W', 3) uint8 RGB, the picture with its classes and a legend."""
-        return overlay(image, result, self.vocabulary, min_score=min_score)
-
-    def write(self, folder: Path, image: NamedImage, result: Any, *, min_score: float = 0.0) -> list[Path]:
-        """Write the files of `write_results`."""
-        return write_results(folder, image, result, self.vocabulary, min_score=min_score)
-
-    def summary(self, result: Any, *, min_score: float = 0.0) -> str:
-        """Names with their share of the picture."""
-        return area_summary(result)
 
 
 def _without_cache(node: Any) -> Any:

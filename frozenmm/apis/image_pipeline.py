@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
+from frozenmm.apis.coco_entries import AnnotationIds
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.engine.explain import explained_building
 from frozenmm.errors import UserError
@@ -81,6 +83,23 @@ def class_names(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')), explained_building():
         kind = DATASETS.get(str(dataset.get('type')))
     return tuple(getattr(kind, 'METAINFO', {}).get('classes', ()))
+
+
+def category_ids(cfg: Config, meta: Mapping[str, Any], classes: Sequence[str]) -> dict[str, int] | None:
+    """Category ids of a detector's classes: those of its checkpoint, else those of the annotation file of its config.
+
+    Returns:
+        Name -> id; None if nothing says them.
+    """
+    stated = (meta.get('dataset_meta') or {}).get('category_ids')
+    if stated and len(stated) == len(classes):
+        return {name: int(number) for name, number in zip(classes, stated)}
+    dataset = _dataset(cfg)
+    file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    if not classes or file.suffix != '.json' or not file.is_file():
+        return None
+    known = AnnotationIds.read(file).categories
+    return dict(known) if set(classes) <= set(known) else None
 
 
 def _dataset(cfg: Config) -> Mapping[str, Any]:

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from frozenmm.apis.base import Inferencer
+from frozenmm.apis.detection_inferencer import SampleResult
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
 from frozenmm.apis.model_sources import load_weights, open_model, read_source
-from frozenmm.apis.result_files import overlay, write_results
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.registry import INFERENCERS, installed
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
-from frozenmm.visualization.segment_map import segment_map
 
 RESULTS: dict[str, tuple[str, ...]] = {
     'panoptic': ('panoptic', ), 'instance': ('instance', ), 'semantic': ('semantic', ),
@@ -112,10 +111,11 @@ class OpenVocabularyInferencer(Inferencer):
 
     def set_vocabulary(self, vocabulary: VocabularySource, *, seen: Tensor | None = None) -> None:
         """Look for these classes from now on; only words that are new cost anything."""
-        self.model.set_vocabulary(vocabulary, seen=seen)
+        with self.turn:
+            self.model.set_vocabulary(vocabulary, seen=seen)
 
     @torch.no_grad()
-    def predict(self, images: Sequence[NamedImage], *, task: str | None = None) -> list[DetDataSample]:
+    def predict(self, images: Sequence[NamedImage], *, task: str | None = None) -> list[SampleResult]:
         """Data samples at the images' sizes, on the CPU.
 
         Args:
@@ -127,7 +127,11 @@ class OpenVocabularyInferencer(Inferencer):
             scores; `classes`, the names that labels index.
         """
         wanted = _check_task(task or self.task)
-        names = tuple(self.vocabulary.names)
+        with self.turn:
+            return self._predict(images, wanted)
+
+    def _predict(self, images: Sequence[NamedImage], wanted: tuple[str, ...]) -> list[SampleResult]:
+        words = tuple(self.vocabulary)
         prepared = [self._prepare(image) for image in images]
         for item in prepared:
             item['data_samples'].set_metainfo(dict(tasks=wanted))
@@ -136,9 +140,7 @@ class OpenVocabularyInferencer(Inferencer):
         else:
             # images of different sizes do not share a batch in mmseg's preprocessor
             samples = [_semantic(sample) for item in prepared for sample in self.model.test_step(batch_of([item]))]
-        for sample in samples:
-            sample.set_metainfo(dict(classes=names))
-        return [sample.cpu() for sample in samples]
+        return [SampleResult.of(sample.cpu(), image, words) for sample, image in zip(samples, images)]
 
     def _prepare(self, image: NamedImage) -> dict[str, Any]:
         """What the pipeline gives, with sides of at least a patch of the tower, which has nothing to look at else."""
@@ -151,27 +153,6 @@ class OpenVocabularyInferencer(Inferencer):
             item['data_samples'].set_metainfo(dict(img_shape=size))
         item['data_samples'].set_metainfo(dict(ori_shape=(height, width)))
         return item
-
-    def draw(self, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> np.ndarray:
-        """(H', W', 3) uint8 RGB, the picture with its segments and a legend."""
-        return overlay(image, result, self.vocabulary, min_score=min_score)
-
-    def draw_frame(self, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> np.ndarray:
-        """The picture with its segments, without a legend, whose height would change from frame to frame."""
-        return overlay(image, result, self.vocabulary, min_score=min_score, legend=False)
-
-    def write(self, folder: Path, image: NamedImage, result: DetDataSample, *, min_score: float = 0.0) -> list[Path]:
-        """Write the files of `write_results`."""
-        return write_results(folder, image, result, self.vocabulary, min_score=min_score)
-
-    def summary(self, result: DetDataSample, *, min_score: float = 0.0) -> str:
-        """Names and scores of the segments, best first; names alone for a semantic map."""
-        _, segments = segment_map(result)
-        segments = [info for info in segments if info['score'] is None or info['score'] >= min_score]
-        segments.sort(key=lambda info: -(info['score'] or 0))
-        names = [result.classes[info['category_id']] for info in segments]
-        scores = ['' if info['score'] is None else f' {info["score"]:.2f}' for info in segments]
-        return ', '.join(map(''.join, zip(names, scores))) or 'nothing found'
 
 
 def _not_thin(pixels: np.ndarray) -> np.ndarray:

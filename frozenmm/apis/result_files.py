@@ -1,98 +1,164 @@
-"""Results of open-vocabulary models as files: a drawn picture, a panoptic PNG, JSON, and COCO run lengths."""
+"""The files of a run: drawings, and beside them one file per format, which the format's own readers open."""
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from frozenmm.compat import require
+from frozenmm.apis.coco_entries import Id, coco_categories, coco_entry, panoptic_annotation
+from frozenmm.apis.entry_files import EntryFile
+from frozenmm.apis.found import Found, objects, segments
+from frozenmm.apis.label_pictures import class_colours, label_png, legend_csv, picture_bytes
+from frozenmm.apis.result_tables import ResultTables
+from frozenmm.apis.results import Result
+from frozenmm.apis.video_files import clip_name
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.datasets.panoptic_files import segment_colours
-from frozenmm.foundation.vocabulary import Vocabulary
+from frozenmm.foundation.vocabulary import VocabularyClass
 from frozenmm.visualization.segment_map import segment_map
-from frozenmm.visualization.segments import Region, draw_segments
+
+LINES, DETECTIONS, PANOPTIC = 'results.jsonl', 'coco_results.json', 'panoptic.json'
+IMAGES, LEGEND, MAPS = 'coco_images.json', 'semantic_classes.csv', 'semantic'
 
 
-def overlay(image: NamedImage, sample: Any, vocabulary: Vocabulary, *, min_score: float = 0.0,
-            legend: bool = True) -> np.ndarray:
-    """(H', W', 3) uint8 RGB, the picture with its segments; those below the score are not drawn."""
-    ids, segments = segment_map(sample)
-    regions = [Region(info['id'], info['category_id'], info['score']) for info in segments
-               if info['score'] is None or info['score'] >= min_score]
-    colours = [entry.color for entry in vocabulary]
-    palette = None if any(colour is None for colour in colours) else [colour for colour in colours if colour]
-    return draw_segments(image.pixels, ids, regions, vocabulary.names, palette=palette, legend=legend)
+class ResultFiles:
+    """Writes the results of pictures into a folder; the files of the run appear when its `with` block ends.
 
+    `NAME_overlay.png` is the drawing. `results.jsonl` has a line per picture. `coco_results.json` holds boxes and masks
+    as `COCO.loadRes` reads them, for the pictures and categories of `coco_images.json`. `panoptic.json` and the folder
+    `panoptic` are COCO's panoptic format. `semantic` holds label maps with a palette, whose values
+    `semantic_classes.csv` explains. All results of a video are in `NAME_results.jsonl`, a line per frame.
 
-def write_results(folder: Path, image: NamedImage, sample: Any, vocabulary: Vocabulary, *,
-                  min_score: float = 0.0) -> list[Path]:
-    """Write the results of one image; every file appears complete or not at all.
-
-    `NAME_overlay.png` is the drawn picture. `NAME_panoptic.png` holds segment ids as R + 256 G + 65536 B, 0 for
-    nothing. `NAME.json` lists the segments of that map, in COCO's panoptic format. `NAME_rle.json` is COCO's result
-    format, one entry per instance with any pixel, or per segment where instances were not asked for.
+    A block that an error or the user ends leaves whole files of the pictures that were done. A further block with the
+    same tables adds to the files, and replaces pictures of the same names.
 
     Args:
-        folder: made if it is not there.
-        image: the picture.
-        sample: the model's data sample.
-        vocabulary: the classes that its labels index.
-        min_score: segments below it are not drawn; the files hold all.
+        tables: of the folder, which is made if it is not there.
 
-    Returns:
-        The files.
+    Attributes:
+        files: what is written so far.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ids, segments = segment_map(sample)
-    paths = [folder / f'{image.name}{ending}' for ending in ('_overlay.png', '_panoptic.png', '.json', '_rle.json')]
-    write_whole(paths[0], png(overlay(image, sample, vocabulary, min_score=min_score)))
-    write_whole(paths[1], png(segment_colours(ids)))
-    entries = [{**info, 'category_id': vocabulary.ids[info['category_id']], 'category': vocabulary.names[
-        info['category_id']], 'iscrowd': 0, 'bbox': _box(ids == info['id'])} for info in segments]
-    content = dict(image=image.path or image.name, height=int(ids.shape[0]), width=int(ids.shape[1]),
-                   file_name=paths[1].name, segments_info=entries,
-                   categories=[dict(id=entry.id, name=entry.name, isthing=None if entry.isthing is None
-                                    else int(entry.isthing)) for entry in vocabulary])
-    write_whole(paths[2], json.dumps(content, indent=1).encode())
-    write_whole(paths[3], json.dumps(_run_lengths(image, sample, ids, segments, vocabulary)).encode())
-    return paths
+
+    def __init__(self, tables: ResultTables) -> None:
+        self.tables, self.folder = tables, tables.folder
+        self.files: list[Path] = []
+        self._entries: dict[str, EntryFile] = {}
+        self._done: set[Id] = set()
+        self._legend = self._clip = ''
+
+    def __enter__(self) -> ResultFiles:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        try:
+            if not isinstance(error, OSError):  # a full disk has no room for these either
+                self._end_clip()
+                with self.tables.lock:  # another run may end at the same time
+                    self._finish()
+        finally:
+            for entries in self._entries.values():
+                entries.close()
+
+    def draw(self, image: NamedImage, drawing: np.ndarray) -> None:
+        """Write the drawing (H', W', 3) uint8 RGB of a picture."""
+        self._write(f'{image.name}_overlay.png', picture_bytes(drawing))
+
+    def add(self, image: NamedImage, result: Result) -> None:
+        """Add a result, of which everything counts.
+
+        Raises:
+            UserError: the picture is not in the annotation file, or the classes are not those of the other pictures.
+        """
+        if not image.frames_per_second or clip_name(image) != self._clip:
+            self._end_clip()
+        if image.frames_per_second:
+            self._add_frame(image, result, self.tables.numbered(result.origin.classes))
+            return
+        classes = self.tables.known(result.origin.classes, begun=bool(self._done))
+        entry = self.tables.registered(image, result.ori_shape)
+        key = entry['id']
+        line = dict(image_id=key, **{name: value for name, value in entry.items() if name != 'id'})
+        if 'pred_instances' in result:
+            found = objects(result)
+            line['objects'] = [_short(one, classes) for one in sorted(found, key=lambda one: -(one.score or 0))]
+            entries = self._file(DETECTIONS, between=',\n', after='\n]\n')
+            for one in found:
+                entries.add(coco_entry(one, key, classes))
+        if 'pred_panoptic_seg' in result:
+            found = segments(result)
+            line['segments'] = [_short(one, classes) for one in found]
+            name = f'{PANOPTIC.removesuffix(".json")}/{image.name}.png'
+            self._write(name, picture_bytes(segment_colours(segment_map(result)[0])))
+            self._file(PANOPTIC, between=',\n', after='\n]}\n').add(
+                panoptic_annotation(found, key, Path(name).name, classes))
+        if 'pred_sem_seg' in result:
+            line['classes'] = self._add_labels(image, result.pred_sem_seg.sem_seg[0].cpu().numpy(), classes)
+        self._file(LINES).add(line)
+        self._done.add(key)
+
+    def _add_labels(self, image: NamedImage, labels: np.ndarray, classes: Sequence[VocabularyClass]
+                    ) -> list[dict[str, Any]]:
+        self._write(f'{MAPS}/{image.name}.png', label_png(labels, class_colours(classes)))
+        self._legend = legend_csv(classes)
+        return [dict(category_id=entry.id, name=entry.name, pixels=int((labels == label).sum()))
+                for label, entry in enumerate(classes) if (labels == label).any()]
+
+    def _add_frame(self, image: NamedImage, result: Result, classes: Sequence[VocabularyClass]) -> None:
+        """A line of a clip's own file, with all that was found."""
+        line: dict[str, Any] = dict(video=Path(image.path).name, frame=image.frame,
+                                    time_s=image.frame / image.frames_per_second)
+        if 'pred_instances' in result:
+            line['objects'] = [coco_entry(one, None, classes) for one in objects(result)]
+        if 'pred_panoptic_seg' in result or 'pred_sem_seg' in result:
+            key = 'segments' if 'pred_panoptic_seg' in result else 'classes'
+            line[key] = [coco_entry(one, None, classes) for one in segments(result)]
+        self._clip = clip_name(image)
+        self._file(f'{self._clip}_{LINES}').add(line)
+
+    def _end_clip(self) -> None:
+        entries = self._entries.pop(f'{self._clip}_{LINES}', None)
+        if entries is not None:
+            entries.finish()
+            entries.close()
+            self.files.append(entries.path)
+
+    def _file(self, name: str, **signs: str) -> EntryFile:
+        if name not in self._entries:
+            self._entries[name] = EntryFile(self.folder / name, **signs)
+        return self._entries[name]
+
+    def _write(self, name: str, content: bytes | str) -> None:
+        write_whole(self.folder / name, content)
+        self.files.append(self.folder / name)
+
+    def _finish(self) -> None:
+        if not self._done:
+            return
+        categories, images = coco_categories(self.tables.classes), self.tables.images
+        for name, entries in self._entries.items():
+            before = '[\n' if name == DETECTIONS else ''
+            if name == PANOPTIC:
+                before = (f'{{"categories": {json.dumps(categories)},\n"images": {json.dumps(images)},\n'
+                          '"annotations": [\n')
+            entries.finish(before, without=self._done if self.tables.written else None)
+            self.files.append(entries.path)
+        if DETECTIONS in self._entries:
+            self._write(IMAGES, json.dumps(dict(info={}, images=images, annotations=[], categories=categories)))
+        if self._legend:
+            self._write(LEGEND, self._legend)
+        self.tables.written = True
 
 
-def _run_lengths(image: NamedImage, sample: Any, ids: np.ndarray, segments: Sequence[dict[str, Any]],
-                 vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    if 'pred_instances' in sample:
-        found = sample.pred_instances.cpu()
-        rows = [(mask, int(label), float(score))
-                for mask, label, score in zip(found.masks.numpy(), found.labels, found.scores)]
-    else:
-        rows = [(ids == info['id'], info['category_id'], info['score']) for info in segments]
-    encode = require('pycocotools.mask', 'COCO run lengths').encode
-    entries = []
-    for mask, label, score in rows:
-        if not mask.any():  # a query may win a class and no pixel
-            continue
-        run = encode(np.asfortranarray(mask.astype(np.uint8)))
-        entries.append(dict(image_id=image.name, category_id=vocabulary.ids[label], category=vocabulary.names[label],
-                            score=score, bbox=_box(mask),
-                            segmentation=dict(size=[int(side) for side in run['size']], counts=run['counts'].decode())))
-    return entries
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """x, y, width, height of a mask; zeros if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return [0, 0, 0, 0]
-    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of (H, W, 3) uint8 RGB."""
-    buffer = io.BytesIO()
-    require('PIL.Image', 'writing images').fromarray(pixels).save(buffer, 'PNG')
-    return buffer.getvalue()
+def _short(one: Found, classes: Sequence[VocabularyClass]) -> dict[str, Any]:
+    """An entry for a reader: name, score and box."""
+    x1, y1, x2, y2 = one.box
+    entry = dict(category_id=classes[one.label].id, name=classes[one.label].name, score=one.score,
+                 bbox=[x1, y1, x2 - x1, y2 - y1])
+    return entry if one.mask is None else entry | dict(pixels=int(one.size))

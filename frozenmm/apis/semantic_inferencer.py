@@ -5,22 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement, PixelData
 from mmseg.models.segmentors import BaseSegmentor
+from torch import Tensor
 
 from frozenmm.apis.base import Inferencer
+from frozenmm.apis.coco_entries import named_classes
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of, class_names
 from frozenmm.apis.model_sources import open_model, read_source
-from frozenmm.apis.result_files import overlay, write_results
+from frozenmm.apis.results import Result
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
-from frozenmm.foundation.vocabulary import Vocabulary
+from frozenmm.foundation.vocabulary import VocabularyClass
 from frozenmm.registry import INFERENCERS
-from frozenmm.visualization.segment_map import segment_map
 
 
 @INFERENCERS.register_module()
@@ -61,32 +61,15 @@ class SemanticInferencer(Inferencer):
         return (BaseSegmentor, )
 
     @torch.no_grad()
-    def predict(self, images: Sequence[NamedImage]) -> list[BaseDataElement]:
+    def predict(self, images: Sequence[NamedImage]) -> list[Result]:
         """Samples with `pred_sem_seg.sem_seg` (1, H, W): class index at the image's size; and `classes`."""
-        results = []
         # images of different sizes do not share a batch in mmseg's preprocessor
-        for image in images:
-            (sample, ) = self.model.test_step(batch_of([self.pipeline(image)]))
-            found = BaseDataElement(metainfo=dict(classes=self.classes, ori_shape=sample.ori_shape))
-            found.pred_sem_seg = PixelData(sem_seg=sample.pred_sem_seg.data.cpu().long())
-            results.append(found)
-        return results
-
-    def draw(self, image: NamedImage, result: Any, *, min_score: float = 0.0) -> np.ndarray:
-        """(H', W', 3) uint8 RGB, the picture with its classes and a legend."""
-        return overlay(image, result, Vocabulary.read(list(self.classes)), min_score=min_score)
-
-    def write(self, folder: Path, image: NamedImage, result: Any, *, min_score: float = 0.0) -> list[Path]:
-        """Write the files of `write_results`."""
-        return write_results(folder, image, result, Vocabulary.read(list(self.classes)), min_score=min_score)
-
-    def summary(self, result: Any, *, min_score: float = 0.0) -> str:
-        """Names with their share of the picture."""
-        return area_summary(result)
+        samples = [self.model.test_step(batch_of([self.pipeline(image)]))[0] for image in images]
+        classes = named_classes(self.classes)
+        return [map_result(sample.pred_sem_seg.data.cpu().long(), image, classes)
+                for sample, image in zip(samples, images)]
 
 
-def area_summary(result: Any) -> str:
-    """Names of the classes of a map, with their share of the picture."""
-    ids, segments = segment_map(result)
-    return ', '.join(f'{result.classes[info["category_id"]]} {100 * info["area"] / ids.size:.1f} %'
-                     for info in segments) or 'nothing found'
+def map_result(labels: Tensor, image: NamedImage, classes: Sequence[VocabularyClass]) -> Result:
+    """The result of a map of classes (1, H, W)."""
+    return Result.of(BaseDataElement(pred_sem_seg=PixelData(sem_seg=labels)), image, classes)

@@ -8,10 +8,8 @@ import numpy as np
 
 from frozenmm.compat import require
 from frozenmm.compat.image_sources import NamedImage
+from frozenmm.compat.video_codecs import VideoWriter
 from frozenmm.errors import UserError
-
-FIRST = '_000000'
-"""Ending of the name of a video's first frame, see `read_images`."""
 
 
 class AnnotatedVideos:
@@ -22,10 +20,12 @@ class AnnotatedVideos:
 
     Args:
         folder: made if it is not there.
+        every: of the frames of a video, only every n-th comes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, every: int = 1) -> None:
         self.folder = folder
+        self._every = every
         self._path = self._part = Path()
         self._source = ''
         self._size = (0, 0)
@@ -39,15 +39,13 @@ class AnnotatedVideos:
             picture: (H', W', 3) uint8 RGB to show; later ones are fitted into the size of the first.
 
         Raises:
-            UserError: OpenCV cannot write the video.
+            UserError: the video cannot be written.
         """
-        if image.path != self._source or FIRST in image.name:
+        if image.path != self._source or image.frame == 0:
             self.close()
-        cv2 = require('cv2', 'writing videos')
         if self._writer is None:
-            self._open(cv2, image, picture)
-        frame = fitted(np.ascontiguousarray(picture[..., ::-1]), self._size)
-        self._writer.write(frame)
+            self._open(image, picture)
+        self._writer.write(fitted(picture, self._size))
 
     def close(self) -> None:
         """Finish the video that is being written."""
@@ -63,20 +61,27 @@ class AnnotatedVideos:
             self._part.unlink(missing_ok=True)
         self._writer, self._source = None, ''
 
-    def _open(self, cv2: Any, image: NamedImage, picture: np.ndarray) -> None:
+    def _open(self, image: NamedImage, picture: np.ndarray) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = image.name.replace(FIRST, '', 1)
+        name = clip_name(image)
         self._path, self._part = self.folder / f'{name}_overlay.mp4', self.folder / f'.{name}.part.mp4'
         # codecs want even sides
         self._size = (picture.shape[0] + picture.shape[0] % 2, picture.shape[1] + picture.shape[1] % 2)
-        writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter_fourcc(*'mp4v'), image.frames_per_second,
-                                 self._size[::-1])
-        if not writer.isOpened():
-            writer.release()
+        try:
+            self._writer = VideoWriter(self._part, self._size, image.frames_per_second / self._every)
+        except UserError:
             self._part.unlink(missing_ok=True)
-            raise UserError(f'OpenCV cannot write the video {self._path}; is the folder writable, and does this build '
-                            'of OpenCV have FFmpeg? Or give the frames as a folder of images')
-        self._writer, self._source = writer, image.path
+            raise
+        self._source = image.path
+
+
+def clip_name(image: NamedImage) -> str:
+    """The name of a frame's video, unique as the frame's is.
+
+    >>> clip_name(NamedImage('walk_000012_2', np.zeros((1, 1, 3), np.uint8), 'walk.mp4', 25.0, 12))
+    'walk_2'
+    """
+    return image.name.replace(f'_{image.frame:06d}', '', 1)
 
 
 def fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

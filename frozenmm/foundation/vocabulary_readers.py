@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +16,10 @@ from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, Vocabula
 from frozenmm.version import document
 
 _ENTRY_KEYS = ('name', 'synonyms', 'id', 'isthing', 'color', 'index')
+_CATEGORY_KEYS = ('supercategory', 'keypoints', 'skeleton', 'synset', 'def', 'frequency', 'image_count',
+                  'instance_count')
+"""What else COCO's and LVIS's categories say of a class."""
+_NUMBERED = re.compile(r'\s*(\d{1,9})\s*:(.*)')
 
 
 def read(source: VocabularySource, allow_duplicates: bool) -> Vocabulary:
@@ -52,10 +58,15 @@ def _read_name_or_file(source: str | Path, allow_duplicates: bool) -> Vocabulary
 
 
 def _read_lines(text: str, name: str, allow_duplicates: bool) -> Vocabulary:
-    lines = text.rstrip().splitlines()
-    places = tuple(f'line {number}' for number in range(1, len(lines) + 1))
-    classes = tuple(_entry(line, name, place, None) for line, place in zip(lines, places))
-    return Vocabulary(classes, name, allow_duplicates, places)
+    """A class a line; lines that begin with `#` are comments, and `0: cat` in every line gives the ids."""
+    lines = [(f'line {number}', line) for number, line in enumerate(text.rstrip().splitlines(), 1)
+             if not line.lstrip().startswith('#')]
+    classes = [_entry(line, name, place, None) for place, line in lines]
+    numbered = [_NUMBERED.fullmatch(line) for _, line in lines]
+    if all(numbered):
+        classes = [replace(_entry(match[2], name, place, None), id=int(match[1]))
+                   for (place, _), match in zip(lines, numbered) if match]
+    return Vocabulary(tuple(classes), name, allow_duplicates, tuple(place for place, _ in lines))
 
 
 def _read_list(entries: Sequence, name: str, allow_duplicates: bool) -> Vocabulary:
@@ -68,6 +79,8 @@ def _read_mapping(content: Mapping, name: str, allow_duplicates: bool) -> Vocabu
     """Our JSON layout or a METAINFO, which keep the classes under `classes`; or part of another vocabulary."""
     if 'of' in content:
         return _read_part(content, allow_duplicates)
+    if 'classes' not in content and isinstance(content.get('categories'), list):
+        return _read_list(content['categories'], name, allow_duplicates)  # a COCO annotation file
     if 'classes' not in content:
         raise UserError(f'{name} has no "classes"; it has {sorted(map(str, content))}')
     entries = content['classes']
@@ -147,7 +160,7 @@ def _entry(entry: object, name: str, place: str, index: int | None) -> Vocabular
 
 def _entry_of_mapping(entry: Mapping, name: str, place: str, index: int | None) -> VocabularyClass:
     for key in entry:
-        if key not in _ENTRY_KEYS:
+        if key not in (*_ENTRY_KEYS, *_CATEGORY_KEYS):
             raise UnknownName(f'{name}: {place} has the unknown key {key!r}; did you mean one of '
                              f'{nearest(str(key), _ENTRY_KEYS, 3)}?')
     if 'name' not in entry:
@@ -164,6 +177,8 @@ def _entry_of_mapping(entry: Mapping, name: str, place: str, index: int | None) 
         raise UserError(f'{name}: {place} {entry["name"]!r} says index {entry["index"]!r}; classes must be listed in '
                          'the order of their index')
     words = [_word(word, name, place) for word in (entry['name'], *synonyms)]
+    if 'synset' in entry:  # LVIS repeats the name among the synonyms
+        words = list(dict.fromkeys(words))
     return VocabularyClass(words[0], tuple(words[1:]), number, None if isthing is None else bool(isthing),
                            None if color is None else _color(color, name, place))
 

@@ -21,11 +21,13 @@ class Boxes:
         xyxy: (N, 4) corners in pixels.
         labels: (N,) class indices.
         scores: (N,) scores in 0..1, or None for ground truth.
+        tracks: (N,) numbers of the objects in their video, -1 where there is none; or None.
     """
 
     xyxy: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
+    tracks: np.ndarray | None = None
 
 
 def surest(boxes: Boxes, count: int, *, overlap: float = 0.5) -> Boxes:
@@ -81,7 +83,8 @@ def draw_boxes(image: np.ndarray, boxes: Boxes, classes: Sequence[str], palette:
         label = int(boxes.labels[index])
         colour = tuple(int(value) for value in palette[label])
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=3)
-        text = classes[label] if boxes.scores is None else f'{classes[label]} {boxes.scores[index]:.2f}'
+        text = caption(classes[label], None if boxes.scores is None else boxes.scores[index],
+                       None if boxes.tracks is None or boxes.tracks[index] < 0 else boxes.tracks[index])
         text_width = int(font.getlength(text)) + 6
         left = min(max(x1, 0), max(width - text_width, 0))
         # above the box where there is room, else inside it
@@ -125,6 +128,15 @@ def beside_truth(image: np.ndarray, truth: Boxes, predictions: Mapping[str, Boxe
         draw.rectangle((x, y, x + _TEXT, y + _TEXT), fill=tuple(int(value) for value in palette[label]))
         draw.text((x + _TEXT + 5, y - 1), classes[label], fill=(0, 0, 0), font=font)
     return np.asarray(sheet)
+
+
+def caption(name: str, score: float | None, track: int | None = None) -> str:
+    """What is written beside a thing.
+
+    >>> caption('cat', 0.5, 3)
+    'cat #3 0.50'
+    """
+    return name + ('' if track is None else f' #{track}') + ('' if score is None else f' {score:.2f}')
 
 
 def spread_palette(count: int) -> list[tuple[int, int, int]]:

@@ -11,7 +11,7 @@ def segment_map(sample: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
 
     Returns:
         (H, W) int64 ids, 0 where nothing is; one dictionary per segment with `id`, `category_id` (class index),
-        `isthing`, `area` and `score` (None for semantic segments).
+        `isthing`, `area` and `score` (None for semantic segments), `track` where its object is tracked.
     """
     if 'pred_panoptic_seg' in sample:
         values = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
@@ -19,7 +19,8 @@ def segment_map(sample: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
         segments = []
         for info in sample.segments_info:
             ids[values == info['value']] = info['id']
-            segments.append({key: info[key] for key in ('id', 'category_id', 'isthing', 'area', 'score')})
+            segments.append({key: info[key] for key in ('id', 'category_id', 'isthing', 'area', 'score', 'track')
+                             if key in info})
         return ids, segments
     if 'pred_sem_seg' in sample:
         labels = sample.pred_sem_seg.sem_seg[0].cpu().numpy().astype(np.int64)
@@ -31,6 +32,7 @@ def segment_map(sample: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
     # the best on top
     for index in np.argsort(instances.scores.numpy(), kind='stable').tolist():
         ids[masks[index]] = index + 1
+    tracks = instances.tracks.tolist() if 'tracks' in instances else [-1] * len(instances)
     return ids, [dict(id=index + 1, category_id=int(label), isthing=True, area=int(masks[index].sum()),
-                      score=float(score))
-                 for index, (label, score) in enumerate(zip(instances.labels, instances.scores))]
+                      score=float(score), **({} if track < 0 else dict(track=track)))
+                 for index, (label, score, track) in enumerate(zip(instances.labels, instances.scores, tracks))]

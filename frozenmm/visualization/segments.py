@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from frozenmm.compat import require
-from frozenmm.visualization.detections import _contrasting, _drawing, spread_palette
+from frozenmm.visualization.detections import _contrasting, _drawing, caption, spread_palette
 
 _MARGIN = 8
 _TEXT = 15
@@ -24,11 +24,13 @@ class Region:
         id: its value in the map.
         label: class index.
         score: 0..1, or None for ground truth.
+        track: number of the object in its video, if it has one.
     """
 
     id: int
     label: int
     score: float | None = None
+    track: int | None = None
 
 
 def draw_segments(image: np.ndarray, ids: np.ndarray, regions: Sequence[Region], classes: Sequence[str], *,
@@ -108,7 +110,7 @@ def _write_names(draw: Any, font: Any, ids: np.ndarray, regions: Sequence[Region
         if areas[index] < max(_SMALLEST * ids.size, 12):
             continue
         region = regions[index]
-        text = classes[region.label] if region.score is None else f'{classes[region.label]} {region.score:.2f}'
+        text = caption(classes[region.label], region.score, region.track)
         mask = np.pad(ids == region.id, 1).astype(np.uint8)
         depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)

@@ -61,18 +61,19 @@ def picture(height=60, width=90):
 
 
 def test_a_detector_gives_boxes_in_pixels_of_the_image(demo_room, detector, tmp_path):
-    results = detector([picture(), picture(90, 50)], out_dir=tmp_path, batch_size=2)
+    results = detector([picture(), picture(90, 50)], out_dir=tmp_path, batch_size=2, min_score=0)
     assert detector.classes[0] == 'cat' and len(detector.classes) == 8
     for result, (height, width) in zip(results, [(60, 90), (90, 50)]):
         found = result.pred_instances
         assert len(found) == 5 and found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
         assert found.bboxes.min() >= 0 and (found.bboxes.max(0).values <= torch.tensor([width, height] * 2)).all()
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ['image_0000.json', 'image_0000_overlay.png', 'image_0001.json', 'image_0001_overlay.png']
-    entries = json.loads((tmp_path / 'image_0000.json').read_text())
-    x, y, width, height = entries[0]['bbox']
+    assert files == ['coco_images.json', 'coco_results.json', 'image_0000_overlay.png', 'image_0001_overlay.png',
+                     'results.jsonl']
+    entry = json.loads((tmp_path / 'coco_results.json').read_text())[0]
+    x, y, width, height = entry['bbox']
     assert results[0].pred_instances.bboxes[0].tolist() == pytest.approx([x, y, x + width, y + height])
-    assert entries[0]['category'] == detector.classes[entries[0]['category_id']]
+    assert entry['category'] == detector.classes[entry['category_id']]
     assert Image.open(tmp_path / 'image_0000_overlay.png').width == 800
 
 
@@ -94,7 +95,7 @@ def test_scores_cut_what_is_said_and_drawn(detector):
     (result, ) = detector(picture())
     cut = float(result.pred_instances.scores[1])
     assert detector.summary(result, min_score=cut).count(',') == int((result.pred_instances.scores >= cut).sum()) - 1
-    assert detector.summary(result, min_score=1.0) == 'nothing found'
+    assert detector.summary(result, min_score=1.0) == 'nothing found (5 boxes below 1)'
 
 
 def test_a_detector_names_labels_that_no_data_set_names(detector):
@@ -110,9 +111,8 @@ def test_a_fusioner_gives_every_pixel_a_word_or_none(fusioner, tmp_path):
     (result, ) = fusioner(picture(), out_dir=tmp_path)
     labels = result.pred_sem_seg.sem_seg
     assert labels.shape == (1, 60, 90) and set(labels.unique().tolist()) <= {-1, 0, 1}
-    content = json.loads((tmp_path / 'image_0000.json').read_text())
-    shares = {info['category_id']: info['area'] for info in content['segments_info']}
-    assert sum(shares.values()) == int((labels >= 0).sum())
+    content = json.loads((tmp_path / 'results.jsonl').read_text())
+    assert sum(entry['pixels'] for entry in content['classes']) == int((labels >= 0).sum())
     assert fusioner.vocabulary.names == ['cat', 'cup']
     fusioner.set_vocabulary(['cat'])
     assert fusioner(picture())[0].classes == ('cat', )

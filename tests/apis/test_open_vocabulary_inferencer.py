@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -94,24 +96,27 @@ def test_only_what_the_task_asks_for_is_computed(made, tmp_path, task, fields):
     sample = inferencer(picture(), out_dir=tmp_path)[0]
     assert {key for key in sample.keys() if key.startswith('pred')} == fields
     assert made.postprocessor.tasks == configured
-    assert len(list(tmp_path.glob('image_0000*'))) == 4
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*') if path.is_file()}
+    own = dict(panoptic={'panoptic.json', 'panoptic/image_0000.png'}, semantic={
+        'semantic_classes.csv', 'semantic/image_0000.png'}, instance={'coco_results.json', 'coco_images.json'})
+    assert written == own[task] | {'image_0000_overlay.png', 'results.jsonl'}
 
 
 def test_files_hold_what_the_data_sample_holds(inferencer, tmp_path):
     inferencer.set_vocabulary([dict(name='red mug', id=7, isthing=True), dict(name='table', id=3, isthing=False)])
-    sample = inferencer(picture(), out_dir=tmp_path)[0]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
-        'image_0000.json', 'image_0000_overlay.png', 'image_0000_panoptic.png', 'image_0000_rle.json']
-    content = json.loads((tmp_path / 'image_0000.json').read_text())
-    ids = read_panoptic_map(tmp_path / 'image_0000_panoptic.png')
-    assert ids.shape == (48, 80) and len(content['segments_info']) == len(sample.segments_info) > 0
-    for info, own in zip(content['segments_info'], sample.segments_info):
+    sample = inferencer(picture(), out_dir=tmp_path, min_score=0)[0]
+    content = json.loads((tmp_path / 'panoptic.json').read_text())
+    ids = read_panoptic_map(tmp_path / 'panoptic/image_0000.png')
+    (annotation, ) = content['annotations']
+    assert annotation['file_name'] == 'image_0000.png' and content['images'][0]['id'] == annotation['image_id']
+    assert ids.shape == (48, 80) and len(annotation['segments_info']) == len(sample.segments_info) > 0
+    for info, own in zip(annotation['segments_info'], sample.segments_info):
         mask = sample.pred_panoptic_seg.sem_seg[0].numpy() == own['value']
         np.testing.assert_array_equal(ids == info['id'], mask)
         assert info['area'] == mask.sum() and info['category_id'] in (3, 7) and 0 < info['score'] <= 1
         x, y, width, height = info['bbox']
         assert mask[y:y + height, x:x + width].sum() == mask.sum()
-    runs = json.loads((tmp_path / 'image_0000_rle.json').read_text())
+    runs = json.loads((tmp_path / 'coco_results.json').read_text())
     filled = sample.pred_instances[sample.pred_instances.masks.flatten(1).any(1)]
     assert len(runs) == len(filled) > 0
     for run, mask, score in zip(runs, filled.masks, filled.scores):
@@ -270,3 +275,22 @@ def test_tasks_of_calls_that_run_side_by_side_do_not_mix(inferencer):
         assert {key for key in sample.keys() if key.startswith('pred')} == fields[task]
     with pytest.raises(ValueError, match='task must be one of'):
         inferencer.predict([image], task='depth')
+
+
+def test_threads_that_change_the_vocabulary_get_answers_in_their_words(inferencer, monkeypatch):
+    vocabularies = [['red mug, mug', 'keyboard'], ['eye', 'fur', 'whisker'], ['cat', 'dog']]
+    alone = {}
+    for words in vocabularies:
+        inferencer.set_vocabulary(words)
+        alone[tuple(inferencer.vocabulary.names)] = inferencer(picture())[0].pred_sem_seg.sem_seg
+    test_step = inferencer.model.test_step
+    monkeypatch.setattr(inferencer.model, 'test_step', lambda batch: (time.sleep(0.02), test_step(batch))[1])
+
+    def work(number):
+        inferencer.set_vocabulary(vocabularies[number % 3])
+        return inferencer.predict([NamedImage('a', picture())])[0]
+
+    with ThreadPoolExecutor(3) as threads:
+        results = list(threads.map(work, range(12)))
+    for result in results:  # of some thread's words: a change between the two lines of another thread is allowed
+        torch.testing.assert_close(result.pred_sem_seg.sem_seg, alone[result.classes], atol=0, rtol=0)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from frozenmm.engine.data_root import MapOptions, requested_map_options, use_data_root
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
+from frozenmm.registry import DATASETS
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +75,63 @@ def roboflow(root):
     return root
 
 
+TRIANGLE = dict(label='cat', points=[[0, 2], [10, 2], [10, 8]], shape_type='polygon')
+
+
+def labelme(root, shape=TRIANGLE):
+    for split in 'train', 'val':
+        picture(root / split / 'a.jpg')
+        (root / split / 'a.json').write_text(json.dumps(dict(imagePath='a.jpg', shapes=[shape, dict(
+            label='way', points=[[1, 1], [2, 2]], shape_type='line')])))
+    return root
+
+
+OUTLINE = dict(images=[dict(id=4, file_name='a.jpg', width=40, height=20)], categories=[dict(id=1, name='cat')],
+               annotations=[dict(id=1, image_id=4, category_id=1, bbox=[0, 2, 10, 6], area=60, iscrowd=0,
+                                 segmentation=[[0, 2, 10, 2, 10, 8]])])
+
+
+def cvat(root):
+    picture(root / 'images/default/a.jpg')
+    (root / 'annotations').mkdir()
+    (root / 'annotations/instances_default.json').write_text(json.dumps(OUTLINE))
+    return root
+
+
+def label_studio(root):
+    picture(root / 'images/a.jpg')
+    (root / 'result.json').write_text(json.dumps(dict(OUTLINE, images=[dict(OUTLINE['images'][0],
+                                                                            file_name='images/a.jpg')])))
+    return root
+
+
+def yolo_outlines(root):
+    return yolo(root, '1 0 0.1 0.25 0.1 0.25 0.4\n')
+
+
+@pytest.mark.parametrize('write', [labelme, cvat, label_studio, yolo_outlines])
+def test_outlines_of_things_train_mask_models(tmp_path, write):
+    cfg = masks_config()
+    use_data_root(cfg, write(tmp_path))
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.type == 'mmdet.CocoDataset' and 'seg' not in dataset.data_prefix
+    assert dataset.pipeline[1] == dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)
+    entry, = json.loads((tmp_path / dataset.ann_file).read_text())['annotations']
+    assert entry['bbox'] == pytest.approx([0, 2, 10, 6])
+    assert entry['segmentation'] == [pytest.approx([0, 2, 10, 2, 10, 8])]
+    assert [(word.name, word.isthing) for word in cfg.model.classifier.vocabulary.classes][-1] == ('cat', True)
+    assert cfg.val_evaluator.type == 'frozenmm.SplitCocoMetric' and cfg.val_evaluator.metric == 'segm'
+    loaded = DATASETS.build(dict(dataset, pipeline=[], _scope_='mmdet'))
+    assert Path(loaded.get_data_info(0)['img_path']).is_file() and loaded.get_data_info(0)['instances'][0]['mask']
+
+
+def test_boxes_alone_train_no_mask_model(tmp_path):
+    with pytest.raises(MissingFile, match='it holds COCO layout .*for which another config is needed'):
+        use_data_root(masks_config(), yolo(tmp_path))
+
+
 @pytest.mark.parametrize(('write', 'classes', 'box'), [
+    (labelme, ('cat', ), [0, 2, 10, 6]), (cvat, ('cat', ), [0, 2, 10, 6]),
     (voc, ('cat', ), [0, 2, 10, 6]), (yolo, ('dog', 'cat'), [15, 5, 10, 10]), (roboflow, ('cat', ), [0, 2, 10, 6])])
 def test_boxes_of_other_layouts_are_read_as_coco(tmp_path, write, classes, box):
     cfg = boxes_config()
@@ -84,14 +142,16 @@ def test_boxes_of_other_layouts_are_read_as_coco(tmp_path, write, classes, box):
     assert [entry['bbox'] for entry in content['annotations']] == [box]
     assert (tmp_path / dataset.data_prefix.img / content['images'][0]['file_name']).is_file()
     val = tmp_path / cfg.val_dataloader.dataset.ann_file
-    assert cfg.val_evaluator.ann_file == str(val) != str(tmp_path / dataset.ann_file)
+    assert cfg.val_evaluator.ann_file == str(val)
+    assert write is cvat or val != tmp_path / dataset.ann_file
 
 
 @pytest.mark.parametrize(('write', 'text', 'message'), [
     (voc, '<object></object', 'train0.xml cannot be read as annotations of Pascal VOC'),
     (voc, '<object><name>cat</name></object>', 'train0.xml cannot be read as annotations of Pascal VOC'),
     (yolo, '7 0.5 0.5 1 1', r'a.txt cannot be read as labels of YOLO .*the class 7 is none of the 2 names'),
-    (yolo, '1 0.5', 'a.txt cannot be read as labels of YOLO')])
+    (yolo, '1 0.5', 'a.txt cannot be read as labels of YOLO'),
+    (labelme, dict(label='cat', points=[[1]]), 'a.json cannot be read as labels of LabelMe')])
 def test_damaged_labels_are_refused_with_their_file(tmp_path, write, text, message):
     with pytest.raises(UnreadableFile, match=message):
         use_data_root(boxes_config(), write(tmp_path, text))

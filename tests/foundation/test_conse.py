@@ -132,7 +132,7 @@ def test_class_vectors_stay_out_of_checkpoints_and_in_float32(conse):
 
 def test_it_is_built_by_name_with_the_stored_vectors_of_the_names(conse, home, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(home))
-    path, = (home / 'text').glob('*.safetensors')
+    path, = (home / 'text').glob('*.sqlite')
     written = path.stat().st_mtime_ns
     second = MODELS.build(dict(type='ConSE', top_k=5))
     assert second.top_k == 5 and path.stat().st_mtime_ns == written

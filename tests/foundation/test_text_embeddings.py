@@ -1,9 +1,10 @@
 """Text embeddings against recorded cases, their store on disk, and class scores."""
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
-import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from frozenmm.foundation import text_embeddings as module
+from frozenmm.foundation import word_store
 from frozenmm.foundation.templates import fill, resolve_templates
-from frozenmm.foundation.text_embeddings import class_scores, ensemble, text_embeddings
+from frozenmm.foundation.text_embeddings import WordVectors, class_scores, ensemble, text_embeddings
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
 from frozenmm.foundation.vocabulary import Vocabulary
 
@@ -49,7 +51,7 @@ class CountingTower(TextTower):
 @pytest.fixture
 def warnings(monkeypatch):
     messages: list[str] = []
-    monkeypatch.setattr(module, '_warn', messages.append)
+    monkeypatch.setattr(word_store, '_warn', messages.append)
     return messages
 
 
@@ -119,68 +121,98 @@ def test_stored_vectors_are_read_instead_of_computed(tmp_path):
 def test_the_store_lies_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path))
     text_embeddings(CountingTower(), ['cat'])
-    assert len(list((tmp_path / 'text').glob('*.safetensors'))) == 1
+    assert len(list((tmp_path / 'text').glob('*.sqlite'))) == 1
     monkeypatch.delenv('FROZENMM_HOME')
     monkeypatch.setenv('HOME', '/somewhere')
     assert str(module.text_folder()) == '/somewhere/.cache/frozenmm/text'
 
 
-def test_another_tower_vocabulary_or_template_is_another_file(tmp_path):
+def test_another_tower_or_template_is_another_vector(tmp_path):
     for scale, words, templates in [(1.0, ['cat', 'dog'], 'none'), (2.0, ['cat', 'dog'], 'none'),
                                     (1.0, ['dog', 'cat'], 'none'), (1.0, ['cat', 'dog'], 'simple')]:
         tower = CountingTower(scale)
         found = text_embeddings(tower, words, templates, folder=tmp_path)
         assert_close(found, text_embeddings(tower, words, templates, store=False), atol=0, rtol=0)
-    assert len(list(tmp_path.glob('*.safetensors'))) == 4
 
 
-def damage_cut(content: bytearray) -> bytes:
-    return bytes(content[:-7])
+def test_one_word_more_encodes_one_word(tmp_path):
+    words = [f'word {number}' for number in range(600)]
+    text_embeddings(CountingTower(), words, folder=tmp_path)
+    tower = CountingTower()
+    found = text_embeddings(tower, [*words, 'another'], folder=tmp_path)
+    assert tower.encoded == 14 and found.shape == (601, 5)
+    text_embeddings(tower, ['another', 'word 3', 'word 599'], folder=tmp_path)
+    assert tower.encoded == 14
 
 
-def damage_bit(content: bytearray) -> bytes:
-    content[-3] ^= 1
-    return bytes(content)
+def test_without_a_store_the_words_are_remembered_and_bounded():
+    vectors = WordVectors(CountingTower(), 'none', store=False, most=3)
+    vectors.means(['a', 'b', 'c'])
+    vectors.means(['a', 'd'])  # b is what was used longest ago
+    assert vectors.tower.encoded == 4
+    vectors.means(['c', 'a', 'd'])
+    assert vectors.tower.encoded == 4
+    vectors.means(['b'])
+    assert vectors.tower.encoded == 5
 
 
-def damage_all(content: bytearray) -> bytes:
-    return b'no tensors here'
+def test_words_that_are_remembered_go_with_a_copy():
+    vectors = WordVectors(CountingTower(), 'none', store=False)
+    before = vectors.unit(['cat', 'dog'])
+    copied = copy.deepcopy(vectors)
+    assert_close(copied.unit(['dog', 'cat']), before[[1, 0]], atol=0, rtol=0)
 
 
-@pytest.mark.parametrize('damage', [damage_cut, damage_bit, damage_all])
+def test_many_vocabularies_do_not_fill_the_disk(tmp_path):
+    store = word_store.WordStore(tmp_path / 'words.sqlite', largest=100_000)
+    for number in range(300):
+        store.write('kind', {f'{number} {index}': torch.full((50, ), float(number)) for index in range(10)})
+        assert store.path.stat().st_size <= 100_000
+    assert len(store.read('kind', [f'299 {index}' for index in range(10)], 50)) == 10
+    assert not store.read('kind', ['0 0'], 50)
+    assert [path.name for path in tmp_path.iterdir()] == ['words.sqlite']
+
+
+def test_several_threads_encode_every_word_once(tmp_path):
+    vectors = WordVectors(CountingTower(), 'none', folder=tmp_path)
+    words = [f'word {number}' for number in range(50)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda first: vectors.unit(words[first:]), range(20)))
+    assert vectors.tower.encoded == 50
+    for first, rows in enumerate(found):
+        assert_close(rows, found[0][first:], atol=0, rtol=0)
+
+
+def damage_half(content: bytes) -> bytes:
+    return content[:len(content) // 2]
+
+
+def damage_vectors(content: bytes) -> bytes:
+    vector = text_embeddings(CountingTower(), ['cat'], 'none', store=False, normalize=False).numpy().tobytes()
+    assert content.count(vector) == 1
+    return content.replace(vector, bytes(len(vector)))
+
+
+def damage_all(content: bytes) -> bytes:
+    return b'no words here, but enough of them to be no data base at all ' * 9
+
+
+@pytest.mark.parametrize('damage', [damage_half, damage_vectors, damage_all])
 def test_a_damaged_file_is_named_and_computed_anew(tmp_path, warnings, damage):
-    before = text_embeddings(CountingTower(), ['cat', 'dog'], folder=tmp_path)
-    path, = tmp_path.glob('*.safetensors')
-    path.write_bytes(damage(bytearray(path.read_bytes())))
-    assert_close(text_embeddings(CountingTower(), ['cat', 'dog'], folder=tmp_path), before, atol=0, rtol=0)
-    assert len(warnings) == 1 and str(path) in warnings[0] and 'damaged' in warnings[0]
+    before = text_embeddings(CountingTower(), ['cat', 'dog'], 'none', folder=tmp_path)
+    path = tmp_path / 'words.sqlite'
+    path.write_bytes(damage(path.read_bytes()))
+    assert_close(text_embeddings(CountingTower(), ['cat', 'dog'], 'none', folder=tmp_path), before, atol=0, rtol=0)
+    assert warnings and all(str(path) in text for text in warnings) and 'damaged' in warnings[0]
     again = CountingTower()
-    assert_close(text_embeddings(again, ['cat', 'dog'], folder=tmp_path), before, atol=0, rtol=0)
+    assert_close(text_embeddings(again, ['cat', 'dog'], 'none', folder=tmp_path), before, atol=0, rtol=0)
     assert again.encoded == 0
-
-
-def test_a_file_of_another_shape_is_computed_anew(tmp_path, warnings):
-    text_embeddings(CountingTower(), ['cat', 'dog'], folder=tmp_path)
-    text_embeddings(CountingTower(), ['cat'], folder=tmp_path)
-    one, two = sorted(tmp_path.glob('*.safetensors'), key=lambda path: path.stat().st_size)
-    one.write_bytes(two.read_bytes())
-    assert text_embeddings(CountingTower(), ['cat'], folder=tmp_path).shape == (1, 5)
-    assert 'torch.float32 (2, 5) instead of float32 (1, 5)' in warnings[0]
 
 
 def test_a_folder_that_cannot_be_written_only_warns(tmp_path, warnings):
     (tmp_path / 'file').write_text('')
     found = text_embeddings(CountingTower(), ['cat'], folder=tmp_path / 'file' / 'text')
     assert found.shape == (1, 5) and 'set FROZENMM_HOME to a folder that can be written' in warnings[0]
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, warnings):
-    def broken(*_):
-        raise OSError('disk full')
-
-    monkeypatch.setattr(os, 'replace', broken)
-    assert text_embeddings(CountingTower(), ['cat'], folder=tmp_path).shape == (1, 5)
-    assert 'disk full' in warnings[0] and [path.suffix for path in tmp_path.iterdir()] == ['.lock']
 
 
 def _work(folder, queue):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from frozenmm.foundation.vocabulary import MAX_WORD_LENGTH, Vocabulary, VocabularyClass, named_vocabularies
 
-# words without commas, line breaks or outer blanks, as a file with comma-separated words can hold them
-WORDS = st.text(st.characters(codec='utf-8', exclude_categories=('C', 'Z'), exclude_characters=','), min_size=1,
+# words without commas, line breaks or outer blanks, as a file with comma-separated words can hold them; no comments, no
+# numbers before a colon
+WORDS = st.text(st.characters(codec='utf-8', exclude_categories=('C', 'Z'), exclude_characters=',#:'), min_size=1,
                 max_size=12)
 CLASSES = st.lists(st.lists(WORDS, min_size=1, max_size=4), min_size=1, max_size=8, unique_by=tuple)
 
@@ -242,3 +243,29 @@ def test_part_of_a_vocabulary_keeps_its_order_ids_and_synonyms():
 def test_unusable_parts_of_a_vocabulary_are_refused(source, message):
     with pytest.raises(ValueError, match=message):
         Vocabulary.read(source)
+
+
+def test_categories_of_coco_and_lvis_are_a_vocabulary(tmp_path):
+    coco = [dict(id=1, name='person', supercategory='person', keypoints=['nose'], skeleton=[[1, 2]]),
+            dict(id=184, name='tree-merged', supercategory='plant', isthing=0, color=[107, 142, 35])]
+    (tmp_path / 'instances.json').write_text(json.dumps(dict(images=[], annotations=[], categories=coco)))
+    for source in (coco, tmp_path / 'instances.json', dict(categories=coco)):
+        vocabulary = Vocabulary.read(source)
+        assert vocabulary.names == ['person', 'tree-merged'] and vocabulary.ids == [1, 184]
+        assert vocabulary[0].isthing is None and vocabulary[1].isthing is False
+        assert vocabulary[1].color == (107, 142, 35)
+    lvis = [dict(id=2, name='sofa', synonyms=['sofa', 'couch'], synset='sofa.n.01', **{'def': 'a seat'}, frequency='f',
+                 image_count=3, instance_count=9)]
+    assert Vocabulary.read(lvis)[0].words == ('sofa', 'couch')
+
+
+def test_text_may_have_comments_and_numbers(tmp_path):
+    path = tmp_path / 'words.txt'
+    path.write_text('# what the robot knows\n0: cat, kitten\n2:dog\n')
+    vocabulary = Vocabulary.read(path)
+    assert [entry.words for entry in vocabulary] == [('cat', 'kitten'), ('dog', )] and vocabulary.ids == [0, 2]
+    path.write_text('0: cat\n# the rest\n0: dog\n')
+    with pytest.raises(ValueError, match="line 3 'dog' has the id 0, which line 1 'cat' has already"):
+        Vocabulary.read(path)
+    path.write_text('ratio 16: 9\n4: cat\n')  # not every line has a number, so none is one
+    assert Vocabulary.read(path).names == ['ratio 16: 9', '4: cat']

@@ -91,15 +91,15 @@ def test_boxes_masks_maps_and_nothing_are_drawn():
 def test_a_gallery_shows_pictures_with_what_is_said_of_them(tmp_path):
     for name in ('a b', '<i>'):
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f'{name}_overlay.png')
-    (tmp_path / 'a b.json').write_text(json.dumps(dict(segments_info=[
-        dict(category='cat', score=0.5), dict(category='dog & co', score=0.75), dict(category='sky', score=None)])))
+    (tmp_path / 'results.jsonl').write_text(json.dumps(dict(image_id=1, name='a b', segments=[
+        dict(name='cat', score=0.5), dict(name='dog & co', score=0.75), dict(name='sky', score=None)])) + '\n')
     page = write_gallery(tmp_path, title='A < B').read_text()
     assert 'dog &amp; co 0.75, cat 0.50, sky' in page and 'src="a%20b_overlay.png"' in page
     assert '<i>' not in page and '&lt;i&gt;' in page and 'A &lt; B' in page
     with pytest.raises(FileNotFoundError, match='holds no pictures'):
         write_gallery(tmp_path / 'empty')
-    (tmp_path / 'a b.json').write_text('{')
-    with pytest.raises(ValueError, match='cannot be read as the JSON file of a result'):
+    (tmp_path / 'results.jsonl').write_text('{')
+    with pytest.raises(ValueError, match='cannot be read as the results of a folder'):
         write_gallery(tmp_path)
 
 

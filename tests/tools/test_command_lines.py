@@ -71,9 +71,13 @@ def _refused(ending, *texts):
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn5', '--vocab', 'cat'], 'nearest: fc_clip_rn50'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,,dog'], 'has an empty name'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,cat'], 'has the same words as'),
+    (['tools/infer.py', 'nothing.png', '--vocab', 'cat, sky', '--stuff', 'skies'], "no class 'skies'"),
+    (['tools/infer.py', 'nothing.png', '--stuff', 'sky'], '--stuff names classes of --vocab'),
     (['tools/infer.py', 'nothing.png', '--vocab', 'nothing.txt'], 'there is no nothing.txt, which should be'),
     (['tools/infer.py', 'nothing.png', '--model', SCRATCH], 'there is no image'),
     (['tools/infer.py', 'nothing.png', '--model', SCRATCH, '--vocab', 'cat'], 'takes no vocabulary'),
+    (['tools/infer.py', 'nothing.png', '--model', SCRATCH, '--ann', 'nothing.json'], 'there is no nothing.json, which'),
+    (['tools/infer.py', 'nothing.mp4', '--model', SCRATCH, '--every', '0'], 'every must be 1 (all frames of a video)'),
     (['tools/convert.py', 'clip', 'nothing.pt', 'out.safetensors'], 'nothing.pt does not exist'),
 ])
 def test_a_user_error_ends_in_one_sentence_and_exit_code_2(command, arguments, message):

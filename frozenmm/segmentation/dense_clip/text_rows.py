@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenmm.errors import UserError, reading
-from frozenmm.foundation.templates import resolve_templates
-from frozenmm.foundation.text_embeddings import text_embeddings
+from frozenmm.foundation.text_embeddings import WordVectors
 from frozenmm.foundation.text_tower import TextTower
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource
 
@@ -33,7 +32,7 @@ class ClassRows(nn.Module):
                  background: Sequence[str] | None = None, synonyms: bool = True) -> None:
         super().__init__()
         self.tower = tower
-        self.templates = resolve_templates(templates)
+        self.words = WordVectors(tower, templates)
         self.background = None if background is None else tuple(background)
         self.synonyms = synonyms
         self._vocabulary: Vocabulary | None = None
@@ -67,7 +66,7 @@ class ClassRows(nn.Module):
     def text(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Unit rows (Q, E) of all names, and the class (Q,) of each."""
         if self._rows is None:
-            self._rows = text_embeddings(self.tower, self.vocabulary, self.templates)
+            self._rows = self.words.unit(self.vocabulary.words, self.vocabulary.name)
         return self._rows.to(device), self.vocabulary.class_of_word.to(device)
 
 

@@ -15,7 +15,7 @@ from frozenmm.deprecation import grouped_arguments, warn_renamed
 from frozenmm.errors import UserError
 from frozenmm.foundation.state_records import as_record, read_record
 from frozenmm.foundation.templates import resolve_templates
-from frozenmm.foundation.text_embeddings import text_embeddings
+from frozenmm.foundation.text_embeddings import WordVectors
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.ensemble import geometric_ensemble, with_void
@@ -127,7 +127,7 @@ class MaskClassifier(nn.Module):
         self.vocabulary: Vocabulary | None = None
         # outside the module tree: the tower is frozen, and many uses never build it
         self.__dict__['_text_tower'] = text_tower
-        self._vectors: dict[str, Tensor] = {}
+        self._words: WordVectors | None = None
         self._rows: dict[bool, TextRows] = {}
         self._given_seen: Tensor | None = None
         if vocabulary is not None:
@@ -221,9 +221,9 @@ class MaskClassifier(nn.Module):
             what = 'train_vocabulary' if training else 'vocabulary'
             raise UserError(f'the classifier has no {what}: name the classes in the config, call `set_vocabulary`, or '
                             'load a checkpoint that carries its training vocabulary')
-        if vocabulary.fingerprint not in self._vectors:
-            tower = self.text_tower.to(self.void_embedding.weight.device)
-            self._vectors[vocabulary.fingerprint] = text_embeddings(tower, vocabulary, self.templates)
+        tower = self.text_tower.to(self.void_embedding.weight.device)
+        if self._words is None:
+            self._words = WordVectors(tower, self.templates)
         seen = self._given_seen
         if vocabulary is self.train_vocabulary:
             seen = torch.ones(len(vocabulary), dtype=torch.bool)
@@ -233,7 +233,8 @@ class MaskClassifier(nn.Module):
                 seen = torch.zeros(len(vocabulary), dtype=torch.bool)
             else:
                 seen = vocabulary.seen_mask(self.train_vocabulary)
-        return TextRows(self._vectors[vocabulary.fingerprint], vocabulary.class_of_word, seen, things_of(vocabulary))
+        text = self._words.unit(vocabulary.words, vocabulary.name)
+        return TextRows(text, vocabulary.class_of_word, seen, things_of(vocabulary))
 
     # ------------------------------------------------------------------------------------------------ logits
     def forward(self, embeddings: Tensor, rows: TextRows | None = None) -> Tensor:

@@ -3,14 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from frozenmm.errors import UserError
-from frozenmm.foundation.templates import resolve_templates
-from frozenmm.foundation.text_embeddings import text_embeddings
+from frozenmm.foundation.text_embeddings import WordVectors
 from frozenmm.foundation.text_tower import TextTower
-from frozenmm.foundation.vocabulary import Vocabulary
 
 
 class ClassTexts(nn.Module):
@@ -26,18 +23,11 @@ class ClassTexts(nn.Module):
                  store: bool = True) -> None:
         super().__init__()
         self.tower = text_tower
-        self.templates = resolve_templates(templates)
-        self.store = store
-        self._vectors: dict[str, Tensor] = {}
+        self.words = WordVectors(text_tower, templates, store=store)
 
     def forward(self, names: Sequence[str]) -> Tensor:
         """Unit vectors (K, C) of K class names; a name is encoded the first time it is asked for."""
-        missing = [name for name in dict.fromkeys(names) if name not in self._vectors]
-        if missing:
-            vocabulary = Vocabulary.read([[name] for name in missing])
-            vectors = text_embeddings(self.tower, vocabulary, self.templates, store=self.store)
-            self._vectors.update(zip(missing, vectors.cpu()))
-        return torch.stack([self._vectors[name] for name in names])
+        return self.words.unit([' '.join(name.split()) for name in names], 'the classes').cpu()
 
     def batch(self, names: Sequence[Sequence[str]], like: Tensor) -> tuple[Tensor, list[int]]:
         """Vectors of each image's names.
