@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
+from frozenmm.reconstruction.camera_search import PRIOR_RATIO, TrackSettings
 from frozenmm.reconstruction.cameras import optimisation_size
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.diagnosis import Diagnosis, blank_warnings, unlike_warnings
@@ -26,7 +27,7 @@ from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.lens import NO_LENS
 from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, StagedOptimizer, StagedSettings, Store
-from frozenmm.reconstruction.track_solver import PRIOR_RATIO, TrackSettings, find_tracks, solve_tracks
+from frozenmm.reconstruction.track_solver import find_tracks, solve_tracks
 from frozenmm.reconstruction.track_start import NothingSharedError
 
 

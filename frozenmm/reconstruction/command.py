@@ -17,13 +17,13 @@ from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind, read
 from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.lookup import lookup, nearest
 from frozenmm.reconstruction.align import AlignSettings
+from frozenmm.reconstruction.camera_search import TrackSettings
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.footage import LONGEST_SIDE
 from frozenmm.reconstruction.given_lens import given_lens
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.outputs import read_tum
 from frozenmm.reconstruction.pipeline import InvalidMask, PipelineSettings, Reconstruction, reconstruct
-from frozenmm.reconstruction.track_solver import TrackSettings
 from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {

@@ -5,20 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from frozenmm.reconstruction import track_solver
+from frozenmm.reconstruction import camera_search
 from frozenmm.reconstruction.bundle import BundleState
+from frozenmm.reconstruction.camera_search import BundleBuilder, TrackSettings, drop_outliers
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import MatchSettings, Tracks, pixel_unit
 from frozenmm.reconstruction.generated_room import distort_depth
 from frozenmm.reconstruction.known_camera import KnownCamera
-from frozenmm.reconstruction.track_solver import (
-    BundleBuilder,
-    TrackSettings,
-    drop_outliers,
-    find_tracks,
-    solve_tracks,
-    track_marks,
-)
+from frozenmm.reconstruction.track_solver import find_tracks, solve_tracks, track_marks
 from frozenmm.reconstruction.track_start import NothingSharedError
 
 FOCAL = 60.0
@@ -84,9 +78,9 @@ def test_observations_beyond_the_limit_are_dropped_with_points_seen_once():
 def test_what_is_known_of_the_cameras_is_held(known, fixed):
     build = BundleBuilder(FrozenDepth(np.ones((2, 48, 64))), TrackSettings(radial=True), known)
     assert (build.widths.fixed_focal, build.widths.fixed_poses) == fixed
-    focal = known.focal_px or track_solver.PRIOR_RATIO * 56
+    focal = known.focal_px or camera_search.PRIOR_RATIO * 56
     assert np.exp(build.log_focal_prior) == pytest.approx(focal)
-    assert build.ratios == ((70 / 56, ) if known.focal_px else track_solver.FOCAL_RATIOS)
+    assert build.ratios == ((70 / 56, ) if known.focal_px else camera_search.FOCAL_RATIOS)
     tracks = Tracks(np.array([0, 1]), np.array([0, 0]), np.ones((2, 2)))
     assert not build(tracks).settings.fixed_radial and build(tracks).settings.fixed_principal
     assert not build(tracks, free_principal=True).settings.fixed_principal
@@ -160,15 +154,15 @@ def test_given_poses_are_kept(exact):
 
 def test_long_clips_take_focal_length_and_shift_from_a_window(exact, monkeypatch):
     """The window holds the frame that sees most; the whole clip then starts with what the window found."""
-    monkeypatch.setattr(track_solver, 'ALL_PAIRS_UP_TO', 4)
-    monkeypatch.setattr(track_solver, 'START_WINDOW', 3)
-    starts, real = [], track_solver.best_start
+    monkeypatch.setattr(camera_search, 'ALL_PAIRS_UP_TO', 4)
+    monkeypatch.setattr(camera_search, 'START_WINDOW', 3)
+    starts, real = [], camera_search.best_start
 
     def best_start(bundle, **options):
         starts.append((bundle.frames, options['focal_ratios'], options['shifts']))
         return real(bundle, **options)
 
-    monkeypatch.setattr(track_solver, 'best_start', best_start)
+    monkeypatch.setattr(camera_search, 'best_start', best_start)
     solution = _solve(exact)
     (frames, ratios, shifts), (all_frames, ratio, shift) = starts
     assert frames == 3 and len(ratios) == 1 and len(shifts) == 2  # for one focal length the fundamental matrices vote

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from frozenmm.reconstruction.bundle import BundleState
+from frozenmm.reconstruction.camera_search import TrackSettings, spaced
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.evidence import held_out, held_out_errors
 from frozenmm.reconstruction.features import Tracks, find_bend, unbend
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.lens import NO_LENS, distort, lens_of_bend, straighten
-from frozenmm.reconstruction.track_solver import TrackSettings, largest_part, solve_tracks, spaced
+from frozenmm.reconstruction.track_solver import largest_part, solve_tracks
 from frozenmm.reconstruction.two_view_start import focal_votes
 
 SIZE = (120, 160)
