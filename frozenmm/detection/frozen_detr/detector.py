@@ -29,6 +29,7 @@ from frozenmm.detection.frozen_detr.upstream import widen_levels
 from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
 from frozenmm.foundation.state_records import as_record, read_record
+from frozenmm.ops.accelerate import accelerate_own
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -97,6 +98,8 @@ class EnhancedDINO(DINO):
             raise UserError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
                             f'channels, got {self.positional_encoding.num_feats}')
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
+        accelerate_own(self.encoder)
+        accelerate_own(self.decoder)
         self.level_embed = nn.Parameter(torch.randn(self.num_feature_levels + self._patch_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
