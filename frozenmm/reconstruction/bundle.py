@@ -190,7 +190,11 @@ class Bundle:
             cost, system = self.cost(state), self._linearise(state, pull)
             fall = 0.0
             for _ in range(6):
-                trial = self._apply(state, *self._solve(system, damping))
+                try:
+                    trial = self._apply(state, *self._solve(system, damping))
+                except np.linalg.LinAlgError:  # nothing holds some unknown; more damping does
+                    damping *= 5
+                    continue
                 fall = cost - self.cost(trial) - 2 * float(pull @ (trial.depth.shift - state.depth.shift))
                 if fall > 0:
                     state, damping = trial, max(damping * 0.3, 1e-9)
@@ -277,7 +281,10 @@ class Bundle:
         if self.settings.fixed_focal:
             return 0.0
         system = self._reduced(self._linearise(state, np.zeros(self.frames)), 1e-9)[0]
-        return self._spread(state) * float(np.sqrt(system.shared_covariance(*self._free())[0, 0]))
+        try:
+            return self._spread(state) * float(np.sqrt(system.shared_covariance(*self._free())[0, 0]))
+        except np.linalg.LinAlgError:  # nothing holds some unknown, so nothing is known of the focal length
+            return 1.0
 
     def turn_errors_deg(self, state: BundleState) -> np.ndarray:
         """Standard deviations (F, ) of the rotations in degrees, as against the frame that is known best.

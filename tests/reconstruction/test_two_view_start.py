@@ -97,15 +97,15 @@ def test_parts_of_a_clip_and_ratios_that_are_far_apart():
 def test_a_bend_is_found_by_matches_and_is_a_lens():
     random = np.random.default_rng(0)
     points = np.column_stack((random.uniform(-1, 1, (800, 2)) * [1.2, 0.9], random.uniform(1.5, 4, 800)))
-    lens, centre, pairs = np.array([-0.25, 0.0, 0, 0]), np.array([159.5, 119.5]), []
+    lens, centre, pairs = np.array([-0.3, 0.0, 0, 0]), np.array([159.5, 119.5]), []
     for shift in ([0.3, 0, 0], [0, 0.3, 0.1], [0.2, -0.2, 0], [0, 0, 0.5]):
-        seen = [distort(p[:, :2] / p[:, 2:], lens) * 260 + centre + random.normal(0, 0.1, (800, 2))
+        seen = [distort(p[:, :2] / p[:, 2:], lens) * 260 + centre + random.normal(0, 0.05, (800, 2))
                 for p in (points, points + shift)]
         inside = np.all([(s > 0).all(1) & (s < [319, 239]).all(1) for s in seen], axis=0)
         pairs.append((seen[0][inside], seen[1][inside]))
-    assert find_bend(pairs, (240, 320), 0.5, 0) < 0
+    assert find_bend(pairs, (240, 320), 0.3, 0) < 0
     straight = [tuple(straighten((s - centre) / 260, lens) * 260 + centre for s in pair) for pair in pairs]
-    assert find_bend(straight, (240, 320), 0.5, 0) == 0
+    assert find_bend(straight, (240, 320), 0.3, 0) == 0
     bend = -0.12
     found = lens_of_bend(bend, 260.0, 200.0)
     pixels = random.uniform([20, 20], [300, 220], (50, 2))
