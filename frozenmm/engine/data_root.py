@@ -63,18 +63,21 @@ def use_data_root(cfg: Config, root: str | Path, options: MapOptions | None = No
     if not root.is_dir():
         raise MissingFile(f'the data folder {root.resolve()} does not exist (from data_root or {VARIABLE})')
     words: Vocabulary | None = None
+    keep = False
     for loader, default in _LOADERS.items():
         if cfg.get(loader) is None:
             continue
         dataset = _innermost(cfg[loader].dataset)
         found = find_split(root, _split_of(dataset, default), _kinds(cfg, dataset))
-        words = words or _words(root, found, options)
-        _point(dataset, root, found, words, options)
+        if words is None:
+            words = _words(root, found, options)
+            keep = found.kind == 'panoptic' and options.words is None and _knows(cfg.model, words)
+        _point(dataset, root, found, None if keep else words, options)
         evaluator = loader.replace('dataloader', 'evaluator')
         if cfg.get(evaluator) is not None:
-            cfg[evaluator] = _metrics(cfg[evaluator], found, words)
+            cfg[evaluator] = _metrics(cfg[evaluator], found, None if keep else words)
     cfg.data_root = str(root)
-    if words is not None:
+    if words is not None and not keep:
         _set_classes(cfg.model, words)
 
 
