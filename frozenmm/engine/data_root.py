@@ -210,7 +210,7 @@ def _metrics(evaluator: Any, found: Split, words: Vocabulary | None) -> Any:
     kept = []
     for metric in evaluator if isinstance(evaluator, list | tuple) else [evaluator]:
         name = str(metric.get('type')).rpartition('.')[2]
-        if name == 'SplitCocoMetric' and found.kind != 'boxes':  # instances, which may lie beside the panoptic annotations
+        if name == 'SplitCocoMetric' and found.kind != 'boxes':  # they may lie beside the panoptic ones
             outlines = found.annotations.with_name(found.annotations.name.replace('panoptic', 'instances'))
             if words is not None or not outlines.is_file():
                 continue
