@@ -46,7 +46,7 @@ model = dict(
     test_cfg=dict(nms_pre=500, min_bbox_size=0, score_thr=0.02, nms=dict(type='nms', iou_threshold=0.6),
                   max_per_img=100))
 
-image_size = (480, 360)
+image_size = (320, 240)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -98,8 +98,6 @@ class EnhancedDINO(DINO):
             raise UserError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
                             f'channels, got {self.positional_encoding.num_feats}')
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
-        accelerate_own(self.encoder)
-        accelerate_own(self.decoder)
         self.level_embed = nn.Parameter(torch.randn(self.num_feature_levels + self._patch_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
@@ -109,6 +107,9 @@ class EnhancedDINO(DINO):
         if len(giving) > 1:
             raise UserError(f'image queries come from one tower, but the enhancers {giving} all give some; '
                             'set image_queries=0 in the others')
+        if enhancers:  # else this is mmdet's detector, to the last bit
+            accelerate_own(self.encoder)
+            accelerate_own(self.decoder)
         self.enhancers = nn.ModuleList(enhancers)
         self.patch_levels = nn.ModuleList(PatchLevel(channels, self.embed_dims, norm=norm, groups=groups)
                                           for item in enhancers for channels in item.map_channels)
