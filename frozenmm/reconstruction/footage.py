@@ -113,42 +113,57 @@ def read_footage(source: str | Path, every: int | None = None, *, longest_side: 
         MissingFile: no such input.
         UserError: no image can be read, images share a name, or do not fit the calibration.
     """
-    source, files, unreadable = Path(source).expanduser(), [], []
-    images: list[np.ndarray] = []
-    full: list[tuple[int, int]] = []
-
-    def keep(image: np.ndarray) -> None:
-        full.append((image.shape[0], image.shape[1]))
-        images.append(smaller(image, longest_side))
-
+    source, found = Path(source).expanduser(), _Frames(longest_side)
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
         for frame in _video(source, every or VIDEO_STEP):
-            keep(frame)
-        names = listed = [f'{index + 1:06d}.jpg' for index in range(len(images))]
+            found.keep(frame)
+        found.names = found.listed = [f'{index + 1:06d}.jpg' for index in range(len(found.images))]
     elif source.is_file():
         raise UserError(f'{source} is neither a folder of images nor a video ({", ".join(VIDEO_SUFFIXES)})')
     else:
-        paths = list_images(source, every=every or 1)
-        twice = next((path for path, count in Counter(path.stem for path in paths).items() if count > 1), None)
-        if twice is not None:
-            raise UserError(f'{source} holds several images called {twice}, whose depth maps would get one name; give '
-                            'a folder with the colour images only')
-        for path in paths:
-            try:
-                keep(read_image_file(path))
-                files.append(path)
-            except UnreadableFile as error:
-                unreadable.append(str(error))
-                print_log(f'left out: {error}', 'current', level=logging.WARNING)
-        if not images:
-            raise UserError(f'none of the {len(paths)} images of {source} can be read: {unreadable[0]}')
-        names, listed = [path.name for path in files], [path.name for path in paths]
+        _read_folder(source, every or 1, found)
     if lens is not None and lens.size is None:
-        lens = replace(lens, size=full[0])
-    footage = _on_canvas(images, names, _exif_focals(files) if lens is None else [], lens)
-    footage.unreadable, footage.listed = unreadable, listed
-    footage.scale = max(footage.places[0].source) / max(full[0])
+        lens = replace(lens, size=found.sizes[0])
+    footage = _on_canvas(found.images, found.names, _exif_focals(found.files) if lens is None else [], lens)
+    footage.unreadable, footage.listed = found.unreadable, found.listed
+    footage.scale = max(footage.places[0].source) / max(found.sizes[0])
     return footage
+
+
+@dataclass
+class _Frames:
+    """What was read: images at most `longest_side` large, the sizes that they had, and what was left out."""
+
+    longest_side: int
+    images: list[np.ndarray] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def keep(self, image: np.ndarray) -> None:
+        """Add an image (H, W, 3)."""
+        self.sizes.append((image.shape[0], image.shape[1]))
+        self.images.append(smaller(image, self.longest_side))
+
+
+def _read_folder(folder: Path, every: int, found: _Frames) -> None:
+    paths = list_images(folder, every=every)
+    twice = next((path for path, count in Counter(path.stem for path in paths).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f'{folder} holds several images called {twice}, whose depth maps would get one name; give a '
+                        'folder with the colour images only')
+    for path in paths:
+        try:
+            found.keep(read_image_file(path))
+            found.files.append(path)
+        except UnreadableFile as error:
+            found.unreadable.append(str(error))
+            print_log(f'left out: {error}', 'current', level=logging.WARNING)
+    if not found.images:
+        raise UserError(f'none of the {len(paths)} images of {folder} can be read: {found.unreadable[0]}')
+    found.names, found.listed = [path.name for path in found.files], [path.name for path in paths]
 
 
 def _video(path: Path, every: int) -> Iterator[np.ndarray]:

@@ -148,23 +148,30 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
     with steady_threads('the reconstruction'), locked(
             out / 'state' / 'lock', wait=False,
             busy=f'another reconstruction writes to {out.absolute()}; give another folder, or wait for it'):
-        state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
-        frozen = _frozen_depth(footage, depth, state, report)
-        invalid = _invalid(footage, mask, state, report)
-        result = _alignment(footage, frozen, invalid, depth.kind, state, replace(settings, known=known), report)
-        for sentence in result.warnings:
-            print_log(sentence, 'current', level=logging.WARNING)
+        frozen, invalid, result = _solved(footage, depth, mask, out / 'state', replace(settings, known=known), report)
+        if names != footage.names:
+            write_whole(out / 'names.txt', ''.join(f'{own}\t{given}\n' for own, given in zip(names, footage.names)))
         images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)
         visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
         if not settings.depth_only:
             write_scene(out, images, names, visible)
-        if names != footage.names:
-            write_whole(out / 'names.txt', ''.join(f'{own}\t{given}\n' for own, given in zip(names, footage.names)))
         write_overview(out, images, names, np.nan_to_num(frozen), visible, source=str(source))
         if settings.mesh and not settings.depth_only:
             _write_mesh(out, images, visible, settings, report)
         return Reconstruction(**{f.name: getattr(result, f.name) for f in fields(result)},
                               unreadable=footage.unreadable)
+
+
+def _solved(footage: Footage, depth: PrecomputedDepth | NetworkDepth, mask: InvalidMask | None, folder: Path,
+            settings: PipelineSettings, report: Progress | None) -> tuple[np.ndarray, np.ndarray | None, Alignment]:
+    """Frozen depth (F, H, W), pixels that do not count, and the alignment; warnings are logged."""
+    state = StoredState(folder, hashlib.sha256(footage.images.tobytes()).hexdigest())
+    frozen = _frozen_depth(footage, depth, state, report)
+    invalid = _invalid(footage, mask, state, report)
+    result = _alignment(footage, frozen, invalid, depth.kind, state, settings, report)
+    for sentence in result.warnings:
+        print_log(sentence, 'current', level=logging.WARNING)
+    return frozen, invalid, result
 
 
 def _write_mesh(out: Path, images: np.ndarray, result: Alignment, settings: PipelineSettings,
