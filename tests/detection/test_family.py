@@ -232,6 +232,6 @@ def test_an_inferencer_gives_grounding_dino_the_names_of_the_classes(bert):
     inferencer = DetectionInferencer(Config(dict(
         model=family.config('grounding', tiny.tiny(1, ('res4',)), bert=bert), default_scope='mmdet',
         test_dataloader=dict(dataset=dataset))), device='cpu')
-    found = inferencer(np.zeros((48, 64, 3), np.uint8))
+    [found] = inferencer(np.zeros((48, 64, 3), np.uint8))
     names = found.pred_instances.label_names
     assert names and set(names) <= {'dog', 'cat', 'bird'}

@@ -1,4 +1,4 @@
-"""Without enhancers EnhancedDINO is mmdet's DINO: bit for bit on mmcv's attention, to rounding on ours."""
+"""Without enhancers EnhancedDINO is mmdet's DINO, bit for bit; on our attention to rounding."""
 from __future__ import annotations
 
 import copy
@@ -8,7 +8,7 @@ import tiny_dino as tiny
 import torch
 
 from frozenmm.compat.versions import installed_versions
-from frozenmm.ops import accelerate, restore
+from frozenmm.ops import accelerate
 
 pytestmark = pytest.mark.skipif('onedl-mmdetection' in installed_versions(), reason=(
     "OneDL's DINO embeds reference boxes with twice the width of upstream's, which ours keeps so that weights load"))
@@ -20,7 +20,6 @@ def pair():
     stock = tiny.build(tiny.config(256, layers=2))
     ours = tiny.build(tiny.enhanced(dim=256, layers=2, patch_groups=32), seed=1)
     ours.load_state_dict(stock.state_dict(), strict=True)
-    restore(ours)
     return stock, ours
 
 

@@ -98,13 +98,14 @@ class EnhancedDINO(DINO):
             raise UserError(f'positional_encoding.num_feats must be half of the encoder\'s {self.embed_dims} '
                             f'channels, got {self.positional_encoding.num_feats}')
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
-        accelerate_own(self.encoder)
-        accelerate_own(self.decoder)
         self.level_embed = nn.Parameter(torch.randn(self.num_feature_levels + self._patch_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
 
     def _add_enhancers(self, enhancers: list[FrozenEnhancer], norm: str, groups: int) -> None:
+        if enhancers:  # else this is mmdet's detector, to the last bit
+            accelerate_own(self.encoder)
+            accelerate_own(self.decoder)
         enhancement = Enhancement(enhancers, self.embed_dims, self.decoder.num_layers, norm=norm, groups=groups)
         # its modules stand under the names that checkpoints have had since frozenmm 0.1
         self.enhancers, self.patch_levels = enhancement.enhancers, enhancement.patch_levels

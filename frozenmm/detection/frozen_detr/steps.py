@@ -23,6 +23,7 @@ from frozenmm.detection.frozen_detr.self_attention import image_queries_in
 from frozenmm.detection.frozen_detr.small_images import with_queries
 from frozenmm.detection.frozen_detr.upstream import grow_encoder
 from frozenmm.errors import UserError
+from frozenmm.ops.accelerate import accelerate_own
 from frozenmm.structures import ImageStats, TowerFeatures
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class EnhancedSteps(_Detector):
         config = {key: copy.deepcopy(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
         self._add_levels(config, sum(len(item.patch_maps) for item in built))
         super().__init__(*given, **config)
+        if built:  # else this is mmdet's detector, to the last bit
+            accelerate_own(self.encoder)
+            accelerate_own(self.decoder)
         self.image_stats = ImageStats.from_preprocessor(self.data_preprocessor)
         self.enhancement = Enhancement(built, self.embed_dims, self.decoder.num_layers, norm=patch_norm,
                                        groups=patch_groups, learned_positions=self._learns_positions(),
