@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--vocab', help='classes, separated by commas, synonyms by |: "red mug|mug, keyboard"; or a '
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')
+    parser.add_argument('--memory', metavar='FILE', help='examples of classes, which count beside the words; see '
+                        '`frozenmm memory --help`')
     parser.add_argument('--task', help='open-vocabulary models: panoptic, instance, semantic or all')
     parser.add_argument('--out', default='results', help='folder for pictures and files')
     options.add_device(parser)
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from frozenmm.apis.vocabulary_text import parse_vocabulary
     from frozenmm.datasets.progress import Progress
     chosen = inferencer(args.model, None if args.vocab is None else parse_vocabulary(args.vocab), weights=args.weights,
-                        device=args.device, trust_weights=args.trust, task=args.task)
+                        device=args.device, trust_weights=args.trust, task=args.task, memory=args.memory)
     unreadable: list[str] = []
     score = options.given(args, 'min_score')
     results = chosen.stream(args.images, batch_size=args.batch_size, out_dir=args.out, unreadable=unreadable, **score,

@@ -1,0 +1,140 @@
+"""What a memory of examples says about regions, and how much that counts beside the words."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frozenmm.foundation.class_memory import ClassMemory, Examples
+from frozenmm.foundation.vocabulary import Vocabulary
+
+NEIGHBOURS = (1, 3, 5)
+TEMPERATURES = (5.0, 10.0, 20.0, 40.0)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+MOST_TO_FIT = 2000
+_NEVER = -2.0  # below any cosine
+
+
+@dataclass(frozen=True)
+class MemoryWeights:
+    """How similarity to examples becomes logits.
+
+    Attributes:
+        neighbours: k; the nearest examples of a class whose mean similarity counts.
+        temperature: how fast an example counts less with the distance, see `affinity`.
+        weight: logits that an example gives to a region like itself.
+    """
+
+    neighbours: int = 3
+    temperature: float = 10.0
+    weight: float = 4.0
+
+
+class RegionMemory:
+    """A memory beside a vocabulary: logits of the classes that have examples, added to those of the words.
+
+    Source: the form of Tip-Adapter (ECCV 2022) equations 3 and 4, with k neighbours of each class, on regions as in
+    RetCLIP (arXiv 2601.12779). Weight, temperature and k are those that name the examples best, each by the others
+    (leave one out); they follow from the examples and the words alone, so the same memory gives the same results.
+
+    Args:
+        memory: of the tower whose vectors come.
+        text: log probabilities (N, K) of the words for vectors (N, C), as they count beside the memory.
+        sharpness: power that the probabilities of both together are raised to, see `with_void`.
+
+    Attributes:
+        weights: those in use since the last call of `logits`.
+    """
+
+    def __init__(self, memory: ClassMemory, text: Callable[[Tensor], Tensor], sharpness: float = 1.0) -> None:
+        self.memory, self.text, self.sharpness = memory, text, sharpness
+        self.weights = MemoryWeights()
+        self._known: tuple[object, Examples, Tensor] | None = None
+
+    def logits(self, vectors: Tensor, vocabulary: Vocabulary, seen: Tensor | None = None) -> Tensor | None:
+        """What to add to the log probabilities of classes.
+
+        Args:
+            vectors: (B, Q, C) of regions, of any length.
+            vocabulary: the K classes.
+            seen: (K,) which of them were trained, on which `text` may depend.
+
+        Returns:
+            (B, Q, K), 0 for classes without example; None where no class has one.
+        """
+        examples, classes = self._of(vocabulary, seen)
+        if not len(classes):
+            return None
+        similarity = F.normalize(vectors.float(), dim=-1) @ examples.vectors.to(vectors.device).T
+        near = nearest_of_classes(similarity, classes.to(vectors.device), len(vocabulary), self.weights.neighbours)
+        return self.weights.weight * affinity(near, self.weights.temperature)
+
+    def _of(self, vocabulary: Vocabulary, seen: Tensor | None) -> tuple[Examples, Tensor]:
+        """The examples of the classes, and the class (N,) of each."""
+        stored = self.memory.examples()
+        key = (stored.state, vocabulary.words, tuple(vocabulary.counts), None if seen is None else tuple(seen.tolist()))
+        if self._known is None or self._known[0] != key:
+            rows = [(row, index) for index, entry in enumerate(vocabulary) for row in stored.of_words(entry.words)]
+            kept = Examples(stored.vectors[[row for row, _ in rows]] if rows else stored.vectors[:0],
+                            tuple(stored.names[row] for row, _ in rows))
+            classes = torch.tensor([index for _, index in rows], dtype=torch.long)
+            self.weights = fitted_weights(kept.vectors, classes, self.text, self.sharpness)
+            self._known = key, kept, classes
+        return self._known[1:]
+
+
+def nearest_of_classes(similarity: Tensor, classes: Tensor, num_classes: int, neighbours: int) -> Tensor:
+    """The mean similarity of the k nearest examples of each class.
+
+    Args:
+        similarity: (..., N) cosines; below -1 for examples that do not take part.
+        classes: (N,) int64.
+        num_classes: K.
+        neighbours: k; a class with fewer examples takes all.
+
+    Returns:
+        (..., K); -inf for classes without example.
+    """
+    found = similarity.new_full((*similarity.shape[:-1], num_classes), -torch.inf)
+    for index in classes.unique().tolist():
+        own = similarity[..., classes == index]
+        best = own.topk(min(neighbours, own.shape[-1]), -1).values
+        inside = best >= -1.001
+        mean = (best * inside).sum(-1) / inside.sum(-1)
+        found[..., index] = torch.where(inside.any(-1), mean, -torch.inf)
+    return found
+
+
+def affinity(similarity: Tensor, temperature: float) -> Tensor:
+    """exp(-temperature (1 - similarity)): 1 for a region like the examples, 0 where there is none (-inf)."""
+    return torch.exp(-temperature * (1 - similarity))
+
+
+@torch.no_grad()
+def fitted_weights(vectors: Tensor, classes: Tensor, text: Callable[[Tensor], Tensor],
+                   sharpness: float = 1.0) -> MemoryWeights:
+    """The weights under which examples (N, C) of unit length are named best, each by the others and the words.
+
+    An example counts if its class (N,) has another one. Where fewer than two classes have two, the defaults hold.
+    """
+    if len(classes) > MOST_TO_FIT:  # evenly from all, the same ones every time
+        chosen = torch.linspace(0, len(classes) - 1, MOST_TO_FIT).long()
+        vectors, classes = vectors[chosen], classes[chosen]
+    counted = torch.tensor([int((classes == index).sum()) > 1 for index in classes.tolist()], dtype=torch.bool)
+    if len(classes[counted].unique()) < 2:
+        return MemoryWeights()
+    similarity = (vectors @ vectors.T).fill_diagonal_(_NEVER)
+    words = text(vectors).cpu()
+    shares = 1 / classes.bincount()[classes[counted]]
+    losses: dict[MemoryWeights, float] = {}
+    for neighbours in NEIGHBOURS:
+        near = nearest_of_classes(similarity, classes, words.shape[-1], neighbours)
+        for temperature, weight in product(TEMPERATURES, WEIGHTS):
+            logits = sharpness * (words + weight * affinity(near, temperature))
+            loss = F.cross_entropy(logits[counted], classes[counted], reduction='none')
+            losses[MemoryWeights(neighbours, temperature, weight)] = float((loss * shares).sum())
+    return min(losses, key=losses.__getitem__)
