@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,9 @@ from frozenmm.foundation.class_memory import ClassMemory, Examples
 from frozenmm.foundation.vocabulary import Vocabulary
 
 NEIGHBOURS = (1, 3, 5)
-TEMPERATURES = (5.0, 10.0, 20.0, 40.0)
-WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+WEIGHTS = (0.0, 2.0, 4.0, 8.0, 12.0)
+BETWEEN = 0.999
+"""Share of the pairs of examples of different classes that are less similar than the threshold."""
 MOST_TO_FIT = 2000
 _NEVER = -2.0  # below any cosine
 
@@ -25,21 +25,23 @@ class MemoryWeights:
 
     Attributes:
         neighbours: k; the nearest examples of a class whose mean similarity counts.
-        temperature: how fast an example counts less with the distance, see `affinity`.
+        threshold: similarity up to which an example says nothing.
         weight: logits that an example gives to a region like itself.
     """
 
-    neighbours: int = 3
-    temperature: float = 10.0
-    weight: float = 4.0
+    neighbours: int = 1
+    threshold: float = 0.5
+    weight: float = 12.0
 
 
 class RegionMemory:
     """A memory beside a vocabulary: logits of the classes that have examples, added to those of the words.
 
-    Source: the form of Tip-Adapter (ECCV 2022) equations 3 and 4, with k neighbours of each class, on regions as in
-    RetCLIP (arXiv 2601.12779). Weight, temperature and k are those that name the examples best, each by the others
-    (leave one out); they follow from the examples and the words alone, so the same memory gives the same results.
+    Source: the idea of Tip-Adapter (ECCV 2022) and RetCLIP (arXiv 2601.12779), logits of examples added to those of
+    text. Theirs is an exponential of the similarity, which is never 0 and here gave much of the background to classes
+    with examples; ours is 0 up to the similarity that different classes have, and linear from there. Weight and k are
+    those that name the examples best, each by the others (leave one out). All follows from the examples and the words
+    alone, so the same memory gives the same results.
 
     Args:
         memory: of the tower whose vectors come.
@@ -71,7 +73,7 @@ class RegionMemory:
             return None
         similarity = F.normalize(vectors.float(), dim=-1) @ examples.vectors.to(vectors.device).T
         near = nearest_of_classes(similarity, classes.to(vectors.device), len(vocabulary), self.weights.neighbours)
-        return self.weights.weight * affinity(near, self.weights.temperature)
+        return self.weights.weight * affinity(near, self.weights.threshold)
 
     def _of(self, vocabulary: Vocabulary, seen: Tensor | None) -> tuple[Examples, Tensor]:
         """The examples of the classes, and the class (N,) of each."""
@@ -109,9 +111,9 @@ def nearest_of_classes(similarity: Tensor, classes: Tensor, num_classes: int, ne
     return found
 
 
-def affinity(similarity: Tensor, temperature: float) -> Tensor:
-    """exp(-temperature (1 - similarity)): 1 for a region like the examples, 0 where there is none (-inf)."""
-    return torch.exp(-temperature * (1 - similarity))
+def affinity(similarity: Tensor, threshold: float) -> Tensor:
+    """1 for a region like the examples, 0 up to the threshold and where there is none (-inf), linear between."""
+    return ((similarity - threshold) / (1 - threshold)).clamp(min=0)
 
 
 @torch.no_grad()
@@ -119,22 +121,28 @@ def fitted_weights(vectors: Tensor, classes: Tensor, text: Callable[[Tensor], Te
                    sharpness: float = 1.0) -> MemoryWeights:
     """The weights under which examples (N, C) of unit length are named best, each by the others and the words.
 
-    An example counts if its class (N,) has another one. Where fewer than two classes have two, the defaults hold.
+    An example counts if its class (N,) has another one. What one class, or one example a class, cannot say is as
+    `MemoryWeights` has it. `text` and `sharpness`: see `RegionMemory`.
     """
     if len(classes) > MOST_TO_FIT:  # evenly from all, the same ones every time
         chosen = torch.linspace(0, len(classes) - 1, MOST_TO_FIT).long()
         vectors, classes = vectors[chosen], classes[chosen]
-    counted = torch.tensor([int((classes == index).sum()) > 1 for index in classes.tolist()], dtype=torch.bool)
-    if len(classes[counted].unique()) < 2:
-        return MemoryWeights()
     similarity = (vectors @ vectors.T).fill_diagonal_(_NEVER)
+    between = similarity[classes[:, None] != classes]
+    if not len(between):
+        return MemoryWeights()
+    place = min(len(between), 1 + int(BETWEEN * len(between)))
+    usual = MemoryWeights(threshold=min(0.95, float(between.kthvalue(place).values)))
+    counts = classes.bincount()[classes]
+    counted = counts > 1
+    if len(classes[counted].unique()) < 2:
+        return usual
     words = text(vectors).cpu()
-    shares = 1 / classes.bincount()[classes[counted]]
     losses: dict[MemoryWeights, float] = {}
     for neighbours in NEIGHBOURS:
-        near = nearest_of_classes(similarity, classes, words.shape[-1], neighbours)
-        for temperature, weight in product(TEMPERATURES, WEIGHTS):
-            logits = sharpness * (words + weight * affinity(near, temperature))
-            loss = F.cross_entropy(logits[counted], classes[counted], reduction='none')
-            losses[MemoryWeights(neighbours, temperature, weight)] = float((loss * shares).sum())
+        near = affinity(nearest_of_classes(similarity, classes, words.shape[-1], neighbours), usual.threshold)
+        for weight in WEIGHTS:
+            logits = sharpness * (words + weight * near)
+            loss = F.cross_entropy(logits[counted], classes[counted], reduction='none') / counts[counted]
+            losses[MemoryWeights(neighbours, usual.threshold, weight)] = float(loss.sum())
     return min(losses, key=losses.__getitem__)

@@ -38,7 +38,8 @@ def test_an_example_changes_results_and_removing_it_restores_them_bit_for_bit(tm
     plain = small(OpenVocabularyInferencer(model, WORDS))(picture())[0]
     segment = knowing(tmp_path, model)
     assert same(segment(picture())[0], plain)
-    segment.memory.add(picture(), 'keyboard', box=HALF)
+    for box in HALF, (40, 0, 80, 48), (0, 0, 80, 48):
+        segment.memory.add(picture(), 'keyboard', box=box)
     assert not same(segment(picture())[0], plain)
     segment.memory.remove('keyboard')
     assert same(segment(picture())[0], plain)

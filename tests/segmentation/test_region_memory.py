@@ -30,8 +30,8 @@ def test_the_mean_of_the_nearest_examples_of_a_class_counts():
     similarity = torch.tensor([[0.9, 0.5, 0.1, 0.3]])
     near = nearest_of_classes(similarity, torch.tensor([0, 0, 0, 2]), 3, neighbours=2)
     torch.testing.assert_close(near, torch.tensor([[0.7, -torch.inf, 0.3]]))
-    assert affinity(near, 10.0)[0, 1] == 0
-    torch.testing.assert_close(affinity(torch.tensor(1.0), 10.0), torch.tensor(1.0))
+    torch.testing.assert_close(affinity(near, 0.5), torch.tensor([[0.4, 0, 0]]))
+    torch.testing.assert_close(affinity(torch.tensor(1.0), 0.9), torch.tensor(1.0))
 
 
 def test_no_example_of_these_words_says_nothing(memory):
@@ -48,23 +48,20 @@ def test_a_region_like_an_example_takes_its_name_and_synonyms_count(memory):
     assert float(logits[0, 2].max()) < 0.01 and torch.all(logits[..., 2] == 0)  # like none, and sky has none
 
 
-def test_one_example_a_class_cannot_be_left_out_so_the_defaults_hold():
-    assert fitted_weights(torch.eye(4), torch.arange(4), unknowing) == MemoryWeights()
+def test_one_example_a_class_cannot_be_left_out_so_the_usual_weight_holds():
+    vectors = F.normalize(torch.tensor([[1.0, 0.5], [0.5, 1.0]]), dim=-1)
+    found = fitted_weights(vectors, torch.arange(2), unknowing)
+    assert found.weight == MemoryWeights().weight and found.threshold == pytest.approx(0.8)
+    assert fitted_weights(vectors, torch.zeros(2).long(), unknowing) == MemoryWeights()  # nothing to tell apart
 
 
-def test_examples_that_agree_count_much_and_those_that_contradict_nothing():
+def test_examples_that_agree_count_much_and_those_that_contradict_each_other_nothing():
     torch.manual_seed(0)
-    agreeing = F.normalize(torch.eye(4)[:2].repeat_interleave(5, 0) + 0.05 * torch.randn(10, 4), dim=-1)
+    vectors = F.normalize(torch.eye(4)[:2].repeat_interleave(5, 0) + 0.05 * torch.randn(10, 4), dim=-1)
     classes = torch.tensor([0, 1]).repeat_interleave(5)
-    assert fitted_weights(agreeing, classes, unknowing).weight == 8.0
-
-    def knowing(vectors):
-        return 4 * F.one_hot(classes, 3).float().log_softmax(-1)
-
-    mixed = F.normalize(torch.eye(4)[:2].repeat(5, 1) + 0.05 * torch.randn(10, 4), dim=-1)  # the other's neighbours
-    assert fitted_weights(mixed[torch.arange(10)], classes, knowing).weight < 8.0
-    swapped = torch.tensor([0, 1]).repeat(5)
-    assert fitted_weights(mixed, swapped, unknowing).weight == 8.0
+    assert fitted_weights(vectors, classes, unknowing).weight == 12.0
+    # every example is like one of the other class and unlike its own
+    assert fitted_weights(torch.eye(4)[[0, 1, 0, 1]], torch.tensor([0, 0, 1, 1]), unknowing).weight == 0.0
 
 
 def test_weights_follow_from_the_examples_alone(memory):
