@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frozenmm.foundation.class_memory import ClassMemory, Examples
+from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.foundation.vocabulary import Vocabulary
 
 NEIGHBOURS = (1, 3, 5)
 WEIGHTS = (0.0, 2.0, 4.0, 8.0, 12.0)
-BETWEEN = 0.999
+BETWEEN = 0.995
 """Share of the pairs of examples of different classes that are less similar than the threshold."""
 MOST_TO_FIT = 2000
+MOST_IN_FLOAT = 20_000
 _NEVER = -2.0  # below any cosine
 
 
@@ -55,7 +56,7 @@ class RegionMemory:
     def __init__(self, memory: ClassMemory, text: Callable[[Tensor], Tensor], sharpness: float = 1.0) -> None:
         self.memory, self.text, self.sharpness = memory, text, sharpness
         self.weights = MemoryWeights()
-        self._known: tuple[object, Examples, Tensor] | None = None
+        self._known: tuple[object, Tensor, Tensor] | None = None
 
     def logits(self, vectors: Tensor, vocabulary: Vocabulary, seen: Tensor | None = None) -> Tensor | None:
         """What to add to the log probabilities of classes.
@@ -68,52 +69,54 @@ class RegionMemory:
         Returns:
             (B, Q, K), 0 for classes without example; None where no class has one.
         """
-        examples, classes = self._of(vocabulary, seen)
+        examples, classes = (part.to(vectors.device) for part in self._of(vocabulary, seen))
         if not len(classes):
             return None
-        similarity = F.normalize(vectors.float(), dim=-1) @ examples.vectors.to(vectors.device).T
-        near = nearest_of_classes(similarity, classes.to(vectors.device), len(vocabulary), self.weights.neighbours)
-        return self.weights.weight * affinity(near, self.weights.threshold)
+        unit = F.normalize(vectors.float(), dim=-1).flatten(0, 1).to(examples)
+        counts = classes.bincount(minlength=len(vocabulary))
+        near = affinities(unit @ examples.T, classes, counts, self.weights)
+        return self.weights.weight * near.unflatten(0, vectors.shape[:2])
 
-    def _of(self, vocabulary: Vocabulary, seen: Tensor | None) -> tuple[Examples, Tensor]:
-        """The examples of the classes, and the class (N,) of each."""
+    def _of(self, vocabulary: Vocabulary, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The examples (N, C) of the classes, and the class (N,) of each."""
         stored = self.memory.examples()
         key = (stored.state, vocabulary.words, tuple(vocabulary.counts), None if seen is None else tuple(seen.tolist()))
         if self._known is None or self._known[0] != key:
             rows = [(row, index) for index, entry in enumerate(vocabulary) for row in stored.of_words(entry.words)]
-            kept = Examples(stored.vectors[[row for row, _ in rows]] if rows else stored.vectors[:0],
-                            tuple(stored.names[row] for row, _ in rows))
+            vectors = stored.vectors[[row for row, _ in rows]] if rows else stored.vectors[:0]
             classes = torch.tensor([index for _, index in rows], dtype=torch.long)
-            self.weights = fitted_weights(kept.vectors, classes, self.text, self.sharpness)
-            self._known = key, kept, classes
+            self.weights = fitted_weights(vectors, classes, self.text, self.sharpness)
+            # a cosine in bfloat16 is off by 0.004 at most, and a query is as fast as memory can be read
+            self._known = key, vectors.bfloat16() if len(vectors) > MOST_IN_FLOAT else vectors, classes
         return self._known[1:]
 
 
-def nearest_of_classes(similarity: Tensor, classes: Tensor, num_classes: int, neighbours: int) -> Tensor:
-    """The mean similarity of the k nearest examples of each class.
+def affinities(similarity: Tensor, classes: Tensor, counts: Tensor, weights: MemoryWeights) -> Tensor:
+    """The mean over the k nearest examples of each class of what they say: 1 for a region like them, 0 for most others.
+
+    An example says 0 up to the threshold of similarity, and from there a linear part of 1; so only few need a look.
 
     Args:
-        similarity: (..., N) cosines; below -1 for examples that do not take part.
+        similarity: (Q, N) cosines; below -1 for examples that do not take part.
         classes: (N,) int64.
-        num_classes: K.
-        neighbours: k; a class with fewer examples takes all.
+        counts: (K,) or (Q, K) examples of each class that take part; where there are fewer than k, all count.
+        weights: k and the threshold.
 
     Returns:
-        (..., K); -inf for classes without example.
+        (Q, K) float32; 0 for classes without example.
     """
-    found = similarity.new_full((*similarity.shape[:-1], num_classes), -torch.inf)
-    for index in classes.unique().tolist():
-        own = similarity[..., classes == index]
-        best = own.topk(min(neighbours, own.shape[-1]), -1).values
-        inside = best >= -1.001
-        mean = (best * inside).sum(-1) / inside.sum(-1)
-        found[..., index] = torch.where(inside.any(-1), mean, -torch.inf)
-    return found
-
-
-def affinity(similarity: Tensor, threshold: float) -> Tensor:
-    """1 for a region like the examples, 0 up to the threshold and where there is none (-inf), linear between."""
-    return ((similarity - threshold) / (1 - threshold)).clamp(min=0)
+    num_classes = counts.shape[-1]
+    region, example = (similarity > weights.threshold).nonzero(as_tuple=True)
+    value = (similarity[region, example].float() - weights.threshold) / (1 - weights.threshold)
+    group = region * num_classes + classes[example]
+    order = value.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]
+    group, value = group[order], value[order]
+    rank = torch.arange(len(group), device=group.device) - torch.searchsorted(group, group)
+    found = similarity.new_zeros(len(similarity) * num_classes, dtype=torch.float32)
+    for place in range(weights.neighbours):  # no group stands twice in a place, so the sum is the same every time
+        found[group[rank == place]] += value[rank == place]
+    return found.view(-1, num_classes) / counts.clamp(1, weights.neighbours)
 
 
 @torch.no_grad()
@@ -138,9 +141,10 @@ def fitted_weights(vectors: Tensor, classes: Tensor, text: Callable[[Tensor], Te
     if len(classes[counted].unique()) < 2:
         return usual
     words = text(vectors).cpu()
+    others = classes.bincount(minlength=words.shape[-1]) - F.one_hot(classes, words.shape[-1])
     losses: dict[MemoryWeights, float] = {}
     for neighbours in NEIGHBOURS:
-        near = affinity(nearest_of_classes(similarity, classes, words.shape[-1], neighbours), usual.threshold)
+        near = affinities(similarity, classes, others, MemoryWeights(neighbours, usual.threshold))
         for weight in WEIGHTS:
             logits = sharpness * (words + weight * near)
             loss = F.cross_entropy(logits[counted], classes[counted], reduction='none') / counts[counted]
