@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument('images', nargs='+', help='images, folders or videos')
     parser.add_argument('--model', help='checkpoint of the zoo, task, or config; default: the config that --weights '
-                        'brings, else open-vocabulary')
+                        'brings, else for words the best model that is there, else open-vocabulary')
     parser.add_argument('--weights', help='trained part, where the model brings none: the folder of a training run, a '
                         'checkpoint, or a file of `frozenmm export`')
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
@@ -49,7 +49,10 @@ def run(args: argparse.Namespace) -> None:
     from frozenmm.apis.base import RunOptions
     from frozenmm.apis.vocabulary_text import parse_vocabulary
     from frozenmm.datasets.progress import Progress
-    chosen = inferencer(args.model, None if args.vocab is None else parse_vocabulary(args.vocab), weights=args.weights,
+    words = None if args.vocab is None else parse_vocabulary(args.vocab)
+    if words is not None or args.memory is not None:
+        choose_word_model(args, task=args.task, memory=args.memory is not None)
+    chosen = inferencer(args.model, words, weights=args.weights,
                         device=args.device, trust_weights=args.trust, task=args.task, memory=args.memory)
     unreadable: list[str] = []
     score = options.given(args, 'min_score')
@@ -66,6 +69,21 @@ def run(args: argparse.Namespace) -> None:
     print(f'results are in {args.out}')
     if unreadable:
         sys.exit(f'{len(unreadable)} image{"s" * (len(unreadable) > 1)} could not be read:\n' + '\n'.join(unreadable))
+
+
+def choose_word_model(args: argparse.Namespace, *, task: str | None, memory: bool) -> None:
+    """Where the arguments name no model, the best one for words that there is; says which."""
+    if args.model is not None or args.weights is not None:
+        return
+    from frozenmm.apis.word_models import best_word_model
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    best = best_word_model(task=task, memory=memory, ask=_yes if terminal else None)
+    print(best.remark, flush=True)
+    args.model, args.weights = best.model, best.weights
+
+
+def _yes(question: str) -> bool:
+    return input(f'{question} [y/N] ').strip().lower() in ('y', 'yes')
 
 
 def _remark(chosen: Inferencer, image: NamedImage, result: Any, score: dict[str, float]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from frozenmm_command import options
+from frozenmm_command.infer import choose_word_model
 from frozenmm_command.parsing import Parser
 
 
@@ -58,6 +59,7 @@ def _add(args: argparse.Namespace) -> None:
             box = [float(value) for value in args.box.split(',')]
         except ValueError:
             raise UserError(f'--box is X1,Y1,X2,Y2 in pixels, got {args.box!r}') from None
+    choose_word_model(args, task=None, memory=True)
     chosen = inferencer(args.model, weights=args.weights, device=args.device, trust_weights=args.trust,
                         memory=args.memory)
     memory = chosen.memory  # type: ignore[attr-defined]  # whoever takes a memory has one

@@ -99,8 +99,8 @@ class ClassMemory:
         if stored is not None and stored != given:
             different = [key for key in sorted({*stored, *given}) if stored.get(key) != given.get(key)]
             raise UserError(f'{self.path} holds examples as {stored.get("tower")} sees them, but the model\'s tower is '
-                            f'{given.get("tower")} ({", ".join(different)} differ); take the model that they were added '
-                            'with, or add the examples to a new memory')
+                            f'{given.get("tower")} ({", ".join(different)} differ); take the model that they were '
+                            'added with, or add the examples to a new memory')
         self.encoder = encoder
 
     @property
@@ -126,7 +126,7 @@ class ClassMemory:
             UserError: no encoder, no name, neither mask nor box or both, a region that does not fit the picture.
         """
         if self.encoder is None:
-            raise UserError(f'{self.path} cannot look at pictures without a model: give it to an inferencer as `memory`')
+            raise UserError(f'{self.path} looks at no pictures without a model; give it to an inferencer as `memory`')
         self.add_vectors([name], self.encoder(image, mask=mask, box=box)[None])
 
     def add_vectors(self, names: Sequence[str], vectors: Tensor) -> None:

@@ -159,10 +159,12 @@ class MaskTrunk:
             UserError: the model pools no frozen features that could be compared.
         """
         if memory is not None and not getattr(self.classifier, 'ensemble', False):
-            raise UserError('this model pools no frozen features to compare with examples: its classifier has no frozen '
-                            'branch; a memory needs ensemble=dict(frozen=True)')
-        self.memory = None if memory is None else RegionMemory(
-            memory, lambda vectors: self.classifier.frozen_share(self.in_text_space(vectors)), self.classifier.sharpness)
+            raise UserError('this model pools no frozen features to compare with examples: its classifier has no '
+                            'frozen branch; a memory needs ensemble=dict(frozen=True)')
+        def words(vectors: Tensor) -> Tensor:
+            return self.classifier.frozen_share(self.in_text_space(vectors))
+
+        self.memory = None if memory is None else RegionMemory(memory, words, self.classifier.sharpness)
 
     def pooled(self, features: TowerFeatures, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Frozen features under masks (B, Q, h, w): (B, Q, C), and which masks have a part of the frozen map (B, Q)."""
