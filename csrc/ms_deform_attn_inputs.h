@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -77,6 +79,18 @@ struct Inputs {
     } else {
       expect(weight_name, w, real, {batch, queries, heads, levels, points});
     }
+    // empty tensors may have axes of any length; what is computed from them has to fit all the same
+    const int64_t images = std::max<int64_t>(batch, 1), rows = std::max<int64_t>(queries, 1);
+    check_product("value", {heads, channels, images, std::max<int64_t>(keys, 1)});
+    check_product(loc_name, {2, heads, levels, points, images, rows});
+    check_product("the output", {heads, channels, images, rows});
+  }
+
+  void check_product(const char* what, std::initializer_list<int64_t> sizes) const {
+    int64_t product = 64;  // room for bytes and lanes
+    for (const int64_t size : sizes)
+      STD_TORCH_CHECK(!__builtin_mul_overflow(product, size, &product), op, ": ", what, " would have more than 2^57 "
+                      "numbers, value is ", text(sizes_of(value)));
   }
 
   void expect(const char* argument, const Tensor& t, ScalarType type, const std::vector<int64_t>& sizes) const {

@@ -6,6 +6,7 @@ compiled operators, torchvision's wheel beside a CPU torch; see `frozenmm.compat
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING
 from frozenmm import compat
 from frozenmm.version import __version__
 
-compat.fill_holes()
+
+def _operators() -> Mapping[str, Callable]:
+    """Ours under mmcv's names; imported when mmcv asks for the first of them."""
+    from frozenmm.ops.mmcv_names import OPERATORS
+    return OPERATORS
+
+
+compat.fill_holes(_operators)
 
 from frozenmm import registry  # noqa: E402  (the holes must be filled before any mm* package is imported)
 

@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')
     parser.add_argument('--memory', metavar='FILE', help='examples of classes, which count beside the words; see '
                         '`frozenmm memory --help`')
+    parser.add_argument('--stuff', help='classes of --vocab without instances: "sky, grass"; default: what the '
+                        'vocabulary says, else every class has instances')
     parser.add_argument('--task', help='open-vocabulary models: panoptic, instance, semantic or all')
     parser.add_argument('--out', default='results', help='folder for pictures and files')
     options.add_device(parser)
@@ -49,11 +51,14 @@ def run(args: argparse.Namespace) -> None:
     from frozenmm.apis.base import RunOptions
     from frozenmm.apis.vocabulary_text import parse_vocabulary
     from frozenmm.datasets.progress import Progress
-    words = None if args.vocab is None else parse_vocabulary(args.vocab)
+    from frozenmm.errors import UserError
+    if args.stuff is not None and args.vocab is None:
+        raise UserError('--stuff names classes of --vocab; give --vocab too')
+    words = None if args.vocab is None else parse_vocabulary(args.vocab, args.stuff)
     if words is not None or args.memory is not None:
         choose_word_model(args, task=args.task, memory=args.memory is not None)
-    chosen = inferencer(args.model, words, weights=args.weights,
-                        device=args.device, trust_weights=args.trust, task=args.task, memory=args.memory)
+    chosen = inferencer(args.model, words, weights=args.weights, device=args.device, trust_weights=args.trust,
+                        task=args.task, memory=args.memory)
     unreadable: list[str] = []
     score = options.given(args, 'min_score')
     results = chosen.stream(args.images, batch_size=args.batch_size, out_dir=args.out, unreadable=unreadable, **score,

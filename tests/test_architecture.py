@@ -18,7 +18,7 @@ SYSTEMS = {'detection', 'segmentation', 'reconstruction'}
 BASE = {'compat', 'structures', 'registry', 'version', 'errors', 'deprecation'}
 FROZEN = BASE | {'ops', 'foundation'}
 ALLOWED = {
-    '__init__': BASE | {'models'},
+    '__init__': BASE | {'models', 'ops'},
     '__main__': set(),
     'version': set(),
     'errors': set(),
@@ -169,7 +169,7 @@ bare = types.ModuleType('frozenmm')
 bare.__path__ = ['frozenmm']
 sys.modules['frozenmm'] = bare
 from frozenmm import compat
-compat.fill_holes()
+compat.fill_holes(dict)
 import mmdet.models, mmdet.datasets, mmdet.evaluation, mmseg.models, mmseg.datasets, mmseg.evaluation
 kept = [sys.modules.pop(name) for name in list(sys.modules) if name.partition('.')[0] == 'frozenmm']
 failed = 0

@@ -18,8 +18,15 @@ focal_px = None
 poses_c2w = None
 # metres per unit of the frozen depth, where it is known; 1 for networks that predict metres
 metric_scale = None
-# find one coefficient of radial distortion (a phone's k1); results are written for the straightened images
-radial = False
+# radial distortion (two coefficients) and principal point: None finds them where the tracks fit clearly better with
+# them, True always, False never; results are written for the straightened images
+radial = None
+principal = None
+# calibration: fx, fy, cx, cy and k1, k2, p1, p2, k3, or a cameras.txt of COLMAP, transforms.json or .yml of OpenCV;
+# without it and without focal_px, EXIF says about what the focal length is
+camera = None
+# larger images are made smaller, to so many pixels of the longer side
+longest_side = 1024
 # edge of a voxel in the unit of the poses; None: the longest side of the scene over 128, but not finer than half of
 # what nine of ten depths of neighbouring frames differ by
 voxel_size = None

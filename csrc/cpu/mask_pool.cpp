@@ -156,17 +156,23 @@ void check(const char* op, const char* name, const Tensor& tensor, int64_t rank,
                   op, ": ", name, " and mask_logits must both be float32 or both float64");
 }
 
+void check_size(const char* op, int64_t height, int64_t width) {
+  constexpr int64_t kLimit = int64_t{1} << 30;
+  STD_TORCH_CHECK(height >= 1 && height < kLimit && width >= 1 && width < kLimit, op,
+                  ": height and width must be at least 1 and below 2^30, got ", height, " and ", width);
+}
+
 Tensor mask_pool(Tensor features, Tensor mask_logits, double threshold, double eps) {
   check("mask_pool", "features", features, 4, mask_logits);
-  STD_TORCH_CHECK(features.size(2) >= 1 && features.size(3) >= 1, "mask_pool: features must have a height and width");
+  check_size("mask_pool", features.size(2), features.size(3));
   return features.scalar_type() == ScalarType::Float ? pool_float(features, mask_logits, threshold, eps)
                                                      : pool_double(features, mask_logits, threshold, eps);
 }
 
 Tensor mask_pool_backward(Tensor grad, Tensor mask_logits, int64_t height, int64_t width, double threshold, double eps) {
   check("mask_pool_backward", "grad", grad, 3, mask_logits);
-  STD_TORCH_CHECK(grad.size(1) == mask_logits.size(1) && height >= 1 && width >= 1,
-                  "mask_pool_backward: grad must have axes (B, Q, C) for Q masks, height and width be at least 1");
+  STD_TORCH_CHECK(grad.size(1) == mask_logits.size(1), "mask_pool_backward: grad must have axes (B, Q, C) for Q masks");
+  check_size("mask_pool_backward", height, width);
   return grad.scalar_type() == ScalarType::Float
              ? pool_backward<float>(grad, mask_logits, height, width, threshold, eps)
              : pool_backward<double>(grad, mask_logits, height, width, threshold, eps);

@@ -3,15 +3,11 @@
 
 #include "../mask_taps.h"
 
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
+#include <cmath>
 #include <cstdint>
-#include <cuda_runtime.h>
 #include <vector>
+
+#include "device.cuh"
 
 namespace frozenmm {
 namespace {  // one copy per unit: nothing here is shared between them
@@ -22,25 +18,18 @@ using Sizes = std::vector<int64_t>;
 
 constexpr float LARGEST_LOGIT = 1e30f;  // infinite logits count as this much
 
-inline cudaStream_t current_stream(const Tensor& tensor) {
-  return static_cast<cudaStream_t>(
-      torch::stable::accelerator::getCurrentStream(tensor.get_device_index()).nativeHandle());
-}
-
-inline void check_launch(const char* op) {
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, op, ": the kernel did not start: ", cudaGetErrorString(error));
-}
+using device::check_launch;
+using device::stream_of;
 
 inline void check_float(const char* op, const char* name, const Tensor& tensor, int64_t rank) {
   STD_TORCH_CHECK(tensor.dim() == rank, op, ": ", name, " must have ", rank, " axes, got ", tensor.dim());
   STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, op, ": ", name, " must be float32");
-  STD_TORCH_CHECK(tensor.is_cuda(), op, ": ", name, " must be on a CUDA device");
+  STD_TORCH_CHECK(device::holds(tensor), op, ": ", name, " must be on a CUDA device");
   STD_TORCH_CHECK(tensor.numel() > 0, op, ": ", name, " must not be empty");
 }
 
 inline void check_same_device(const char* op, const char* name, const Tensor& tensor, const Tensor& logits) {
-  STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == logits.get_device_index(), op, ": ", name,
+  STD_TORCH_CHECK(device::holds(tensor) && tensor.get_device_index() == logits.get_device_index(), op, ": ", name,
                   " must be on the device of mask_logits");
 }
 
@@ -107,9 +96,9 @@ inline OwnedGrid make_grid(const char* op, const Tensor& logits, const Sizes& pa
     const int taps = axis_tap_bound(source, padded[axis], image[axis], output[axis]);
     const Tensor index = torch::stable::new_empty(logits, {output[axis] * taps}, ScalarType::Int);
     const Tensor weight = torch::stable::new_empty(logits, {output[axis] * taps}, ScalarType::Float);
-    fill_taps<<<static_cast<unsigned>((output[axis] + 127) / 128), 128, 0, stream>>>(
-        source, padded[axis], image[axis], output[axis], taps, index.mutable_data_ptr<int32_t>(),
-        weight.mutable_data_ptr<float>());
+    device::launch(fill_taps, static_cast<unsigned>((output[axis] + 127) / 128), 128, 0, stream, source, padded[axis],
+                   image[axis], output[axis], taps, index.mutable_data_ptr<int32_t>(),
+                   weight.mutable_data_ptr<float>());
     check_launch(op);
     (axis ? grid.column_taps : grid.row_taps) = taps;
     (axis ? grid.column_index : grid.row_index) = index.const_data_ptr<int32_t>();

@@ -47,7 +47,7 @@ Tensor normalised(const char* op, const Tensor& values, const Tensor& areas, dou
   if (count == 0) return result;
   const int64_t blocks = (count + THREADS - 1) / THREADS;
   STD_TORCH_CHECK(blocks < (int64_t{1} << 31), op, ": too many pooled values");
-  normalise_kernel<T><<<static_cast<unsigned>(blocks), THREADS, 0, stream>>>(
+  device::launch(normalise_kernel<T>, static_cast<unsigned>(blocks), THREADS, 0, stream,
       values.const_data_ptr<T>(), result.mutable_data_ptr<T>(), areas.const_data_ptr<T>(), count,
       values.size(values.dim() - 1), static_cast<T>(eps));
   check_launch(op);
@@ -68,7 +68,7 @@ Cells all_cells(const char* op, const Tensor& mask_logits, int64_t height, int64
               torch::stable::new_empty(logits, {images, queries})};
   if (masks == 0) return cells;
   STD_TORCH_CHECK(masks < (int64_t{1} << 31), op, ": too many masks");
-  cells_kernel<T><<<static_cast<unsigned>(masks), THREADS, 0, stream>>>(
+  device::launch(cells_kernel<T>, static_cast<unsigned>(masks), THREADS, 0, stream,
       logits.const_data_ptr<T>(), static_cast<int>(logits.size(2)), static_cast<int>(logits.size(3)),
       static_cast<int>(height), static_cast<int>(width), static_cast<T>(threshold), cells.inside.mutable_data_ptr<T>(),
       cells.areas.mutable_data_ptr<T>());
@@ -97,7 +97,7 @@ Tensor pool_backward(const Tensor& grad, const Tensor& mask_logits, int64_t heig
 }
 
 void check(const char* op, const char* name, const Tensor& tensor, int64_t rank, const Tensor& mask_logits) {
-  STD_TORCH_CHECK(mask_logits.is_cuda(), op, ": mask_logits must be on a CUDA device");
+  STD_TORCH_CHECK(device::holds(mask_logits), op, ": mask_logits must be on a CUDA device");
   check_same_device(op, name, tensor, mask_logits);
   STD_TORCH_CHECK(tensor.dim() == rank, op, ": ", name, " must have ", rank, " axes, got ", tensor.dim());
   STD_TORCH_CHECK(mask_logits.dim() == 4 && mask_logits.size(2) >= 1 && mask_logits.size(3) >= 1, op,
@@ -109,21 +109,27 @@ void check(const char* op, const char* name, const Tensor& tensor, int64_t rank,
                   op, ": ", name, " and mask_logits must both be float32 or both float64");
 }
 
+void check_size(const char* op, int64_t height, int64_t width) {
+  constexpr int64_t kLimit = int64_t{1} << 30;
+  STD_TORCH_CHECK(height >= 1 && height < kLimit && width >= 1 && width < kLimit, op,
+                  ": height and width must be at least 1 and below 2^30, got ", height, " and ", width);
+}
+
 Tensor mask_pool(Tensor features, Tensor mask_logits, double threshold, double eps) {
   check("mask_pool", "features", features, 4, mask_logits);
-  STD_TORCH_CHECK(features.size(2) >= 1 && features.size(3) >= 1, "mask_pool: features must have a height and width");
-  const torch::stable::accelerator::DeviceGuard guard(mask_logits.get_device_index());
-  const cudaStream_t stream = current_stream(mask_logits);
+  check_size("mask_pool", features.size(2), features.size(3));
+  const device::Guard guard(mask_logits.get_device_index());
+  const cudaStream_t stream = stream_of(mask_logits);
   return features.scalar_type() == ScalarType::Float ? pool<float>(features, mask_logits, threshold, eps, stream)
                                                      : pool<double>(features, mask_logits, threshold, eps, stream);
 }
 
 Tensor mask_pool_backward(Tensor grad, Tensor mask_logits, int64_t height, int64_t width, double threshold, double eps) {
   check("mask_pool_backward", "grad", grad, 3, mask_logits);
-  STD_TORCH_CHECK(grad.size(1) == mask_logits.size(1) && height >= 1 && width >= 1,
-                  "mask_pool_backward: grad must have axes (B, Q, C) for Q masks, height and width be at least 1");
-  const torch::stable::accelerator::DeviceGuard guard(mask_logits.get_device_index());
-  const cudaStream_t stream = current_stream(mask_logits);
+  STD_TORCH_CHECK(grad.size(1) == mask_logits.size(1), "mask_pool_backward: grad must have axes (B, Q, C) for Q masks");
+  check_size("mask_pool_backward", height, width);
+  const device::Guard guard(mask_logits.get_device_index());
+  const cudaStream_t stream = stream_of(mask_logits);
   return grad.scalar_type() == ScalarType::Float
              ? pool_backward<float>(grad, mask_logits, height, width, threshold, eps, stream)
              : pool_backward<double>(grad, mask_logits, height, width, threshold, eps, stream);
@@ -132,7 +138,7 @@ Tensor mask_pool_backward(Tensor grad, Tensor mask_logits, int64_t height, int64
 }  // namespace
 }  // namespace frozenmm
 
-STABLE_TORCH_LIBRARY_IMPL(frozenmm, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(frozenmm, FROZENMM_DISPATCH_KEY, m) {
   m.impl("mask_pool", TORCH_BOX(&frozenmm::mask_pool));
   m.impl("mask_pool_backward", TORCH_BOX(&frozenmm::mask_pool_backward));
 }

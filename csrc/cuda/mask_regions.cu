@@ -22,7 +22,7 @@ struct PanopticJob {
 
 // Blocks walk over strips of THREADS pixels and count in shared memory, so that few global additions remain.
 __global__ void __launch_bounds__(THREADS) panoptic_kernel(const PanopticJob job, int64_t tiles, int strips) {
-  extern __shared__ unsigned counts[];  // [Q][3]
+  unsigned* const counts = device::dynamic_shared<unsigned>();  // [Q][3]
   const int queries = job.grid.queries, lane = threadIdx.x % 32;
   for (int i = threadIdx.x; i < queries * 3; i += THREADS) counts[i] = 0;
   __syncthreads();
@@ -76,8 +76,8 @@ std::tuple<Tensor, Tensor, Tensor> panoptic(Tensor scores, Tensor mask_logits, S
                   " queries but mask_logits ", mask_logits.size(0));
   STD_TORCH_CHECK(scores.size(0) * 12 <= 48 * 1024, op, ": at most 4096 queries, got ", scores.size(0));
   check_sizes(op, padded, image, output);
-  const torch::stable::accelerator::DeviceGuard guard(mask_logits.get_device_index());
-  const cudaStream_t stream = current_stream(mask_logits);
+  const device::Guard guard(mask_logits.get_device_index());
+  const cudaStream_t stream = stream_of(mask_logits);
   const Tensor weights = torch::stable::contiguous(scores), logits = torch::stable::contiguous(mask_logits);
   const OwnedGrid owned = make_grid(op, logits, padded, image, output, stream);
   const int64_t queries = owned.grid.queries;
@@ -89,7 +89,7 @@ std::tuple<Tensor, Tensor, Tensor> panoptic(Tensor scores, Tensor mask_logits, S
                         reinterpret_cast<unsigned long long*>(areas.mutable_data_ptr<int64_t>())};
   const int64_t strips = (output[1] + THREADS - 1) / THREADS, tiles = strips * output[0];
   const unsigned blocks = static_cast<unsigned>(std::min<int64_t>(tiles, 2048));
-  panoptic_kernel<<<blocks, THREADS, queries * 12, stream>>>(job, tiles, static_cast<int>(strips));
+  device::launch(panoptic_kernel, blocks, THREADS, queries * 12, stream, job, tiles, static_cast<int>(strips));
   check_launch(op);
   return {owner, inside, areas};
 }
@@ -209,8 +209,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> instance(Tensor mask_logits, Tensor q
   STD_TORCH_CHECK(queries.dim() == 1 && queries.scalar_type() == ScalarType::Long, op,
                   ": queries must be a vector of int64");
   check_sizes(op, padded, image, output);
-  const torch::stable::accelerator::DeviceGuard guard(mask_logits.get_device_index());
-  const cudaStream_t stream = current_stream(mask_logits);
+  const device::Guard guard(mask_logits.get_device_index());
+  const cudaStream_t stream = stream_of(mask_logits);
   const Tensor logits = torch::stable::contiguous(mask_logits), chosen = torch::stable::contiguous(queries);
   const int64_t count = chosen.numel(), row_bytes = (output[1] + 7) / 8;
   Tensor bits = torch::stable::new_empty(logits, {count, output[0], row_bytes}, ScalarType::Byte);
@@ -228,10 +228,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> instance(Tensor mask_logits, Tensor q
                         static_cast<int>(row_bytes),
                         row_areas.mutable_data_ptr<int32_t>(),
                         row_sums.mutable_data_ptr<float>()};
-  instance_kernel<<<static_cast<unsigned>(count * output[0]), THREADS, 0, stream>>>(job);
+  device::launch(instance_kernel, static_cast<unsigned>(count * output[0]), THREADS, 0, stream, job);
   check_launch(op);
-  instance_totals<<<static_cast<unsigned>(count), THREADS, 0, stream>>>(
-      job, areas.mutable_data_ptr<int64_t>(), sums.mutable_data_ptr<float>(), boxes.mutable_data_ptr<int64_t>());
+  device::launch(instance_totals, static_cast<unsigned>(count), THREADS, 0, stream, job,
+                 areas.mutable_data_ptr<int64_t>(), sums.mutable_data_ptr<float>(), boxes.mutable_data_ptr<int64_t>());
   check_launch(op);
   return {bits, areas, sums, boxes};
 }
@@ -239,7 +239,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> instance(Tensor mask_logits, Tensor q
 }  // namespace
 }  // namespace frozenmm
 
-STABLE_TORCH_LIBRARY_IMPL(frozenmm, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(frozenmm, FROZENMM_DISPATCH_KEY, m) {
   m.impl("mask_ensemble_panoptic", TORCH_BOX(&frozenmm::panoptic));
   m.impl("mask_ensemble_instance", TORCH_BOX(&frozenmm::instance));
 }

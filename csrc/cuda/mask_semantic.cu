@@ -26,7 +26,7 @@ struct SemanticJob {
 template <int PIXELS, int CLASSES>
 __global__ void __launch_bounds__(THREADS) semantic_kernel(const SemanticJob job) {
   constexpr int STRIP = 16 * PIXELS, PASS = CLASS_GROUPS * CLASSES;
-  extern __shared__ __align__(16) float shared[];
+  float* const shared = device::dynamic_shared<float>();
   float* sigmoids = shared;                                      // [Q][STRIP]
   float* weights = shared + job.grid.queries * STRIP;            // [STEP][PASS]
   __shared__ float best_score[CLASS_GROUPS][STRIP];
@@ -127,7 +127,7 @@ void launch(const char* op, const SemanticJob& job, cudaStream_t stream) {
   STD_TORCH_CHECK(error == cudaSuccess, op, ": no shared memory for the queries: ", cudaGetErrorString(error));
   const int64_t strips = (job.grid.width + 16 * PIXELS - 1) / (16 * PIXELS), blocks = strips * job.grid.height;
   STD_TORCH_CHECK(blocks < (int64_t{1} << 31), op, ": output is too large");
-  semantic_kernel<PIXELS, CLASSES><<<static_cast<unsigned>(blocks), THREADS, bytes, stream>>>(job);
+  device::launch(semantic_kernel<PIXELS, CLASSES>, static_cast<unsigned>(blocks), THREADS, bytes, stream, job);
   check_launch(op);
 }
 
@@ -158,8 +158,8 @@ std::tuple<Tensor, Tensor, Tensor> semantic(Tensor probabilities, Tensor mask_lo
                   " queries but mask_logits ", mask_logits.size(0));
   STD_TORCH_CHECK(probabilities.size(1) < (1 << 24), op, ": probabilities must have fewer than 2^24 classes");
   check_sizes(op, padded, image, output);
-  const torch::stable::accelerator::DeviceGuard guard(mask_logits.get_device_index());
-  const cudaStream_t stream = current_stream(mask_logits);
+  const device::Guard guard(mask_logits.get_device_index());
+  const cudaStream_t stream = stream_of(mask_logits);
   const Tensor weights = torch::stable::contiguous(probabilities), logits = torch::stable::contiguous(mask_logits);
   const int64_t classes = weights.size(1);
   const OwnedGrid owned = make_grid(op, logits, padded, image, output, stream);
@@ -192,6 +192,6 @@ std::tuple<Tensor, Tensor, Tensor> semantic(Tensor probabilities, Tensor mask_lo
 }  // namespace
 }  // namespace frozenmm
 
-STABLE_TORCH_LIBRARY_IMPL(frozenmm, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(frozenmm, FROZENMM_DISPATCH_KEY, m) {
   m.impl("mask_ensemble_semantic", TORCH_BOX(&frozenmm::semantic));
 }

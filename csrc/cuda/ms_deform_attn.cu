@@ -5,9 +5,6 @@
 // The library names no symbol of a CUDA build of torch, so it also loads beside a CPU build (a test does that).
 #include "ms_deform_attn.cuh"
 
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <limits>
 #include <tuple>
@@ -17,19 +14,12 @@
 namespace {
 
 using namespace frozenmm::deform;
-using torch::stable::accelerator::DeviceGuard;
+using frozenmm::device::check_launch;
+using frozenmm::device::launch;
+using frozenmm::device::stream_of;
 
 constexpr int kThreads = 256;
 constexpr int kSharedBytes = 32 * 1024;  // with the list of samples (up to 11 KiB) less than the 48 KiB always granted
-
-cudaStream_t stream_of(const Tensor& t) {
-  return static_cast<cudaStream_t>(torch::stable::accelerator::getCurrentStream(t.get_device_index()).nativeHandle());
-}
-
-void check_launch(const char* op) {
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, op, ": the CUDA kernel could not start: ", cudaGetErrorString(error));
-}
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -77,8 +67,8 @@ void run_forward(const Inputs& in, Tensor& output) {
   a.lanes = lanes_for(in.channels / (wide ? kWide : 1));
   const unsigned blocks = blocks_for(in.op, a.groups, a.lanes);
   const cudaStream_t stream = stream_of(in.value);
-  if (wide) forward_kernel<T, C, kWide><<<blocks, kThreads, 0, stream>>>(a);
-  else forward_kernel<T, C, 1><<<blocks, kThreads, 0, stream>>>(a);
+  if (wide) launch(forward_kernel<T, C, kWide>, blocks, kThreads, 0, stream, a);
+  else launch(forward_kernel<T, C, 1>, blocks, kThreads, 0, stream, a);
   check_launch(in.op);
 }
 
@@ -95,7 +85,7 @@ void run_own_rows(const Inputs& in, const Arguments<T, C>& a) {
   STD_TORCH_CHECK(in.batch * in.heads <= 65535, in.op, ": the deterministic mode takes at most 65535 images * heads");
   const int rows = static_cast<int>(std::min<int64_t>(in.keys, kSharedBytes / row_bytes));
   const dim3 blocks(static_cast<unsigned>(divide_up(in.keys, rows)), static_cast<unsigned>(in.batch * in.heads));
-  own_rows<T, C><<<blocks, kBatch, static_cast<size_t>(rows) * row_bytes, stream_of(in.value)>>>(a, rows);
+  launch(own_rows<T, C>, blocks, kBatch, static_cast<size_t>(rows) * row_bytes, stream_of(in.value), a, rows);
   check_launch(in.op);
 }
 
@@ -127,8 +117,8 @@ void run_backward(const Inputs& in, const Tensor& grad, bool deterministic, bool
   a.lanes = lanes_for(in.channels / (wide ? kWide : 1));
   const unsigned blocks = blocks_for(in.op, a.groups, a.lanes);
   const cudaStream_t stream = stream_of(in.value);
-  if (wide) backward_kernel<T, C, kWide><<<blocks, kThreads, 0, stream>>>(a);
-  else backward_kernel<T, C, 1><<<blocks, kThreads, 0, stream>>>(a);
+  if (wide) launch(backward_kernel<T, C, kWide>, blocks, kThreads, 0, stream, a);
+  else launch(backward_kernel<T, C, 1>, blocks, kThreads, 0, stream, a);
   check_launch(in.op);
   if (deterministic) run_own_rows<T, C>(in, a);
   else out.value = torch::stable::to(sums, in.value.scalar_type());
@@ -139,7 +129,7 @@ void run_backward(const Inputs& in, const Tensor& grad, bool deterministic, bool
 }
 
 Tensor forward(const Inputs& in) {
-  const DeviceGuard guard(in.value.get_device_index());
+  const frozenmm::device::Guard guard(in.value.get_device_index());
   Tensor output = torch::stable::new_empty(in.value, {in.batch, in.queries, in.heads * in.channels});
   if (output.numel() == 0) return output;
   switch (in.value.scalar_type()) {
@@ -152,7 +142,7 @@ Tensor forward(const Inputs& in) {
 }
 
 Gradients backward(const Inputs& in, const Tensor& grad_in, bool deterministic, bool reference_grad) {
-  const DeviceGuard guard(in.value.get_device_index());
+  const frozenmm::device::Guard guard(in.value.get_device_index());
   const Tensor grad = in.expect_grad(grad_in);
   Gradients out{deterministic ? torch::stable::empty_like(in.value) : in.value, torch::stable::empty_like(in.locations),
                 torch::stable::empty_like(in.weights),
@@ -200,7 +190,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ms_deform_attn_fused_bwd(const Tensor
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(frozenmm, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(frozenmm, FROZENMM_DISPATCH_KEY, m) {
   m.impl("ms_deform_attn", TORCH_BOX(&ms_deform_attn));
   m.impl("ms_deform_attn_bwd", TORCH_BOX(&ms_deform_attn_bwd));
   m.impl("ms_deform_attn_fused", TORCH_BOX(&ms_deform_attn_fused));

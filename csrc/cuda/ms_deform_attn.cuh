@@ -8,11 +8,9 @@
 // and writes nothing.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
 #include <cstdint>
+
+#include "device.cuh"
 
 namespace frozenmm::deform {
 
@@ -213,7 +211,7 @@ __global__ void __launch_bounds__(256) forward_kernel(const Arguments<T, C> a) {
 // Adds N numbers at once where the device can (vectors of four floats from sm_90 on).
 template <int N>
 __device__ inline void add_all(float* to, const float (&x)[N]) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(FROZENMM_SM90)
   if constexpr (N % 4 == 0) {
 #pragma unroll
     for (int k = 0; k < N; k += 4)
@@ -332,8 +330,7 @@ constexpr int kBatch = 32 * kOwners;    // samples looked at together
 // memory, and walks the samples of the levels it touches in order. A row belongs to one warp, so each sum has one order.
 template <class T, class C>
 __global__ void __launch_bounds__(kBatch) own_rows(const Arguments<T, C> a, int rows) {
-  extern __shared__ __align__(16) unsigned char shared_bytes[];
-  C* sums = reinterpret_cast<C*>(shared_bytes);  // [rows][channels]
+  C* sums = device::dynamic_shared<C>();  // [rows][channels]
   __shared__ Sample<C> hit[kBatch];
   __shared__ int hit_query[kBatch];
   __shared__ int hits_of_warp[kOwners];

@@ -162,6 +162,7 @@ class Inferencer:
         """Write the files of one image, each complete or not at all; returns them."""
         if not isinstance(result, Result):
             raise NotImplementedError(f'{type(self).__name__} must define `write`')
+        folder.mkdir(parents=True, exist_ok=True)  # else `save` would take a name with a dot for a picture
         return result.save(folder, min_score=min_score)
 
     def summary(self, result: Any, *, min_score: float | None = None) -> str:

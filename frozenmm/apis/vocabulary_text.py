@@ -9,16 +9,30 @@ from frozenmm.errors import UserError
 from frozenmm.foundation.vocabulary import Vocabulary, named_vocabularies
 
 
-def parse_vocabulary(text: str) -> Vocabulary:
+def parse_vocabulary(text: str, stuff: str | None = None) -> Vocabulary:
     """Classes from text.
 
     Args:
         text: classes separated by commas, synonyms by `|` (`'red mug|mug, keyboard'`); the path of a `.txt` or `.json`
             file; or the name of a packaged vocabulary.
+        stuff: classes of it that have no instances, separated by commas; the others have some. None leaves it to the
+            vocabulary.
 
     Raises:
-        UserError: an empty or double class, no such file, or a single word that is nearly a name or a file.
+        UserError: an empty or double class, no such file, a single word that is nearly a name or a file, or stuff that
+            is no class.
+
+    >>> [entry.isthing for entry in parse_vocabulary('cat, sky', 'sky')]
+    [True, False]
     """
+    vocabulary = _parsed(text)
+    if stuff is None:
+        return vocabulary
+    without = {vocabulary.index(' '.join(word.split())) for word in stuff.split(',')}
+    return vocabulary.with_things([name for index, name in enumerate(vocabulary.names) if index not in without])
+
+
+def _parsed(text: str) -> Vocabulary:
     if text in named_vocabularies() or Path(text).suffix in ('.txt', '.json'):
         return Vocabulary.read(text)
     plain = text.strip()

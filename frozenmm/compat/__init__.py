@@ -21,7 +21,11 @@ __all__ = ['IncompatibleVersions', 'Problem', 'explained', 'fill_holes', 'proble
 __getattr__ = moved_names(__name__, removed_in='0.3', MissingDependency='frozenmm.errors.MissingPackage')
 
 
-def fill_holes() -> None:
-    """Install the stand-ins for a missing `mmcv._ext` and torchvision library; safe to call again."""
-    mmcv_ext.install()
-    torchvision_ops.install()
+def fill_holes(operators: mmcv_ext.Operators) -> None:
+    """Install the stand-ins for a missing `mmcv._ext` and torchvision library; safe to call again.
+
+    Args:
+        operators: gives the operators that are served, by mmcv's name; called when the first one is needed.
+    """
+    mmcv_ext.install(operators)
+    torchvision_ops.install(operators)

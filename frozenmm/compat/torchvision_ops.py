@@ -18,13 +18,9 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from frozenmm.compat.mmcv_ext import nms
+from frozenmm.compat.mmcv_ext import Operators
 
 _library: torch.library.Library | None = None  # must live as long as the process, else the operators vanish
-
-
-def _nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    return nms(dets, scores, iou_threshold, 0)
 
 
 def _library_loads(folder: Path) -> bool:
@@ -65,7 +61,7 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-def install() -> bool:
+def install(operators: Operators) -> bool:
     """Define `torchvision::nms` and `torchvision::qnms` where torchvision's own library cannot; True when it did so."""
     global _library
     if _library is not None or 'torchvision' in sys.modules or hasattr(torch.ops.torchvision, 'nms'):
@@ -76,7 +72,11 @@ def install() -> bool:
     _library = torch.library.Library('torchvision', 'DEF')
     for name in 'nms', 'qnms':
         _library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    _library.impl('nms', _nms, 'CPU')
+
+    def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+        return operators()['nms'](dets, scores, iou_threshold, 0)
+
+    _library.impl('nms', nms, 'CPU')
     sys.meta_path.insert(0, _Finder())
     print_log('torchvision\'s compiled library does not load beside this torch: frozenmm.compat defines '
               '`torchvision::nms`', logger='current', level=10)

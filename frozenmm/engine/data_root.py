@@ -63,18 +63,24 @@ def use_data_root(cfg: Config, root: str | Path, options: MapOptions | None = No
     if not root.is_dir():
         raise MissingFile(f'the data folder {root.resolve()} does not exist (from data_root or {VARIABLE})')
     words: Vocabulary | None = None
+    same = False
     for loader, default in _LOADERS.items():
         if cfg.get(loader) is None:
             continue
         dataset = _innermost(cfg[loader].dataset)
         found = find_split(root, _split_of(dataset, default), _kinds(cfg, dataset))
-        words = words or _words(root, found, options)
-        _point(dataset, root, found, words, options)
+        if words is None:
+            words = _words(root, found, options)
+            same = found.kind == 'panoptic' and options.words is None and _knows(cfg.model, words)
+        if same:
+            _move(dataset, root, found)
+        else:
+            _point(dataset, root, found, words, options)
         evaluator = loader.replace('dataloader', 'evaluator')
         if cfg.get(evaluator) is not None:
-            cfg[evaluator] = _metrics(cfg[evaluator], found, words)
+            cfg[evaluator] = _metrics(cfg[evaluator], found, None if same else words)
     cfg.data_root = str(root)
-    if words is not None:
+    if words is not None and not same:
         _set_classes(cfg.model, words)
 
 
@@ -129,6 +135,23 @@ def _words(root: Path, found: Split, options: MapOptions) -> Vocabulary:
     return Vocabulary.read(listed)
 
 
+def _knows(model: Mapping[str, Any], words: Vocabulary) -> bool:
+    """Whether a model predicts these categories already: then the config's words stay, those held out above all."""
+    for node in _nodes(model):
+        classifier = node.get('classifier')
+        if isinstance(classifier, Mapping) and classifier.get('vocabulary') is not None:
+            stated = Vocabulary.read(classifier['vocabulary'])
+            return stated.ids == words.ids and len(set(stated.words) & set(words.words)) * 2 >= len(words)
+    return False
+
+
+def _move(dataset: Config, root: Path, found: Split) -> None:
+    """Let the config of a panoptic data set read the same classes in another folder."""
+    dataset.pop('data_prefix', None)  # an update would merge the two
+    dataset.update(type='frozenmm.CocoPanoptic', data_root=str(root), ann_file=_relative(found.annotations, root),
+                   data_prefix=dict(img=f'{_relative(found.images, root)}/', seg=f'{_relative(found.maps, root)}/'))
+
+
 def _point(dataset: Config, root: Path, found: Split, words: Vocabulary, options: MapOptions) -> None:
     """Let the config of a data set read a split."""
     for key in ('split', 'settings', 'vocabulary', 'metainfo', 'img_suffix', 'seg_map_suffix', 'reduce_zero_label',
@@ -141,9 +164,8 @@ def _point(dataset: Config, root: Path, found: Split, words: Vocabulary, options
         if found.kind == 'masks':
             dataset.pipeline = [_outlines(step) for step in dataset.get('pipeline') or ()]
     elif found.kind == 'panoptic':
-        dataset.update(type='frozenmm.CocoPanoptic', data_root=str(root), ann_file=_relative(found.annotations, root),
-                       data_prefix=dict(img=f'{images}/', seg=f'{_relative(found.maps, root)}/'),
-                       vocabulary=as_config(words))
+        _move(dataset, root, found)
+        dataset.vocabulary = as_config(words)
     else:
         _point_at_label_maps(dataset, root, found, words, options)
 
@@ -180,22 +202,27 @@ def _reads_annotations(step: Mapping[str, Any]) -> bool:
     return name in ('LoadPanopticMaps', 'LoadPanopticAnnotations', 'LoadAnnotations')
 
 
-def _metrics(evaluator: Any, found: Split, words: Vocabulary) -> Any:
-    """The metrics that a kind of annotations can feed, on these files and words."""
-    if found.kind == 'masks':
+def _metrics(evaluator: Any, found: Split, words: Vocabulary | None) -> Any:
+    """The metrics that a kind of annotations can feed, on these files and words; None keeps the config's words."""
+    if found.kind == 'masks' and words is not None:
         return dict(type='frozenmm.SplitCocoMetric', ann_file=str(found.annotations), metric='segm',
                     vocabulary=as_config(words), train_vocabulary=as_config(words))
     kept = []
     for metric in evaluator if isinstance(evaluator, list | tuple) else [evaluator]:
         name = str(metric.get('type')).rpartition('.')[2]
-        if found.kind != 'boxes' and (name == 'SplitCocoMetric' or found.kind == 'semantic' and 'ann_file' in metric):
-            continue  # instances, or segments, that these annotations do not have
-        if metric.get('ann_file') is not None:
+        if name == 'SplitCocoMetric' and found.kind != 'boxes':  # they may lie beside the panoptic ones
+            outlines = found.annotations.with_name(found.annotations.name.replace('panoptic', 'instances'))
+            if words is not None or not outlines.is_file():
+                continue
+            metric.ann_file = str(outlines)
+        elif found.kind == 'semantic' and 'ann_file' in metric:
+            continue  # segments, which these annotations do not have
+        elif metric.get('ann_file') is not None:
             metric.ann_file = str(found.annotations)
         if metric.get('seg_prefix') is not None:
             metric.seg_prefix = str(found.maps)
         for key in ('vocabulary', 'train_vocabulary'):
-            if metric.get(key) is not None:
+            if metric.get(key) is not None and words is not None:
                 metric[key] = as_config(words)
         kept.append(metric)
     if not kept:

@@ -36,9 +36,9 @@ def attend(module: AttentionLayers, query: Tensor, value: Tensor, *, key_padding
         query: (B, Q, C), position added.
         value: (B, S, C).
         key_padding_mask: (B, S) bool, True at padding, whose projected values become zero.
-        reference_points: (B, Q, L, 2) or (B, Q, L, 4), 0 to 1; L may be 1 for all levels alike.
-        spatial_shapes: (L, 2) int64 as (height, width).
-        level_start_index: (L,) int64, or None to compute it.
+        reference_points: (B, Q, L, 2) or (B, Q, L, 4), 0 to 1; L may be 1 for all levels alike, and B 1 for all images.
+        spatial_shapes: (L, 2) int32 or int64 as (height, width).
+        level_start_index: (L,) int32 or int64, or None to compute it.
 
     Returns:
         (B, Q, C) after the output projection.
@@ -55,14 +55,16 @@ def attend(module: AttentionLayers, query: Tensor, value: Tensor, *, key_padding
                          f'got {list(reference_points.shape)}')
     if level_start_index is None:
         level_start_index = spatial_shapes.prod(1).cumsum(0) - spatial_shapes.prod(1)
+    spatial_shapes, level_start_index = spatial_shapes.long(), level_start_index.long()
     projected = module.value_proj(value)
     if key_padding_mask is not None:
         projected = projected.masked_fill(key_padding_mask[..., None], 0.0)
     real = torch.float64 if projected.dtype == torch.float64 else torch.float32
     offsets = module.sampling_offsets(query).view(batch, queries, heads, levels, points, 2)
     logits = module.attention_weights(query).view(batch, queries, heads, levels * points)
-    if reference_points.shape[2] == 1:
-        reference_points = reference_points.expand(-1, -1, levels, -1)
+    # one reference for all levels, or for the whole batch, stands for each of them
+    reference_points = reference_points.expand(batch if len(reference_points) == 1 else -1, -1,
+                                               levels if reference_points.shape[2] == 1 else -1, -1)
     out = ms_deform_attn_fused(projected.view(batch, value.shape[1], heads, -1), spatial_shapes, level_start_index,
                                reference_points.to(real), offsets.to(real), logits.to(real))
     return module.output_proj(out)

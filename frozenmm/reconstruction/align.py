@@ -5,25 +5,29 @@ warning. `compat` is the official first-order loop.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch.nn.functional import interpolate
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
+from frozenmm.reconstruction.camera_search import PRIOR_RATIO, TrackSettings
 from frozenmm.reconstruction.cameras import optimisation_size
 from frozenmm.reconstruction.depth_model import FrozenDepth
-from frozenmm.reconstruction.diagnosis import blank_warnings, parallax_deg, unlike_warnings, warnings_for
+from frozenmm.reconstruction.diagnosis import Diagnosis, blank_warnings, unlike_warnings
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
 from frozenmm.reconstruction.features import Tracks, pixel_unit
+from frozenmm.reconstruction.footage import first_alike
 from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
+from frozenmm.reconstruction.lens import NO_LENS
 from frozenmm.reconstruction.staged_optimizer import OFFICIAL_STAGES, StagedOptimizer, StagedSettings, Store
-from frozenmm.reconstruction.track_solver import PRIOR_RATIO, TrackSettings, find_tracks, solve_tracks
+from frozenmm.reconstruction.track_solver import find_tracks, solve_tracks
 from frozenmm.reconstruction.track_start import NothingSharedError
 
 
@@ -61,7 +65,9 @@ class Alignment:
         inliers: (F, ) of these, the ones that fit.
         reprojection: (O, ) distances in pixels of those; empty where no features were used.
         warnings: what is doubtful, in sentences.
-        radial: k of the distortion x (1 + k |x|^2); poses and depth belong to the images as they are.
+        lens: (4, ) of `lens.distort`; poses and depth belong to the images as they are.
+        focal_error: relative error of the focal length, about two standard deviations.
+        depth_share: share of the tracked points whose depth the scaled and shifted prediction meets within 10 %.
     """
 
     poses_c2w: np.ndarray
@@ -73,17 +79,26 @@ class Alignment:
     inliers: np.ndarray
     reprojection: np.ndarray
     warnings: list[str]
-    radial: float = 0.0
+    lens: np.ndarray = field(default_factory=NO_LENS.copy)
+    focal_error: float = 0.0
+    depth_share: float = 0.0
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All fields as arrays by name, of the shapes above, to be stored."""
         return {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
 
+    def spread(self, place: np.ndarray) -> Alignment:
+        """The alignment of frames (F, ) that are copies of these by index."""
+        per_frame = ('poses_c2w', 'depth', 'scale', 'shift', 'found', 'inliers')
+        return self if np.array_equal(place, np.arange(len(self.poses_c2w))) else replace(
+            self, **{name: getattr(self, name)[place] for name in per_frame})
+
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Alignment:
         """The inverse of `to_arrays`; other names are ignored."""
         values = {f.name: arrays[f.name] for f in fields(cls)}
-        return cls(**{**values, 'focal_px': float(values['focal_px']), 'radial': float(values['radial']),
+        numbers = {name: float(values[name]) for name in ('focal_px', 'focal_error', 'depth_share')}
+        return cls(**{**values, **numbers,
                       'warnings': values['warnings'].tolist()})
 
 
@@ -99,6 +114,7 @@ class Clip:
         settings: of the alignment.
         report: called with the name of the step, units done and their total.
         store: of interim results.
+        names: of the frames, for warnings.
     """
 
     images: np.ndarray
@@ -108,6 +124,7 @@ class Clip:
     settings: AlignSettings
     report: Progress | None
     store: Store | None
+    names: Sequence[str] | None = None
 
     @property
     def log_focal_prior(self) -> float:
@@ -117,7 +134,7 @@ class Clip:
 
 def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', settings: AlignSettings | None = None,
           known: KnownCamera | None = None, invalid: np.ndarray | None = None, report: Progress | None = None,
-          store: Store | None = None) -> Alignment:
+          store: Store | None = None, names: Sequence[str] | None = None) -> Alignment:
     """Poses, focal length and consistent depth of a clip.
 
     Args:
@@ -129,14 +146,24 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
         invalid: (F, H, W) bool, pixels that do not count: sky, moving things.
         report: called with the name of the step, units done and their total.
         store: where interim results are kept, so that an interrupted alignment goes on there.
+        names: of the frames, for warnings; their numbers by default.
 
     Raises:
         UserError: fewer than 2 frames, shapes that do not fit, an unknown mode, or frames that share nothing.
     """
     settings, known = settings or AlignSettings(), known or KnownCamera()
     _check(images, depth, settings, known, invalid)
-    clip = Clip(images, FrozenDepth(depth, kind), known, invalid, settings, report, store)
-    return _in_world(clip, SOLVERS[settings.mode](clip))
+    alike = first_alike(images) if settings.mode != 'compat' else np.arange(len(images))
+    kept, place = np.unique(alike, return_inverse=True)
+    if len(kept) < 2 or len(kept) == len(images):
+        kept = place = np.arange(len(images))
+    else:
+        print_log(f'{len(images) - len(kept)} of {len(images)} frames are copies of others and get their poses',
+                  'current')
+    clip = Clip(images[kept], FrozenDepth(depth[kept], kind), known.part(kept),
+                None if invalid is None else invalid[kept], settings, report, store,
+                None if names is None else [names[frame] for frame in kept])
+    return _in_world(clip, SOLVERS[settings.mode](clip)).spread(place)
 
 
 def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known: KnownCamera,
@@ -158,11 +185,14 @@ def _align_tracks(clip: Clip) -> Alignment:
     options = replace(settings.tracks, match=replace(settings.tracks.match, seed=settings.seed))
     stored = clip.store.load('tracks') if clip.store is not None else None
     if stored is None:
-        tracks = find_tracks(clip.images, options.match, clip.report, clip.invalid)
+        tracks, bend = find_tracks(clip.images, options.match, clip.report, clip.invalid,
+                                   straight=options.radial is False)
         if clip.store is not None:
-            clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels)
+            clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels,
+                            bend=np.array(bend))
     else:
-        tracks = Tracks(stored['frame'], stored['point'], stored['pixels'])
+        tracks, bend = Tracks(stored['frame'], stored['point'], stored['pixels']), float(stored['bend'])
+    options = replace(options, bend=bend)
 
     def rescue(state: BundleState, weak: list[int]) -> tuple[BundleState, list[int]]:
         return rescue_frames(_direct_solver(clip), state, weak)
@@ -180,22 +210,21 @@ def _align_tracks(clip: Clip) -> Alignment:
         return found
     state, unit = solution.state, pixel_unit(*clip.frozen.size)
     poses = np.linalg.inv(state.poses)
-    parallax = parallax_deg(solution.tracks, state.points, poses)
-    doubts = warnings_for(clip.images, solution.tracks, solution.found, solution.inliers, parallax, unit,
-                          solution.rescued)
-    return Alignment(poses, solution.depth, float(np.exp(state.log_focal)), np.exp(state.depth.log_scale),
-                     state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.radial)
+    doubts = Diagnosis(clip.images, solution, tracks, unit, clip.names).warnings(clip.known.focal_prior_px)
+    return Alignment(poses, solution.depth, state.focal_px, np.exp(state.depth.log_scale),
+                     state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.lens,
+                     solution.focal_error, solution.depth_share)
 
 
 def _direct_solver(clip: Clip) -> DirectSolver:
     return DirectSolver(clip.images, clip.frozen, clip.settings.direct, log_focal_prior=clip.log_focal_prior,
-                        invalid=clip.invalid)
+                        invalid=clip.frozen.unusable(clip.invalid))
 
 
 def _align_direct(clip: Clip) -> Alignment:
     solution = solve_direct(_direct_solver(clip), known=clip.known, report=clip.report)
     depth = solution.state.depth.numpy()
-    doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike)
+    doubts = unlike_warnings(clip.images, solution.likeness, clip.settings.direct.alike, clip.names)
     return Alignment(np.linalg.inv(solution.state.poses.numpy()), solution.depth,
                      float(np.exp(solution.state.log_focal)), np.exp(depth[:, 0]), depth[:, 1], solution.found,
                      solution.inliers, np.zeros(0), doubts)
@@ -229,7 +258,7 @@ def _align_compat(clip: Clip) -> Alignment:
     shift = p.shift.detach().double().numpy() / (scale * clip.frozen.medians)
     none = np.zeros(frames, dtype=int)
     return Alignment(poses, np.maximum(depth, 1e-6), focal, scale, shift, none, none, np.zeros(0),
-                     blank_warnings(clip.images))
+                     blank_warnings(clip.images, clip.names))
 
 
 def _compat_report(report: Progress | None) -> Callable[[int, int, object], None] | None:

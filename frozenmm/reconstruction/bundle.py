@@ -14,7 +14,7 @@ come out alike without them, in a system of 8 unknowns per frame in place of 33.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,16 +23,18 @@ from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
 from frozenmm.reconstruction.frame_system import FrameSystem
+from frozenmm.reconstruction.lens import LENS, NO_LENS, distort
 from frozenmm.reconstruction.motions import se3_exp
-from frozenmm.reconstruction.radial import distort
 
 CAUCHY = 4.0
 """Squared width of the Cauchy weights 1 / (1 + e^2 / 4) of errors e in their widths, here and in the other stages."""
 POSE = 6
 COLUMNS = POSE + 2
 """Unknowns of a frame: pose, logarithmic scale, shift."""
-SHARED = 2
-"""Unknowns of all frames: logarithm of the focal length, radial distortion."""
+SHARED = 1 + LENS
+"""Unknowns of all frames: logarithm of the focal length, and the lens."""
+NO_DEPTH = 1e3
+"""Width of the logarithmic depth at which it says nothing."""
 UNUSABLE = 4.0
 """Variance of log depth over that of the prediction's error at which the shift is not set right any more."""
 
@@ -48,9 +50,11 @@ class BundleSettings:
         shift_mean: centre of the prior on the shift, in medians.
         shift: width of the prior on the shift.
         log_focal: width of the prior on the focal length.
-        radial: width of the prior on the radial distortion.
+        radial: width of the prior on the coefficients of the radial distortion.
+        principal: width of the prior on the principal point, in focal lengths.
         fixed_focal: the focal length is given.
         fixed_radial: the radial distortion is given.
+        fixed_principal: the principal point is given.
         fixed_poses: the poses are given.
     """
 
@@ -59,9 +63,11 @@ class BundleSettings:
     shift_mean: float = 0.3
     shift: float = 1.6
     log_focal: float = 0.3
-    radial: float = 0.1
+    radial: float = 0.3
+    principal: float = 0.3
     fixed_focal: bool = False
     fixed_radial: bool = True
+    fixed_principal: bool = True
     fixed_poses: bool = False
 
 
@@ -74,14 +80,19 @@ class BundleState:
         log_focal: logarithm of the focal length in pixels.
         depth: of every frame.
         points: (P, 3) in the world.
-        radial: k of x (1 + k |x|^2), x the ideal place on the plane at depth 1.
+        lens: (4, ) of `lens.distort`.
     """
 
     poses: np.ndarray
     log_focal: float
     depth: DepthParameters
     points: np.ndarray
-    radial: float = 0.0
+    lens: np.ndarray = field(default_factory=NO_LENS.copy)
+
+    @property
+    def focal_px(self) -> float:
+        """Focal length in pixels."""
+        return float(np.exp(self.log_focal))
 
 
 def cauchy_cost(squared: np.ndarray) -> np.ndarray:
@@ -102,18 +113,22 @@ class Bundle:
         log_focal_prior: centre of the prior.
         unit: pixels per pixel of a 320x240 image.
         settings: widths and which unknowns are free.
+        depth_width: (F, ) width of the logarithmic depth of every frame; None: that of the settings.
     """
 
     def __init__(self, tracks: Tracks, depth: FrozenDepth, *, log_focal_prior: float, unit: float,
-                 settings: BundleSettings) -> None:
+                 settings: BundleSettings, depth_width: np.ndarray | None = None) -> None:
         self.tracks, self.depth, self.settings = tracks, depth, settings
         self.log_focal_prior, self.unit = log_focal_prior, unit
         self.frames = len(depth.maps)
+        width = np.full(self.frames, settings.log_depth) if depth_width is None else depth_width
+        self.known = depth.known_at(tracks.frame, tracks.pixels)
+        self.width = np.where(self.known, width[tracks.frame], NO_DEPTH)
         self.values = depth.sample(tracks.frame, tracks.pixels)
         self.centre = np.array([(depth.size[1] - 1) / 2, (depth.size[0] - 1) / 2])
         self._firsts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
         self._by_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(self.frames)]
-        self._shared = _shared_observations(tracks, self.frames)
+        self._shared = shared_observations(tracks, self.frames)
 
     def shared_counts(self) -> np.ndarray:
         """(F, F) number of points that two frames share, 0 on the diagonal."""
@@ -135,15 +150,15 @@ class Bundle:
         points = np.einsum('oij,oj->oi', rotation, state.points[self.tracks.point]) + shift
         z = np.maximum(points[:, 2], NEAREST)
         plane = points[:, :2] / z[:, None]
-        pixels = np.exp(state.log_focal) * distort(plane, state.radial) + self.centre - self.tracks.pixels
+        pixels = state.focal_px * distort(plane, state.lens) + self.centre - self.tracks.pixels
         return points, pixels, np.log(z) - self.log_depth(state)[0]
 
     def shift_pull(self, state: BundleState) -> np.ndarray:
         """(F, ) what is added to the gradient by the shifts, so that the derivative is that at the points' depth."""
         points, _, depth = self.residuals(state)
-        weight = 1 / (1 + (depth / self.settings.log_depth)**2 / CAUCHY)
+        weight = self.known / (1 + (depth / self.width)**2 / CAUCHY)
         ratio = np.expm1(np.clip(-self.depth.sign * depth, -1, 1))  # of the two derivatives, less 1
-        pull = -ratio * self.log_depth(state)[1] * depth / self.settings.log_depth**2
+        pull = -ratio * self.log_depth(state)[1] * depth / self.width**2
         log_z = np.log(np.maximum(points[:, 2], NEAREST))
         total, pull, error, mean, square = (np.bincount(self.tracks.frame, weight * values, minlength=self.frames)
                                             for values in (np.ones(len(depth)), pull, depth**2, log_z, log_z**2))
@@ -156,10 +171,10 @@ class Bundle:
         _, pixels, depth = self.residuals(state)
         s = self.settings
         total = cauchy_cost((pixels**2).sum(1) / (s.pixel * self.unit)**2).sum()
-        total += cauchy_cost((depth / s.log_depth)**2).sum()
+        total += cauchy_cost((depth / self.width)**2).sum()
         total += (((state.depth.shift - s.shift_mean) / s.shift)**2).sum()
-        total += ((state.log_focal - self.log_focal_prior) / s.log_focal)**2
-        return float(total + (0 if s.fixed_radial else (state.radial / s.radial)**2))
+        shared = np.concatenate(([state.log_focal - self.log_focal_prior], state.lens))
+        return float(total + ((shared / self._shared_widths())**2).sum())
 
     def optimise(self, state: BundleState, *, steps: int, tolerance: float = 1e-4) -> tuple[BundleState, float]:
         """Up to `steps` Levenberg-Marquardt steps; ends early where the cost falls by less than `tolerance` of it.
@@ -175,7 +190,11 @@ class Bundle:
             cost, system = self.cost(state), self._linearise(state, pull)
             fall = 0.0
             for _ in range(6):
-                trial = self._apply(state, *self._solve(system, damping))
+                try:
+                    trial = self._apply(state, *self._solve(system, damping))
+                except np.linalg.LinAlgError:  # nothing holds some unknown; more damping does
+                    damping *= 5
+                    continue
                 fall = cost - self.cost(trial) - 2 * float(pull @ (trial.depth.shift - state.depth.shift))
                 if fall > 0:
                     state, damping = trial, max(damping * 0.3, 1e-9)
@@ -186,31 +205,34 @@ class Bundle:
         return state, self.cost(state)
 
     def _jacobians(self, state: BundleState) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Weighted Jacobians by frame (O, 3, D), focal and radial (O, 3, 2), point (O, 3, 3), and residuals (O, 3)."""
+        """Weighted Jacobians by frame (O, 3, D), focal and lens (O, 3, S), point (O, 3, 3), and residuals (O, 3)."""
         s, frame = self.settings, self.tracks.frame
         points, pixels, depth = self.residuals(state)
-        focal, z = np.exp(state.log_focal), np.maximum(points[:, 2], NEAREST)
+        focal, z = state.focal_px, np.maximum(points[:, 2], NEAREST)
         slope = self.log_depth(state)[1]
         plane = points[:, :2] / z[:, None]
         squared = (plane**2).sum(1)
-        stretch = 1 + state.radial * squared
+        stretch = 1 + squared * (state.lens[0] + state.lens[1] * squared)
+        steeper = 2 * (state.lens[0] + 2 * state.lens[1] * squared)  # twice its derivative by the squared distance
         by_point = np.zeros((len(points), 3, 3))  # derivative by the camera point
         by_point[:, 0, 0] = by_point[:, 1, 1] = focal * stretch / z
-        by_point[:, :2, :2] += (2 * state.radial * focal / z)[:, None, None] * plane[:, :, None] * plane[:, None]
-        by_point[:, :2, 2] = -focal * plane * ((stretch + 2 * state.radial * squared) / z)[:, None]
+        by_point[:, :2, :2] += (steeper * focal / z)[:, None, None] * plane[:, :, None] * plane[:, None]
+        by_point[:, :2, 2] = -focal * plane * ((stretch + steeper * squared) / z)[:, None]
         by_point[:, 2, 2] = 1 / z
         residual = np.concatenate((pixels, depth[:, None]), 1)
-        width = np.array([s.pixel * self.unit, s.pixel * self.unit, s.log_depth])
-        errors = np.stack(((pixels**2).sum(1) / width[0]**2, (depth / width[2])**2), 1)
-        weight = (1 / np.sqrt(1 + errors / CAUCHY))[:, [0, 0, 1]] / width
+        width = np.stack((np.full(len(depth), s.pixel * self.unit), self.width), 1)
+        errors = np.stack(((pixels**2).sum(1), depth**2), 1) / width**2
+        weight = (1 / np.sqrt(1 + errors / CAUCHY) / width)[:, [0, 0, 1]]
         by_frame = np.zeros((len(points), 3, COLUMNS))
         by_frame[:, :, :3] = by_point
         by_frame[:, :, 3:6] = np.cross(points[:, None], by_point)  # -J [Y]x, row by row
         by_frame[:, 2, 6] = -1
         by_frame[:, 2, 7] = -slope
         by_shared = np.zeros((len(points), 3, SHARED))
-        by_shared[:, :2, 0] = focal * stretch[:, None] * plane
+        by_shared[:, :2, 0] = focal * (stretch[:, None] * plane + state.lens[2:])
         by_shared[:, :2, 1] = focal * squared[:, None] * plane
+        by_shared[:, :2, 2] = focal * squared[:, None]**2 * plane
+        by_shared[:, 0, 3] = by_shared[:, 1, 4] = focal
         world = by_point @ state.poses[frame, :3, :3]
         return (by_frame * weight[:, :, None], by_shared * weight[:, :, None], world * weight[:, :, None],
                 residual * weight)
@@ -235,17 +257,64 @@ class Bundle:
         return prior
 
     def _shared_prior(self, state: BundleState) -> np.ndarray:
-        """Diagonal and gradient (2, 2) of the priors of focal length and radial distortion."""
-        widths = np.array([self.settings.log_focal, self.settings.radial])
-        return np.stack((np.ones(SHARED), [state.log_focal - self.log_focal_prior, state.radial])) / widths**2
+        """Diagonal and gradient (2, S) of the priors of focal length and lens."""
+        off = np.concatenate(([state.log_focal - self.log_focal_prior], state.lens))
+        return np.stack((np.ones(SHARED), off)) / self._shared_widths()**2
+
+    def _shared_widths(self) -> np.ndarray:
+        s = self.settings
+        return np.array([s.log_focal, s.radial, s.radial, s.principal, s.principal])
 
     def _solve(self, blocks: dict[str, np.ndarray], damping: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps of the frames (F, D), of focal length and radial distortion (2, ) and of the points (P, 3)."""
+        """Steps of the frames (F, D), of focal length and lens (S, ) and of the points (P, 3)."""
+        system, half, half_rest, lower_inverse = self._reduced(blocks, damping)
+        step, shared_step = system.solve(*self._free())
+        back = half_rest[:, :, SHARED] + half_rest[:, :, :SHARED] @ shared_step
+        back = back + np.add.reduceat(np.einsum('oij,oj->oi', half, step[self.tracks.frame]), self._firsts)
+        return step, shared_step, -np.einsum('pji,pj->pi', lower_inverse, back)
+
+    def focal_error(self, state: BundleState) -> float:
+        """Standard deviation of the logarithm of the focal length, from the reduced normal matrix; 0 where it is given.
+
+        The pixels' width is that of the residuals, not that of the settings.
+        """
+        if self.settings.fixed_focal:
+            return 0.0
+        system = self._reduced(self._linearise(state, np.zeros(self.frames)), 1e-9)[0]
+        try:
+            return self._spread(state) * float(np.sqrt(system.shared_covariance(*self._free())[0, 0]))
+        except np.linalg.LinAlgError:  # nothing holds some unknown, so nothing is known of the focal length
+            return 1.0
+
+    def turn_errors_deg(self, state: BundleState) -> np.ndarray:
+        """Standard deviations (F, ) of the rotations in degrees, as against the frame that is known best.
+
+        From the reduced normal matrix with the focal length held; 0 for clips too long for a dense one, and where poses
+        are given.
+        """
+        system = self._reduced(self._linearise(state, np.zeros(self.frames)), 1e-9)[0]
+        covariance = None if self.settings.fixed_poses else system.frame_covariance(self._free()[0])
+        if covariance is None:
+            return np.zeros(self.frames)
+        turns = state.poses[:, :3, :3]
+        world = np.einsum('aji,ajbk,bkl->aibl', turns, covariance[:, 3:POSE, :, 3:POSE], turns)
+        own = np.einsum('aiai->a', world)
+        apart = own[:, None] + own - 2 * np.einsum('aibi->ab', world)
+        return np.degrees(self._spread(state) * np.sqrt(np.maximum(apart[np.median(apart, axis=1).argmin()], 0)))
+
+    def _spread(self, state: BundleState) -> float:
+        """Standard deviation of the pixels' residuals over the width of the settings, at least 1."""
+        pixels = np.abs(self.residuals(state)[1])
+        return max(1.4826 * float(np.median(pixels)) / (self.settings.pixel * self.unit), 1.0)
+
+    def _reduced(self, blocks: dict[str, np.ndarray], damping: float,
+                 ) -> tuple[FrameSystem, np.ndarray, np.ndarray, np.ndarray]:
+        """The system of frames and shared unknowns, and what brings the points back from its steps."""
         system = self._camera_system(blocks, damping)
         hpp = blocks['points'] * (1 + damping * np.eye(3)) + 1e-12 * np.eye(3)
         lower_inverse = np.linalg.inv(np.linalg.cholesky(hpp))
         half = lower_inverse[self.tracks.point] @ blocks['cross']  # (O, 3, D)
-        half_rest = lower_inverse @ blocks['point_rest']  # (P, 3, 3): focal, radial, gradient
+        half_rest = lower_inverse @ blocks['point_rest']  # (P, 3, S + 1): focal, lens, gradient
         border = half_rest[self.tracks.point]
         for frame, index in enumerate(self._by_frame):
             rows = half[index].reshape(-1, COLUMNS)
@@ -258,10 +327,7 @@ class Bundle:
         rest = _gram(half_rest.reshape(-1, SHARED + 1))
         system.corner -= rest[:SHARED, :SHARED]
         system.shared_gradient -= rest[:SHARED, SHARED]
-        step, shared_step = system.solve(*self._free())
-        back = half_rest[:, :, SHARED] + half_rest[:, :, :SHARED] @ shared_step
-        back = back + np.add.reduceat(np.einsum('oij,oj->oi', half, step[self.tracks.frame]), self._firsts)
-        return step, shared_step, -np.einsum('pji,pj->pi', lower_inverse, back)
+        return system, half, half_rest, lower_inverse
 
     def _camera_system(self, blocks: dict[str, np.ndarray], damping: float) -> FrameSystem:
         d, system = COLUMNS, FrameSystem(self.frames, COLUMNS, SHARED)
@@ -276,7 +342,7 @@ class Bundle:
         return system
 
     def _free(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which unknowns of the frames (F, D) and of all frames (2, ) change."""
+        """Which unknowns of the frames (F, D) and of all frames (S, ) change."""
         free = np.ones((self.frames, COLUMNS), dtype=bool)
         if self.settings.fixed_poses:
             free[:, :POSE] = False
@@ -285,20 +351,21 @@ class Bundle:
         free[[len(index) < POSE for index in self._by_frame], :POSE + 1] = False  # too few to place a frame
         if self.depth.kind == 'metric':
             free[:, 7] = False
-        return free, ~np.array([self.settings.fixed_focal, self.settings.fixed_radial])
+        s = self.settings
+        return free, ~np.array([s.fixed_focal, s.fixed_radial, s.fixed_radial, s.fixed_principal, s.fixed_principal])
 
     def _apply(self, state: BundleState, step: np.ndarray, shared: np.ndarray, point_step: np.ndarray) -> BundleState:
         moved = se3_exp(torch.from_numpy(step[:, :POSE].copy())).numpy() @ state.poses
         depth = DepthParameters(state.depth.log_scale + step[:, 6], state.depth.shift + step[:, 7])
         return replace(state, poses=moved, log_focal=state.log_focal + float(shared[0]), depth=depth,
-                       points=state.points + point_step, radial=state.radial + float(shared[1]))
+                       points=state.points + point_step, lens=state.lens + shared[1:])
 
 
 def _gram(rows: np.ndarray) -> np.ndarray:
     return rows.T @ rows
 
 
-def _shared_observations(tracks: Tracks, frames: int) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+def shared_observations(tracks: Tracks, frames: int) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
     """For every pair of frames with common points, the observations of these in both."""
     firsts, seconds = [], []
     for offset in range(1, frames):

@@ -16,18 +16,21 @@ from frozenmm.deprecation import warn_renamed
 from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind, reading
 from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.lookup import lookup, nearest
-from frozenmm.reconstruction.align import Alignment, AlignSettings
+from frozenmm.reconstruction.align import AlignSettings
+from frozenmm.reconstruction.camera_search import TrackSettings
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
+from frozenmm.reconstruction.footage import LONGEST_SIDE
+from frozenmm.reconstruction.given_lens import given_lens
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.outputs import read_tum
-from frozenmm.reconstruction.pipeline import InvalidMask, PipelineSettings, reconstruct
-from frozenmm.reconstruction.track_solver import TrackSettings
+from frozenmm.reconstruction.pipeline import InvalidMask, PipelineSettings, Reconstruction, reconstruct
 from frozenmm.registry import MODELS
 
 DEFAULTS: dict[str, object] = {
     'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses_c2w': None,
-    'metric_scale': None, 'radial': False, 'voxel_size': None, 'mesh': True, 'glb': False,
-    'min_faces': 100, 'depth_only': False, 'mode': 'tracks', 'seed': 0}
+    'metric_scale': None, 'radial': None, 'voxel_size': None, 'mesh': True, 'glb': False,
+    'min_faces': 100, 'depth_only': False, 'camera': None, 'longest_side': 1024, 'principal': None,
+    'mode': 'tracks', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
 _RENAMED = {'poses': 'poses_c2w'}
@@ -87,7 +90,7 @@ class ProgressLine:
 def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path | None = None,
                      depth: str | Path | None = None, depth_kind: str = 'affine_depth', device: str = 'auto',
                      options: Mapping[str, object] | None = None, mask: InvalidMask | None = None,
-                     report: ProgressLine | None = None) -> Alignment:
+                     report: ProgressLine | None = None, depth_unit: str | float = 'auto') -> Reconstruction:
     """Reconstruct a folder of images or a video.
 
     Args:
@@ -100,16 +103,18 @@ def reconstruct_from(source: str | Path, out: str | Path, *, config: str | Path 
         options: settings by name that go before the config's.
         mask: says which pixels do not count.
         report: progress; by default on stderr.
+        depth_unit: of metric maps, see `PrecomputedDepth`.
 
     Raises:
         MissingFile: no such input, config or depth.
         DeviceError: there is no such device.
         WrongKind: `depth` of the config is no depth network.
-        UserError: a setting or an input that cannot be; see `read_settings`, `read_frames` and `align`.
+        UserError: a setting or an input that cannot be; see `read_settings`, `read_footage` and `align`.
     """
     where = resolve_device(device)
     values = read_settings(config, options)
-    maps = _network_depth(values['depth'], where) if depth is None else PrecomputedDepth(depth, kind=depth_kind)
+    maps = (_network_depth(values['depth'], where) if depth is None else
+            PrecomputedDepth(depth, kind=depth_kind, unit=depth_unit))
     return reconstruct(source, out, maps, settings=_pipeline_settings(values), mask=mask,
                        report=report or ProgressLine())
 
@@ -137,7 +142,11 @@ def _pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
     poses_c2w = None if values['poses_c2w'] is None else read_tum(str(values['poses_c2w']))[1]
     return PipelineSettings(
         AlignSettings(mode=str(values['mode']), seed=_whole(values, 'seed') or 0,
-                      tracks=TrackSettings(radial=_flag(values, 'radial'))),
+                      tracks=TrackSettings(radial=None if values['radial'] is None else _flag(values, 'radial'),
+                                           principal=None if values['principal'] is None else
+                                           _flag(values, 'principal'))),
+        longest_side=_whole(values, 'longest_side') or LONGEST_SIDE,
+        lens=None if values['camera'] is None else given_lens(values['camera']),
         every=_whole(values, 'every'), mesh=_flag(values, 'mesh'), glb=_flag(values, 'glb'),
         depth_only=_flag(values, 'depth_only'),
         known=KnownCamera(_number(values, 'focal_px'), poses_c2w, _number(values, 'metric_scale')),

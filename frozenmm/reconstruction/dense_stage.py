@@ -9,7 +9,7 @@ it was found: freed here, depth flattens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from frozenmm.compat.dependencies import require
 from frozenmm.reconstruction.bundle import CAUCHY
 from frozenmm.reconstruction.depth_model import bilinear, hat_matrix, hats_at
 from frozenmm.reconstruction.features import pixel_unit
-from frozenmm.reconstruction.radial import distort, straighten
+from frozenmm.reconstruction.lens import NO_LENS, distort, straighten
 
 ALL_PARTNERS_UP_TO = 40
 """Frames of a clip above which only linked frames can be partners."""
@@ -110,13 +110,13 @@ class Cameras:
 
     Attributes:
         poses_w2c: (F, 4, 4).
-        focal_px: focal length; the principal point is the centre of the image.
-        radial: coefficient of the distortion.
+        focal_px: focal length.
+        lens: (4, ) of `lens.distort`.
     """
 
     poses_w2c: np.ndarray
     focal_px: float
-    radial: float = 0.0
+    lens: np.ndarray = field(default_factory=NO_LENS.copy)
 
 
 class DenseStage:
@@ -135,7 +135,7 @@ class DenseStage:
     def __init__(self, log_maps: np.ndarray, cameras: Cameras, marks: Marks, *, settings: DenseSettings,
                  links: np.ndarray | None = None, invalid: np.ndarray | None = None,
                  followers: Sequence[int] = ()) -> None:
-        self.poses, self.focal, self.radial = cameras.poses_w2c, cameras.focal_px, cameras.radial
+        self.poses, self.focal, self.lens = cameras.poses_w2c, cameras.focal_px, cameras.lens
         self.marks = marks
         self.settings, self.links = settings, links
         self.invalid = None if invalid is None else invalid.astype(np.float32)
@@ -168,7 +168,7 @@ class DenseStage:
         step = max(1, round(stride * self.unit))
         grid = np.mgrid[step // 2:height:step, step // 2:width:step]
         v, u = grid.reshape(2, -1)
-        plane = straighten((np.stack((u, v), 1) - self.centre) / self.focal, self.radial)
+        plane = straighten((np.stack((u, v), 1) - self.centre) / self.focal, self.lens)
         return _Points(u, v, np.concatenate((plane, np.ones((len(plane), 1))), 1).astype(np.float32), grid.shape[1:])
 
     def _partners(self, frame: int) -> np.ndarray:
@@ -191,7 +191,7 @@ class DenseStage:
         turned = surface @ relative[:, :3, :3].transpose(0, 2, 1)
         moved = turned + relative[:, None, :3, 3]
         z = np.maximum(moved[..., 2], 1e-6)
-        target = self.focal * distort(moved[..., :2] / z[..., None], self.radial) + self.centre
+        target = self.focal * distort(moved[..., :2] / z[..., None], self.lens) + self.centre
         height, width = self.size
         inside = (target >= 0).all(2) & (target[..., 0] <= width - 1) & (target[..., 1] <= height - 1)
         gain = turned[..., 2] / z

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from frozenmm.compat.dependencies import require
 from frozenmm.errors import UserError
 
 GRID = 5
@@ -45,6 +46,38 @@ def bilinear(maps: np.ndarray, frame: np.ndarray, pixels: np.ndarray) -> np.ndar
             + dv * ((1 - du) * maps[frame, below, left] + du * maps[frame, below, right]))
 
 
+def missing_depth(maps: np.ndarray, kind: str) -> np.ndarray:
+    """Bool (F, H, W): values of maps (F, H, W) that say that nothing was measured.
+
+    >>> missing_depth(np.array([[[1.0, 0.0, np.nan]]]), 'metric').tolist()
+    [[[False, True, True]]]
+    """
+    missing = ~np.isfinite(maps)
+    if kind == 'metric':
+        return missing | ~(maps > 0)
+    return missing | (maps == 0) if kind == 'affine_depth' else missing  # a disparity of 0 is far away
+
+
+def filled_depth(maps: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Maps (F, H, W) with the nearest value of the frame where it is missing (F, H, W).
+
+    A frame without any gets the median of all.
+
+    Raises:
+        UserError: no frame has a value.
+    """
+    ndimage, filled = require('scipy.ndimage', 'depth with missing values'), maps.copy()
+    if missing.all():
+        raise UserError('the depth holds no value at all: 0, NaN and infinity mean that nothing was measured')
+    for values, gone in zip(filled, missing):
+        if gone.all():
+            values[:] = np.median(maps[~missing])
+        elif gone.any():
+            place = ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True)
+            values[:] = values[tuple(place)]
+    return filled
+
+
 @dataclass
 class DepthParameters:
     """Unknowns of the depth of F frames.
@@ -74,11 +107,15 @@ class FrozenDepth:
     [[[9.0, 9.0], [9.0, 9.0]]]
 
     Args:
-        maps: (F, H, W), greater means farther (depth) or nearer (disparity).
+        maps: (F, H, W), greater means farther (depth) or nearer (disparity). NaN, infinity, and 0 of a depth are
+            values that are missing.
         kind: `'affine_depth'`, `'affine_disparity'` or `'metric'`.
 
+    Attributes:
+        missing: (F, H, W) bool, where there is no value; None: nowhere. `maps` holds the nearest value there.
+
     Raises:
-        UserError: unknown kind, wrong shape, values that are not finite, or a frame without positive values.
+        UserError: unknown kind, wrong shape, no value at all, or a frame whose median is not positive.
     """
 
     def __init__(self, maps: np.ndarray, kind: str = 'affine_depth') -> None:
@@ -87,14 +124,29 @@ class FrozenDepth:
         if maps.ndim != 3:
             raise ValueError(f'depth maps must have shape (F, H, W), got {maps.shape}')
         self.maps, self.kind, self.sign = np.asarray(maps, np.float64), kind, KINDS[kind]
-        if not np.isfinite(self.maps).all():
-            frame = int(np.nonzero(~np.isfinite(self.maps).all((1, 2)))[0][0])
-            raise UserError(f'the depth of frame {frame} holds values that are not finite; replace or drop them')
-        self.medians = np.median(self.maps.reshape(len(maps), -1), axis=1)
+        missing = missing_depth(self.maps, kind)
+        self.missing = missing if missing.any() else None
+        if missing.any():
+            self.maps = filled_depth(self.maps, missing)
+        self.medians = np.array([np.median(values[known] if known.any() else values)
+                                 for values, known in zip(self.maps, ~missing)])
         if (self.medians <= 0).any():
             frame = int(np.nonzero(self.medians <= 0)[0][0])
             raise UserError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
                             'positive (subtract the minimum and add 0.01)')
+
+    def known_at(self, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Bool (N, ): whether there is a value at pixels (N, 2) of frames (N, )."""
+        if self.missing is None:
+            return np.ones(len(frame), dtype=bool)
+        (height, width), place = self.size, np.rint(pixels).astype(int)
+        return ~self.missing[frame, np.clip(place[:, 1], 0, height - 1), np.clip(place[:, 0], 0, width - 1)]
+
+    def unusable(self, invalid: np.ndarray | None) -> np.ndarray | None:
+        """Bool (F, H, W): pixels that do not count, or have no value; None: all are usable."""
+        if self.missing is None or invalid is None:
+            return invalid if self.missing is None else self.missing
+        return self.missing | invalid
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,7 +155,8 @@ class FrozenDepth:
 
     def part(self, frames: np.ndarray) -> FrozenDepth:
         """The predictions of some frames (W, )."""
-        return FrozenDepth(self.maps[frames], self.kind)
+        maps = self.maps[frames]
+        return FrozenDepth(maps if self.missing is None else np.where(self.missing[frames], np.nan, maps), self.kind)
 
     def sample(self, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Predictions (N, ) at pixels (N, 2) of frames (N, ), in medians of the frame."""

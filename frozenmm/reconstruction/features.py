@@ -14,6 +14,12 @@ REFERENCE_DIAGONAL = 400.0
 MAX_FEATURES = 2000
 ALL_PAIRS_UP_TO = 40
 NEIGHBOURS = 12
+TELLING_PAIRS = 8
+"""Pairs of frames by which distortion is looked for."""
+BENDS = (-0.12, 0.06)
+"""A barrel and a pincushion, in the measure of `unbend`; what begins with them finds its own distortion."""
+BETTER = 1.02
+"""Times as many matches as without distortion must fit closely before there is one."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ def verify(first: np.ndarray, second: np.ndarray, tolerance_px: float, seed: int
     """Bool (M, ): matches of pixels (M, 2) with pixels (M, 2) that fit one fundamental matrix (MAGSAC)."""
     cv2 = require('cv2', 'feature tracks')
     settings = cv2.UsacParams()
-    settings.confidence, settings.maxIterations, settings.threshold = 0.999, 5000, tolerance_px
+    settings.confidence, settings.maxIterations, settings.threshold = 0.999, 2000, tolerance_px
     settings.randomGeneratorState = seed
     settings.score, settings.sampler = cv2.SCORE_METHOD_MAGSAC, cv2.SAMPLING_UNIFORM
     settings.loMethod, settings.loIterations, settings.loSampleSize = cv2.LOCAL_OPTIM_SIGMA, 10, 50
@@ -203,32 +209,64 @@ def verify(first: np.ndarray, second: np.ndarray, tolerance_px: float, seed: int
     return np.zeros(len(first), dtype=bool) if mask is None else mask[:, 0].astype(bool)
 
 
-def match_frames(features: Sequence[FrameFeatures], pairs: Sequence[tuple[int, int]], unit: float,
-                 settings: MatchSettings, report: Callable[[int, int], None] | None = None) -> list[Matches]:
-    """Verified matches of the given pairs of frames.
+def unbend(pixels: np.ndarray, bend: float, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (N, 2) without the distortion r / (1 + bend r^2), r in half diagonals; their mean square stays."""
+    centre = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
+    off = pixels - centre
+    return centre + off * (1 + bend / 3) / (1 + bend * (off**2).sum(1, keepdims=True) / (centre**2).sum())
+
+
+def find_bend(pairs: Sequence[tuple[np.ndarray, np.ndarray]], size: tuple[int, int], tolerance_px: float,
+              seed: int) -> float:
+    """The distortion under which most matches fit fundamental matrices; 0 where none is clearly better.
+
+    Args:
+        pairs: of pixels (M, 2) and (M, 2) that match, of frames that differ.
+        size: (height, width).
+        tolerance_px: of the fundamental matrix.
+        seed: of the robust estimation.
+    """
+    def fitting(bend: float) -> int:
+        return sum(int(verify(unbend(first, bend, size), unbend(second, bend, size), tolerance_px, seed).sum())
+                   for first, second in pairs)
+
+    counts = {bend: fitting(bend) for bend in (0.0, *BENDS)}
+    best = max(counts, key=lambda bend: counts[bend])
+    return best if counts[best] > BETTER * counts[0.0] else 0.0
+
+
+def match_frames(features: Sequence[FrameFeatures], pairs: Sequence[tuple[int, int]], size: tuple[int, int],
+                 settings: MatchSettings, report: Callable[[int, int], None] | None = None, *, straight: bool = False,
+                 ) -> tuple[list[Matches], float]:
+    """Verified matches of the given pairs of frames, and the distortion under which they fit, see `unbend`.
 
     Args:
         features: of every frame.
         pairs: indexes of the frames.
-        unit: of `pixel_unit`.
+        size: (height, width) of the images.
         settings: of the search.
         report: called with the number of pairs done and their total.
+        straight: the lens is known not to distort.
     """
-    found = []
+    raw, tolerance = [], settings.epipolar_px * pixel_unit(*size)
     for done, (first, second) in enumerate(pairs):
         index, distance = mutual_matches(features[first].descriptors, features[second].descriptors,
                                          ratio=settings.ratio)
         index = np.stack((features[first].place[index[:, 0]], features[second].place[index[:, 1]]), 1)
         index, kept = np.unique(index, axis=0, return_index=True)  # several orientations of a place can match
-        distance = distance[kept]
         if len(index) >= settings.min_inliers:
-            inside = verify(features[first].pixels[index[:, 0]], features[second].pixels[index[:, 1]],
-                            settings.epipolar_px * unit, settings.seed)
-            if inside.sum() >= settings.min_inliers:
-                found.append(Matches(first, second, index[inside], distance[inside]))
+            raw.append(Matches(first, second, index, distance[kept]))
         if report is not None:
             report(done + 1, len(pairs))
-    return found
+    places = [(features[m.first].pixels[m.index[:, 0]], features[m.second].pixels[m.index[:, 1]]) for m in raw]
+    telling = sorted(places, key=lambda pair: -len(pair[0]) * min(
+        float(np.median(np.linalg.norm(pair[0] - pair[1], axis=1))), 20 * tolerance))[:TELLING_PAIRS]
+    bend, found = 0.0 if straight else find_bend(telling, size, tolerance / 2, settings.seed), []
+    for match, (first, second) in zip(raw, places):
+        inside = verify(unbend(first, bend, size), unbend(second, bend, size), tolerance, settings.seed)
+        if inside.sum() >= settings.min_inliers:
+            found.append(Matches(match.first, match.second, match.index[inside], match.distance[inside]))
+    return found, bend
 
 
 def build_tracks(features: Sequence[FrameFeatures], matches: Sequence[Matches]) -> Tracks:

@@ -79,6 +79,20 @@ class FrameSystem:
             step = step - solved[:, 1:] @ shared[free_shared]
         return step.reshape(self.frames, self.columns), shared
 
+    def shared_covariance(self, free: np.ndarray, free_shared: np.ndarray) -> np.ndarray:
+        """Covariance (S', S') of the shared unknowns that are free, given that all residuals have the variance 1."""
+        border = (self.border[..., free_shared] * free[..., None]).reshape(self.frames * self.columns, -1)
+        solved = self._solve_sparse(border, free) if self._dense is None else _solve_dense(self._dense, border, free)
+        return np.linalg.inv(self.corner[np.ix_(free_shared, free_shared)] - border.T @ solved)
+
+    def frame_covariance(self, free: np.ndarray) -> np.ndarray | None:
+        """Covariance (F, D, F, D) of the frames, the shared unknowns held; None for a long clip."""
+        if self._dense is None:
+            return None
+        kept, found = free.ravel(), np.zeros((free.size, free.size))
+        found[np.ix_(kept, kept)] = np.linalg.inv(self._dense.reshape(free.size, -1)[np.ix_(kept, kept)])
+        return found.reshape(*free.shape, *free.shape)
+
     def _solve_sparse(self, right: np.ndarray, free: np.ndarray) -> np.ndarray:
         """Conjugate gradients for every right side; rows and columns that are not free are those of the identity."""
         blocks = {key: block * free[key[0]][:, None] * free[key[1]] for key, block in self._blocks.items()}

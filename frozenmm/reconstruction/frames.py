@@ -1,17 +1,16 @@
-"""Frames from folders, lists of images or a video."""
+"""Images of one size from files; depth maps at their size."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from frozenmm.compat.dependencies import require
-from frozenmm.compat.image_files import VIDEO_SUFFIXES, list_images, natural_key, read_image_file, video_frames
+from frozenmm.compat.image_files import list_images, natural_key, read_image_file
 from frozenmm.errors import UserError
 
-__all__ = ['Progress', 'VIDEO_SUFFIXES', 'list_images', 'natural_key', 'read_images', 'read_video', 'resize_depth']
+__all__ = ['Progress', 'list_images', 'natural_key', 'read_images', 'resize_depth']
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, units done and their total."""
@@ -32,23 +31,6 @@ def read_images(paths: Sequence[Path]) -> np.ndarray:
             raise UserError(f'{path.name} has {width}x{height} pixels, but {paths[0].name} has '
                             f'{first_width}x{first_height}; all frames must come from one camera at one size')
     return np.stack(images)
-
-
-def read_video(path: Path, *, every: int = 10, limit: int | None = None) -> np.ndarray:
-    """Every n-th frame of a video, RGB (F, H, W, 3) uint8; counted from 1, so the first one is frame n.
-
-    Raises:
-        MissingFile: no such file.
-        UserError: the file cannot be decoded or is shorter than n frames.
-    """
-    frames: list[np.ndarray] = []
-    count = 0
-    for count, (frame, _) in enumerate(islice(video_frames(path), None if limit is None else limit * every), 1):
-        if count % every == 0:
-            frames.append(frame)
-    if not frames:
-        raise UserError(f'{path.resolve()} has {count} frames, fewer than every={every}; use a smaller step')
-    return np.stack(frames)
 
 
 def resize_depth(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:

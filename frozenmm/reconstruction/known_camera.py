@@ -1,11 +1,12 @@
 """What is given of the cameras of a clip."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from frozenmm.errors import UserError
+from frozenmm.reconstruction.given_lens import EXIF_ERROR
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class KnownCamera:
         poses_c2w: (F, 4, 4) camera to world; the result has their unit and world.
         metric_scale: metres per unit of the frozen depth, on the geometric mean over the frames; the result is in
             metres. 1 for networks that predict metres.
+        focal_prior_px: about what the focal length is (EXIF), at the images' size.
+        focal_error: standard deviation of its logarithm.
 
     >>> KnownCamera(focal_px=-1.0).check(frames=5)
     Traceback (most recent call last):
@@ -26,6 +29,12 @@ class KnownCamera:
     focal_px: float | None = None
     poses_c2w: np.ndarray | None = None
     metric_scale: float | None = None
+    focal_prior_px: float | None = None
+    focal_error: float = EXIF_ERROR
+
+    def part(self, frames: np.ndarray) -> KnownCamera:
+        """What is given of some frames (W, )."""
+        return self if self.poses_c2w is None else replace(self, poses_c2w=self.poses_c2w[frames])
 
     def check(self, frames: int) -> None:
         """Refuse values that cannot be.

@@ -166,8 +166,8 @@ def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, foca
     COLMAP puts the centre of the first pixel at (0.5, 0.5), so its principal point is half the size.
     """
     height, width = size
-    camera = (f'# CAMERA_ID MODEL WIDTH HEIGHT f cx cy\n'
-              f'1 SIMPLE_PINHOLE {width} {height} {focal_px:.9g} {width / 2:g} {height / 2:g}\n')
+    camera = (f'# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy\n'
+              f'1 PINHOLE {width} {height} {focal_px:.9g} {focal_px:.9g} {width / 2:g} {height / 2:g}\n')
     w2c = np.linalg.inv(poses_c2w)
     quaternions = rotation_quaternion(torch.from_numpy(w2c[:, :3, :3])).numpy()
     images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of 2D points (none here)']

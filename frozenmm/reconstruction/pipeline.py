@@ -5,8 +5,8 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +18,13 @@ from frozenmm.compat.threads import steady_threads
 from frozenmm.errors import UserError
 from frozenmm.reconstruction.align import Alignment, AlignSettings, align
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
-from frozenmm.reconstruction.diagnosis import black_frames
-from frozenmm.reconstruction.frames import VIDEO_SUFFIXES, Progress, list_images, read_images, read_video
+from frozenmm.reconstruction.diagnosis import black_frames, named
+from frozenmm.reconstruction.footage import LONGEST_SIDE, Footage, read_footage
+from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.fusion import fuse, without_far
+from frozenmm.reconstruction.given_lens import GivenLens
 from frozenmm.reconstruction.known_camera import KnownCamera
+from frozenmm.reconstruction.lens import straighten_clip
 from frozenmm.reconstruction.outputs import (
     point_cloud,
     write_colmap,
@@ -32,15 +35,23 @@ from frozenmm.reconstruction.outputs import (
     write_ply,
     write_tum,
 )
-from frozenmm.reconstruction.radial import straighten_clip
 from frozenmm.reconstruction.report import draw_mesh, draw_report
 from frozenmm.reconstruction.stored_state import StoredState
-
-VIDEO_STEP = 10
 
 
 class UnwritableFolder(UserError, OSError):
     """The folder for the results cannot be made or written to."""
+
+
+@dataclass
+class Reconstruction(Alignment):
+    """The alignment of a folder or video.
+
+    Attributes:
+        unreadable: a sentence for every file that was left out.
+    """
+
+    unreadable: list[str] = field(default_factory=list)
 
 
 class InvalidMask(Protocol):
@@ -69,6 +80,8 @@ class PipelineSettings:
         glb: write it as binary glTF too.
         min_faces: connected parts of the mesh with fewer faces are dropped; 0 keeps all.
         depth_only: write depth that is consistent over the frames, the report and the summary, nothing else.
+        longest_side: larger images are made smaller, to this many pixels.
+        lens: calibration of the images.
 
     Raises:
         UserError: a number that cannot be.
@@ -82,40 +95,25 @@ class PipelineSettings:
     glb: bool = False
     min_faces: int = 100
     depth_only: bool = False
+    longest_side: int = LONGEST_SIDE
+    lens: GivenLens | None = None
 
     def __post_init__(self) -> None:
         if self.every is not None and self.every < 1:
             raise UserError(f'every must be at least 1, got {self.every}')
         if self.voxel_size is not None and not self.voxel_size > 0:
             raise UserError(f'voxel_size must be positive, got {self.voxel_size}')
+        if self.longest_side < 32:
+            raise UserError(f'longest_side must be at least 32 pixels, got {self.longest_side}')
+        if self.lens is not None and self.known.focal_px is not None:
+            raise UserError('camera gives the focal length already; leave out focal_px')
         if self.min_faces < 0:
             raise UserError(f'min_faces must be at least 0, got {self.min_faces}')
 
 
-def read_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list[str]]:
-    """Images (F, H, W, 3) and their names, of a folder or a video.
-
-    Raises:
-        MissingFile: no such input.
-        UserError: images that cannot be read or differ in size or share a name.
-    """
-    source = Path(source).expanduser()
-    if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
-        images = read_video(source, every=every or VIDEO_STEP)
-        return images, [f'{index + 1:06d}.jpg' for index in range(len(images))]
-    if source.is_file():
-        raise UserError(f'{source} is neither a folder of images nor a video ({", ".join(VIDEO_SUFFIXES)})')
-    paths = list_images(source, every=every or 1)
-    twice = next((path for path, count in Counter(path.stem for path in paths).items() if count > 1), None)
-    if twice is not None:
-        raise UserError(f'{source} holds several images called {twice}, whose depth maps would get one name; give a '
-                        'folder with the colour images only')
-    return read_images(paths), [path.name for path in paths]
-
-
 def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | NetworkDepth, *,
                 settings: PipelineSettings | None = None, mask: InvalidMask | None = None,
-                report: Progress | None = None) -> Alignment:
+                report: Progress | None = None) -> Reconstruction:
     """Reconstruct a clip and write everything below `out`.
 
     Frozen depth, masks, tracks and the alignment are kept in `out/state` as soon as each is there; the same command
@@ -130,7 +128,8 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         report: called with the name of the step, units done and their total.
 
     Returns:
-        the alignment. Written are `poses.txt` (TUM), `depth/`, `colmap/`, `transforms.json`, `points.ply`,
+        the alignment, in pixels of the images written. Written are `poses.txt` (TUM), `depth/`, `colmap/`,
+        `transforms.json`, `points.ply`,
         `mesh.ply`, `mesh.png`, `report.png` and `summary.json`; with `depth_only` just `depth/` and the last two.
         A mesh of an earlier, different alignment in the same folder is removed.
 
@@ -138,29 +137,41 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         MissingFile: no such input.
         UnwritableFolder: `out` is a file, or nothing can be written to it.
         UserError: another process reconstructs into `out`.
-        UserError: fewer than 2 frames, images without content, and what `read_frames` and `align` refuse.
+        UserError: fewer than 2 frames, images without content, and what `read_footage` and `align` refuse.
     """
     settings, out = settings or PipelineSettings(), Path(out).expanduser()
-    images, names = _clip_frames(source, settings.every)
+    footage = _footage(source, settings)
+    known = _known(settings.known, footage)
+    images, names = footage.images, safe_names(footage.names)
     _check_writable(out)
     # one number of threads to the end, so that it can be repeated bit for bit
     with steady_threads('the reconstruction'), locked(
             out / 'state' / 'lock', wait=False,
             busy=f'another reconstruction writes to {out.absolute()}; give another folder, or wait for it'):
-        state = StoredState(out / 'state', hashlib.sha256(images.tobytes()).hexdigest())
-        frozen = _frozen_depth(images, names, depth, state, report)
-        invalid = None if mask is None else _invalid(images, mask, state, report)
-        result = _alignment(images, frozen, invalid, depth.kind, state, settings, report)
-        for sentence in result.warnings:
-            print_log(sentence, 'current', level=logging.WARNING)
+        frozen, invalid, result = _solved(footage, depth, mask, out / 'state', replace(settings, known=known), report)
+        if names != footage.names:
+            write_whole(out / 'names.txt', ''.join(f'{own}\t{given}\n' for own, given in zip(names, footage.names)))
         images, frozen, invalid, result = _as_pinhole(images, frozen, invalid, result)
         visible = result if invalid is None else replace(result, depth=np.where(invalid, 0, result.depth))
         if not settings.depth_only:
             write_scene(out, images, names, visible)
-        write_overview(out, images, names, frozen, result, source=str(source))
+        write_overview(out, images, names, np.nan_to_num(frozen), visible, source=str(source))
         if settings.mesh and not settings.depth_only:
             _write_mesh(out, images, visible, settings, report)
-        return result
+        return Reconstruction(**{f.name: getattr(result, f.name) for f in fields(result)},
+                              unreadable=footage.unreadable)
+
+
+def _solved(footage: Footage, depth: PrecomputedDepth | NetworkDepth, mask: InvalidMask | None, folder: Path,
+            settings: PipelineSettings, report: Progress | None) -> tuple[np.ndarray, np.ndarray | None, Alignment]:
+    """Frozen depth (F, H, W), pixels that do not count, and the alignment; warnings are logged."""
+    state = StoredState(folder, hashlib.sha256(footage.images.tobytes()).hexdigest())
+    frozen = _frozen_depth(footage, depth, state, report)
+    invalid = _invalid(footage, mask, state, report)
+    result = _alignment(footage, frozen, invalid, depth.kind, state, settings, report)
+    for sentence in result.warnings:
+        print_log(sentence, 'current', level=logging.WARNING)
+    return frozen, invalid, result
 
 
 def _write_mesh(out: Path, images: np.ndarray, result: Alignment, settings: PipelineSettings,
@@ -172,15 +183,38 @@ def _write_mesh(out: Path, images: np.ndarray, result: Alignment, settings: Pipe
     draw_mesh(out / 'mesh.png', mesh, images, result)
 
 
-def _clip_frames(source: str | Path, every: int | None) -> tuple[np.ndarray, list[str]]:
-    """What `read_frames` gives, where that is a clip with content."""
-    images, names = read_frames(source, every)
-    if len(images) < 2:
+def safe_names(names: Sequence[str]) -> list[str]:
+    """Names without blanks, at which COLMAP cuts them, and no two alike.
+
+    >>> safe_names(['a b.png', 'a_b.png'])
+    ['a_b.png', '_a_b.png']
+    """
+    found: list[str] = []
+    for name in names:
+        safe = '_'.join(name.split())
+        while Path(safe).stem in {Path(other).stem for other in found}:
+            safe = f'_{safe}'
+        found.append(safe)
+    return found
+
+
+def _footage(source: str | Path, settings: PipelineSettings) -> Footage:
+    """What `read_footage` gives, where that is a clip with content."""
+    footage = read_footage(source, settings.every, longest_side=settings.longest_side, lens=settings.lens)
+    if len(footage.images) < 2:
         raise UserError(f'{source} gives 1 frame; a reconstruction needs at least 2 frames from different places')
-    if len(black_frames(images)) == len(images):
-        raise UserError(f'all {len(images)} frames of {source} are of one colour (black, white, a lens cap); there '
-                        'is nothing to reconstruct')
-    return images, names
+    if len(black_frames(footage.images)) == len(footage.images):
+        raise UserError(f'all {len(footage.images)} frames of {source} are of one colour (black, white, a lens cap); '
+                        'there is nothing to reconstruct')
+    return footage
+
+
+def _known(known: KnownCamera, footage: Footage) -> KnownCamera:
+    """What is given of the cameras, at the size of the canvas and for the frames that can be read."""
+    if known.poses_c2w is not None and len(known.poses_c2w) == len(footage.listed):
+        known = known.part(np.flatnonzero(np.isin(footage.listed, footage.names)))
+    focal = footage.focal_px if known.focal_px is None else known.focal_px * footage.scale
+    return replace(known, focal_px=focal, focal_prior_px=None if focal else footage.focal_prior_px)
 
 
 def _check_writable(out: Path) -> None:
@@ -196,46 +230,71 @@ def _check_writable(out: Path) -> None:
         raise UnwritableFolder(f'nothing can be written to {out.absolute()}; give another folder for the results')
 
 
-def _frozen_depth(images: np.ndarray, names: list[str], depth: PrecomputedDepth | NetworkDepth, state: StoredState,
+def _frozen_depth(footage: Footage, depth: PrecomputedDepth | NetworkDepth, state: StoredState,
                   report: Progress | None) -> np.ndarray:
+    """Depth (F, H, W) float32 on the canvas, NaN where there is none."""
     if isinstance(depth, PrecomputedDepth):
-        return depth.maps([Path(name).stem for name in names], images.shape[1:3])
+        return np.stack([footage.laid(values, frame) for frame, values in enumerate(_given_maps(footage, depth))])
     state = state.with_key(f'{depth.network.name} {depth.network.fingerprint}')
     stored = state.load('frozen_depth')
     if stored is not None:
         return stored['depth']
-    maps = depth.maps(images, report)
+    maps = np.full(footage.images.shape[:3], np.nan, np.float32)
+    groups: dict[str, list[int]] = {}
+    for frame, place in enumerate(footage.places):
+        groups.setdefault(str(place.inside), []).append(frame)
+    for group in groups.values():  # images of one size at a time, without the canvas round them
+        rows, columns = footage.places[group[0]].inside
+        maps[group, rows, columns] = depth.maps(footage.images[group, rows, columns], report)
+    outside = footage.outside
+    if outside is not None:
+        maps[outside] = np.nan
     state.save('frozen_depth', depth=maps)
     return maps
 
 
-def _invalid(images: np.ndarray, mask: InvalidMask, state: StoredState, report: Progress | None) -> np.ndarray:
+def _given_maps(footage: Footage, depth: PrecomputedDepth) -> list[np.ndarray]:
+    """Maps of the frames that can be read, found by their names, or by the order of all frames."""
+    stems, listed = ([Path(name).stem for name in names] for names in (footage.names, footage.listed))
+    try:
+        return depth.maps(stems)
+    except UserError:
+        if stems == listed:
+            raise
+        return [values for values, stem in zip(depth.maps(listed), listed) if stem in stems]
+
+
+def _invalid(footage: Footage, mask: InvalidMask | None, state: StoredState, report: Progress | None,
+             ) -> np.ndarray | None:
+    """Bool (F, H, W): pixels outside of the images, and those that a mask leaves out."""
+    outside = footage.outside
+    if mask is None:
+        return outside
     state = state.with_key(mask.name)
     stored = state.load('invalid')
-    if stored is not None:
-        return stored['invalid']
-    invalid = mask(images, report)
+    invalid = mask(footage.images, report) if stored is None else stored['invalid']
     empty = invalid.all((1, 2))
     if empty.any():
-        raise UserError(f'the mask {mask.name} leaves nothing of frames {np.flatnonzero(empty).tolist()[:5]}; '
-                        'mask fewer classes or drop these frames')
-    state.save('invalid', invalid=invalid)
-    return invalid
+        gone = named(np.flatnonzero(empty).tolist(), footage.names)
+        raise UserError(f'the mask {mask.name} leaves nothing of {gone}; mask fewer classes or drop these frames')
+    if stored is None:
+        state.save('invalid', invalid=invalid)
+    return invalid if outside is None else invalid | outside
 
 
-def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | None, kind: str, state: StoredState,
+def _alignment(footage: Footage, frozen: np.ndarray, invalid: np.ndarray | None, kind: str, state: StoredState,
                settings: PipelineSettings, report: Progress | None) -> Alignment:
     digest = hashlib.sha256(frozen.tobytes())
     for values in (settings.known.poses_c2w, invalid):
         digest.update(b'' if values is None else values.tobytes())
-    given = f'{settings.known.focal_px} {settings.known.metric_scale}'
+    given = f'{settings.known.focal_px} {settings.known.focal_prior_px} {settings.known.metric_scale}'
     state = state.with_key(f'{digest.hexdigest()} {kind} {given} {json.dumps(asdict(settings.align))}')
     stored = state.load('alignment')
     if stored is not None:
         print_log(f'the alignment of an earlier run is taken from {state.folder}', 'current')
         return Alignment.from_arrays(stored)
-    result = align(images, frozen, kind=kind, settings=settings.align, known=settings.known, invalid=invalid,
-                   report=report, store=state)
+    result = align(footage.images, frozen, kind=kind, settings=settings.align, known=settings.known, invalid=invalid,
+                   report=report, store=state, names=footage.names)
     for outdated in ('mesh.ply', 'mesh.glb', 'mesh.png'):  # of another alignment; whoever reads them could not tell
         (state.folder.parent / outdated).unlink(missing_ok=True)
     state.save('alignment', **result.to_arrays())
@@ -245,12 +304,12 @@ def _alignment(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | Non
 def _as_pinhole(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | None, result: Alignment,
                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Alignment]:
     """Everything as a camera without distortion would see it, because no written format but COLMAP's knows any."""
-    if not result.radial:
+    if not result.lens.any():
         return images, frozen, invalid, result
-    straight, depth = straighten_clip(images, result.depth, result.focal_px, result.radial)
-    frozen = straighten_clip(images, frozen, result.focal_px, result.radial)[1]
+    straight, depth = straighten_clip(images, result.depth, result.focal_px, result.lens)
+    frozen = straighten_clip(images, frozen, result.focal_px, result.lens)[1]
     if invalid is not None:
-        invalid = straighten_clip(images, invalid.astype(np.float32), result.focal_px, result.radial)[1] > 0
+        invalid = straighten_clip(images, invalid.astype(np.float32), result.focal_px, result.lens)[1] > 0
     return straight, frozen, invalid, replace(result, depth=depth)
 
 
@@ -287,6 +346,8 @@ def write_overview(out: Path, images: np.ndarray, names: list[str], frozen: np.n
     write_depth(out / 'depth', [Path(name).stem for name in names], result.depth)
     draw_report(out / 'report.png', images, frozen, result, title=f'{source}: {len(images)} frames')
     pixels = float(np.median(result.reprojection)) if len(result.reprojection) else None
-    summary = {'frames': len(images), 'size': list(images.shape[1:3]), 'focal_px': result.focal_px,
-               'radial': result.radial, 'reprojection_px': pixels, 'warnings': result.warnings}
+    lens = {'radial': result.lens[:2].tolist(), 'principal_px': (result.lens[2:] * result.focal_px).tolist()}
+    summary = {'frames': len(images), 'size': list(images.shape[1:3]), 'focal_px': result.focal_px, **lens,
+               'focal_error': result.focal_error, 'depth_within_10_percent': result.depth_share,
+               'reprojection_px': pixels, 'warnings': result.warnings}
     write_whole(out / 'summary.json', json.dumps(summary, indent=1))

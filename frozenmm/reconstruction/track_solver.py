@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from frozenmm.reconstruction.bundle import Bundle, BundleSettings, BundleState
+from frozenmm.compat.dependencies import require
+from frozenmm.reconstruction.bundle import Bundle, BundleState
+from frozenmm.reconstruction.camera_search import BundleBuilder, CameraSearch, TrackSettings, depth_spread
 from frozenmm.reconstruction.cameras import NEAREST
-from frozenmm.reconstruction.dense_stage import Cameras, DenseSettings, DenseStage, Marks
+from frozenmm.reconstruction.dense_stage import Cameras, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.features import (
     ALL_PAIRS_UP_TO,
@@ -20,47 +22,19 @@ from frozenmm.reconstruction.features import (
     frame_pairs,
     frame_similarity,
     match_frames,
-    pixel_unit,
 )
 from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
-from frozenmm.reconstruction.track_start import FOCAL_RATIOS, SHIFTS, NothingSharedError, best_start, posed_start
+from frozenmm.reconstruction.track_start import (
+    NothingSharedError,
+)
 
 Rescue = Callable[[BundleState, list[int]], tuple[BundleState, list[int]]]
-START_WINDOW = 24
-PRIOR_RATIO = 1.2
 ENOUGH_INLIERS = 30
-
-
-@dataclass(frozen=True)
-class TrackSettings:
-    """Settings of the whole solver.
-
-    Attributes:
-        match: of features and matches.
-        bundle: widths of the joint solver.
-        dense: of the dense stage.
-        start_steps: steps per start.
-        first_drop_px: observations above it are dropped before the joint solver, at a diagonal of 400 pixels.
-        first_steps: steps after that.
-        second_drop_px: observations above it are dropped then.
-        second_steps: steps after that.
-        mark_px: error of a track's pixels in the dense stage, at a diagonal of 400 pixels.
-        mark_depth: error there of the logarithmic prediction at one pixel.
-        radial: one coefficient of radial distortion is an unknown.
-    """
-
-    match: MatchSettings = field(default_factory=MatchSettings)
-    bundle: BundleSettings = field(default_factory=BundleSettings)
-    dense: DenseSettings = field(default_factory=DenseSettings)
-    start_steps: int = 8
-    first_drop_px: float = 4.2
-    first_steps: int = 15
-    second_drop_px: float = 2.1
-    second_steps: int = 20
-    mark_px: float = 0.3
-    mark_depth: float = 0.01
-    radial: bool = False
+RIVAL = 0.9
+"""Times the best score from which another solution explains the tracks about as well."""
+STRONG_LINK = 12
+"""Points that fit and that two frames share, from which they hang together."""
 
 
 @dataclass
@@ -75,6 +49,14 @@ class TrackSolution:
         inliers: (F, ) observations per frame that are left.
         reprojection: (O, ) distances in pixels of the observations that are left.
         rescued: frames with few tracks that were placed otherwise.
+        focal_error: standard deviation of the logarithm of the focal length.
+        score: 0 to 1, how well held-out observations are explained.
+        error_px: median distance of these, at a diagonal of 400 pixels.
+        depth_spread: (F, ) spread of the logarithmic error of the frozen depth at the tracks; NaN where none is known.
+        depth_share: share of the points whose depth the frozen depth, scaled and shifted, meets within 10 %.
+        rivals_px: focal lengths of other solutions that explain the tracks about as well.
+        turn_deg: (F, ) standard deviation of the rotation in degrees, see `Bundle.turn_errors_deg`.
+        joined: (F, ) bool, frames that hang together with the most of the others by points that fit.
     """
 
     state: BundleState
@@ -84,11 +66,27 @@ class TrackSolution:
     inliers: np.ndarray
     reprojection: np.ndarray
     rescued: list[int]
+    focal_error: float
+    score: float
+    error_px: float
+    depth_spread: np.ndarray
+    depth_share: float
+    rivals_px: list[float]
+    turn_deg: np.ndarray
+    joined: np.ndarray
 
 
 def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | None = None,
-                invalid: np.ndarray | None = None) -> Tracks:
-    """Tracks of RGB images (F, H, W, 3) uint8, none of them on `invalid` pixels (F, H, W)."""
+                invalid: np.ndarray | None = None, *, straight: bool = False) -> tuple[Tracks, float]:
+    """Tracks of RGB images (F, H, W, 3) uint8, and the distortion of `match_frames`.
+
+    Args:
+        images: of the clip.
+        settings: of the search.
+        report: progress.
+        invalid: (F, H, W) bool, pixels on which no track may lie.
+        straight: the lens is known not to distort.
+    """
     features: list[FrameFeatures] = []
     for index, image in enumerate(images):
         features.append(detect(image, settings, None if invalid is None else invalid[index]))
@@ -97,7 +95,8 @@ def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | 
     forward = None if report is None else (lambda done, total: report('matching', done, total))
     similarity = frame_similarity(features) if len(images) > ALL_PAIRS_UP_TO else None
     pairs = frame_pairs(len(images), similarity)
-    return build_tracks(features, match_frames(features, pairs, pixel_unit(*images.shape[1:3]), settings, forward))
+    matches, bend = match_frames(features, pairs, images.shape[1:3], settings, forward, straight=straight)
+    return build_tracks(features, matches), bend
 
 
 def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings, known: KnownCamera | None = None,
@@ -121,36 +120,41 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     if not len(tracks):
         raise NothingSharedError
     known, tell = known or KnownCamera(), report or (lambda name, done, total: None)
-    bundle, state = _solve_cameras(tracks, BundleBuilder(depth, settings, known), settings, tell)
-    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, bundle.tracks))
+    build = BundleBuilder(depth, settings, known)
+    search = CameraSearch(tracks, build, settings)
+    best, tried = search.run(tell)
+    bundle, state = search.finish(best)
+    found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, search.fitting(best)))
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
     rescued: list[int] = []
     if weak and rescue is not None and known.poses_c2w is None:
         state, rescued = rescue(state, weak)
-    cameras = Cameras(state.poses, float(np.exp(state.log_focal)), state.radial)
+    cameras, unusable = Cameras(state.poses, state.focal_px, state.lens), depth.unusable(invalid)
     stage = DenseStage(depth.log_maps(state.depth), cameras, track_marks(bundle, state, settings),
-                       settings=settings.dense, links=bundle.shared_counts(), invalid=invalid, followers=rescued)
+                       settings=settings.dense, links=bundle.shared_counts(), invalid=unusable, followers=rescued)
     maps = np.exp(stage.run())
+    if depth.missing is not None:
+        maps[depth.missing] = 0
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued)
+    rivals = [attempt.state.focal_px for attempt in tried if attempt.score > RIVAL * best.score
+              and attempt.lens_kind <= best.lens_kind]
+    errors = np.abs(bundle.residuals(state)[2][bundle.known])
+    share = float((errors < np.log(1.1)).mean()) if len(errors) else 0.0
+    return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued, search.focal_error(best),
+                         best.score, best.error_px, depth_spread(bundle, state), share, rivals,
+                         bundle.turn_errors_deg(state), largest_part(bundle.shared_counts()))
 
 
-def _solve_cameras(tracks: Tracks, build: BundleBuilder, settings: TrackSettings, tell: Progress,
-                   ) -> tuple[Bundle, BundleState]:
-    """All unknowns but the dense depth, and the solver of the tracks that fit them."""
-    if not len(tracks):
-        raise NothingSharedError
-    state, unit = _start(tracks, build, settings), pixel_unit(*build.depth.size)
-    tell('cameras', 1, 3)
-    bundle = build(tracks)
-    for turn, (limit, steps) in enumerate(((settings.first_drop_px, settings.first_steps),
-                                           (settings.second_drop_px, settings.second_steps))):
-        kept_tracks, state = drop_outliers(bundle, state, limit * unit)
-        bundle = build(kept_tracks)
-        state, _ = bundle.optimise(state, steps=steps)
-        tell('cameras', turn + 2, 3)
-    return bundle, state
+def largest_part(shared: np.ndarray) -> np.ndarray:
+    """(F, ) bool: the frames of the largest part that hangs together, by counts (F, F) of shared points.
+
+    >>> largest_part(np.array([[0, 20, 0], [20, 0, 3], [0, 3, 0]])).tolist()
+    [True, True, False]
+    """
+    graph = require('scipy.sparse.csgraph', 'the track solver')
+    labels = graph.connected_components(shared >= STRONG_LINK, directed=False)[1]
+    return labels == np.bincount(labels).argmax()
 
 
 def track_marks(bundle: Bundle, state: BundleState, settings: TrackSettings) -> Marks:
@@ -163,60 +167,4 @@ def track_marks(bundle: Bundle, state: BundleState, settings: TrackSettings) -> 
     parallax = np.maximum(np.arccos(np.clip(cosine, -1, 1)), 1e-3)[tracks.point]
     z = np.maximum(bundle.residuals(state)[0][:, 2], NEAREST)
     error = np.hypot(settings.mark_px * bundle.unit / (focal * parallax), settings.mark_depth)
-    return Marks(tracks.frame, tracks.pixels, np.log(z), error)
-
-
-class BundleBuilder:
-    """Joint solvers of one clip, or of a window of it, with the widths and priors that its settings and cameras ask.
-
-    Args:
-        depth: predictions.
-        settings: of the solver.
-        known: what is given of the cameras.
-    """
-
-    def __init__(self, depth: FrozenDepth, settings: TrackSettings, known: KnownCamera) -> None:
-        self.depth, self.known, self.mean_side = depth, known, sum(depth.size) / 2
-        self.widths = replace(settings.bundle, fixed_focal=known.focal_px is not None,
-                              fixed_poses=known.poses_c2w is not None, fixed_radial=not settings.radial)
-        self.log_focal_prior = float(np.log(known.focal_px or PRIOR_RATIO * self.mean_side))
-        self.ratios = FOCAL_RATIOS if known.focal_px is None else (known.focal_px / self.mean_side, )
-
-    def __call__(self, tracks: Tracks, *, straight: bool = False, depth: FrozenDepth | None = None) -> Bundle:
-        """The solver of these tracks, on the clip's predictions or a window's; `straight` without distortion."""
-        widths = replace(self.widths, fixed_radial=self.widths.fixed_radial or straight)
-        return Bundle(tracks, depth or self.depth, log_focal_prior=self.log_focal_prior,
-                      unit=pixel_unit(*self.depth.size), settings=widths)
-
-
-def _start(tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> BundleState:
-    """A first state of all frames; of a long clip, focal length and shift come from a window of it."""
-    side, steps = build.mean_side, settings.start_steps
-    whole = build(tracks, straight=True)
-    if build.known.poses_c2w is not None:
-        return posed_start(whole, build.known.poses_w2c(), mean_side=side, focal_ratios=build.ratios, shifts=SHIFTS,
-                           steps=steps)
-    frames = len(build.depth.maps)
-    ratios: tuple[float, ...] = build.ratios
-    shifts: tuple[float, ...] = SHIFTS
-    if frames > ALL_PAIRS_UP_TO:
-        root = int(np.bincount(tracks.frame, minlength=frames).argmax())
-        first = min(max(root - START_WINDOW // 2, 0), frames - START_WINDOW)
-        window = np.arange(first, first + START_WINDOW)
-        inside = tracks.window(window)
-        if len(inside):
-            bundle = build(inside, straight=True, depth=build.depth.part(window))
-            state, _ = best_start(bundle, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps)
-            ratios = (float(np.exp(state.log_focal)) / side, )
-            shifts = (float(np.median(state.depth.shift)), )
-    return best_start(whole, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps)[0]
-
-
-def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[Tracks, BundleState]:
-    """Tracks without observations that reproject farther than the limit or lie behind the camera."""
-    points, pixels, _ = bundle.residuals(state)
-    kept = (np.linalg.norm(pixels, axis=1) <= limit_px) & (points[:, 2] > 0)
-    tracks, old, _ = bundle.tracks.subset(kept)
-    if not len(tracks):
-        raise NothingSharedError
-    return tracks, replace(state, points=state.points[old])
+    return Marks(*(values[bundle.known] for values in (tracks.frame, tracks.pixels, np.log(z), error)))

@@ -1,7 +1,7 @@
 """First guess of cameras and points: frames join one by one by PnP (spec section 12.0, step 2)."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from frozenmm.reconstruction.bundle import Bundle, BundleState
 from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks
+from frozenmm.reconstruction.lens import NO_LENS, straighten
 
 FOCAL_RATIOS = (0.79, 1.2)
 SHIFTS = (0.1, 0.5)
@@ -36,16 +37,19 @@ class Growth:
         focal_px: focal length that the guess assumes.
         shift: shift of every frame, in medians.
         unit: pixels per pixel of a 320x240 image.
+        lens: (4, ), that the guess assumes.
     """
 
-    def __init__(self, tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, unit: float) -> None:
+    def __init__(self, tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, unit: float,
+                 lens: np.ndarray = NO_LENS) -> None:
         frames = len(depth.maps)
         self.tracks, self.focal_px, self.unit = tracks, focal_px, unit
         self.centre = np.array([(depth.size[1] - 1) / 2, (depth.size[0] - 1) / 2])
         self.shift = np.full(frames, 0.0 if depth.kind == 'metric' else shift)
         values = depth.sample(tracks.frame, tracks.pixels)
         self.log_base = depth.log_base(values, tracks.frame, self.shift)[0]
-        self.rays = np.concatenate(((tracks.pixels - self.centre) / focal_px, np.ones((len(tracks), 1))), 1)
+        plane = straighten((tracks.pixels - self.centre) / focal_px, lens)
+        self.rays = np.concatenate((plane, np.ones((len(tracks), 1))), 1)
         self.poses = np.tile(np.eye(4), (frames, 1, 1))
         self.log_scale = np.zeros(frames)
         self.joined = np.zeros(frames, dtype=bool)
@@ -81,15 +85,14 @@ class Growth:
         index = self._of_frame[frame]
         index = index[self._count[self.tracks.point[index]] > 0]
         world = self.points()[self.tracks.point[index]]
-        pixels = self.tracks.pixels[index].astype(float)
-        camera = np.array([[self.focal_px, 0, self.centre[0]], [0, self.focal_px, self.centre[1]], [0, 0, 1]])
+        plane = np.ascontiguousarray(self.rays[index, :2])
         found, rotation, shift, inside = cv2.solvePnPRansac(
-            world, pixels, camera, None, flags=cv2.SOLVEPNP_EPNP, reprojectionError=PNP_PX * self.unit,
-            iterationsCount=200, confidence=0.999)
+            world, plane, np.eye(3), None, flags=cv2.SOLVEPNP_EPNP,
+            reprojectionError=PNP_PX * self.unit / self.focal_px, iterationsCount=200, confidence=0.999)
         if not found or inside is None or len(inside) < MIN_KNOWN:
             return False
         inside = inside[:, 0]
-        rotation, shift = cv2.solvePnPRefineLM(world[inside], pixels[inside], camera, None, rotation, shift)
+        rotation, shift = cv2.solvePnPRefineLM(world[inside], plane[inside], np.eye(3), None, rotation, shift)
         matrix = cv2.Rodrigues(rotation)[0]
         z = world[inside] @ matrix[2] + float(shift[2, 0])
         if (z > 0).sum() < MIN_KNOWN:
@@ -109,24 +112,33 @@ class Growth:
 
     def _place_rest(self) -> None:
         """Frames that could not be located stand where the nearest joined frame in time stands."""
-        there = np.flatnonzero(self.joined)
-        for frame in np.flatnonzero(~self.joined):
-            nearest = there[np.abs(there - frame).argmin()]
-            self.poses[frame], self.log_scale[frame] = self.poses[nearest], self.log_scale[nearest]
+        nearest = nearest_joined(self.joined)
+        self.poses, self.log_scale = self.poses[nearest], self.log_scale[nearest]
+
+
+def nearest_joined(joined: np.ndarray) -> np.ndarray:
+    """Of every frame the nearest one in time that is `joined` (F, ) bool, itself where it is.
+
+    >>> nearest_joined(np.array([False, True, False])).tolist()
+    [1, 1, 1]
+    """
+    there = np.flatnonzero(joined)
+    return there[np.abs(there[None] - np.arange(len(joined))[:, None]).argmin(1)]
 
 
 def grow(tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, unit: float,
-         ) -> tuple[BundleState, np.ndarray]:
+         lens: np.ndarray = NO_LENS) -> tuple[BundleState, np.ndarray]:
     """A first state and the number of inliers (F, ) with which every frame joined (0: it did not)."""
     # the frame with the most observations is the safest root
     root = int(np.bincount(tracks.frame, minlength=len(depth.maps)).argmax())
-    growth = Growth(tracks, depth, focal_px=focal_px, shift=shift, unit=unit).run(root)
+    growth = Growth(tracks, depth, focal_px=focal_px, shift=shift, unit=unit, lens=lens).run(root)
     parameters = DepthParameters(growth.log_scale, growth.shift)
-    return BundleState(growth.poses, float(np.log(focal_px)), parameters, growth.points()), growth.inliers
+    return BundleState(growth.poses, float(np.log(focal_px)), parameters, growth.points(), lens), growth.inliers
 
 
 def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float], shifts: Sequence[float],
-               steps: int) -> tuple[BundleState, np.ndarray]:
+               steps: int, lens: Callable[[float], np.ndarray] = lambda focal_px: NO_LENS,
+               ) -> tuple[BundleState, np.ndarray]:
     """The start with the lowest robust cost after a few steps, and the inliers (F, ) with which frames joined.
 
     Args:
@@ -135,6 +147,7 @@ def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float
         focal_ratios: focal lengths to try, over the mean side.
         shifts: shifts to try, in medians.
         steps: of Levenberg-Marquardt per start.
+        lens: gives the lens (4, ) to begin with under a focal length.
 
     Raises:
         NothingSharedError: no two frames could be joined.
@@ -143,7 +156,7 @@ def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float
     for ratio in focal_ratios:
         for shift in shifts if bundle.depth.kind != 'metric' else (0.0, ):
             state, inliers = grow(bundle.tracks, bundle.depth, focal_px=ratio * mean_side, shift=shift,
-                                  unit=bundle.unit)
+                                  unit=bundle.unit, lens=lens(ratio * mean_side))
             if (inliers > 0).sum() < 2:
                 continue
             state, cost = bundle.optimise(state, steps=steps)
@@ -161,7 +174,8 @@ def posed_start(bundle: Bundle, poses_w2c: np.ndarray, *, mean_side: float, foca
     """The start with the lowest robust cost under given poses (F, 4, 4): triangulated points give the scales."""
     best = None
     for ratio in focal_ratios:
-        points = triangulate(bundle.tracks, poses_w2c, ratio * mean_side, bundle.centre)
+        plane = straighten((bundle.tracks.pixels - bundle.centre) / (ratio * mean_side), NO_LENS)
+        points = triangulate(bundle.tracks, poses_w2c, plane)
         for shift in shifts if bundle.depth.kind != 'metric' else (0.0, ):
             frames, frame = len(poses_w2c), bundle.tracks.frame
             shift_of = np.full(frames, shift)
@@ -182,20 +196,23 @@ def posed_start(bundle: Bundle, poses_w2c: np.ndarray, *, mean_side: float, foca
     return best[1]
 
 
-def triangulate(tracks: Tracks, poses_w2c: np.ndarray, focal_px: float, centre: np.ndarray) -> np.ndarray:
+def triangulate(tracks: Tracks, poses_w2c: np.ndarray, plane: np.ndarray) -> np.ndarray:
     """Points (P, 3) that lie nearest to the rays of their observations (least squares of the rays' distances).
 
     Args:
         tracks: ordered by point.
         poses_w2c: (F, 4, 4).
-        focal_px: of all frames.
-        centre: (2, ) principal point in pixels.
+        plane: (O, 2) ideal places of the observations on the plane at depth 1.
     """
-    rays = np.concatenate(((tracks.pixels - centre) / focal_px, np.ones((len(tracks), 1))), 1)
-    pose = poses_w2c[tracks.frame]
-    rays = np.einsum('oji,oj->oi', pose[:, :3, :3], rays / np.linalg.norm(rays, axis=1, keepdims=True))
-    centres = -np.einsum('oji,oj->oi', pose[:, :3, :3], pose[:, :3, 3])
+    rays = np.concatenate((plane, np.ones((len(plane), 1))), 1)
+    return triangulate_rays(tracks, poses_w2c[tracks.frame], rays)[0]
+
+
+def triangulate_rays(tracks: Tracks, poses_w2c: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (P, 3) nearest to rays (O, 3) of cameras (O, 4, 4), and the rays of length 1 in the world (O, 3)."""
+    rays = np.einsum('oji,oj->oi', poses_w2c[:, :3, :3], rays / np.linalg.norm(rays, axis=1, keepdims=True))
+    centres = -np.einsum('oji,oj->oi', poses_w2c[:, :3, :3], poses_w2c[:, :3, 3])
     across = np.eye(3) - rays[:, :, None] * rays[:, None]
     starts = np.flatnonzero(np.diff(tracks.point, prepend=-1))
     matrix = np.add.reduceat(across, starts) + 1e-9 * np.eye(3)
-    return np.linalg.solve(matrix, np.add.reduceat(across @ centres[:, :, None], starts))[..., 0]
+    return np.linalg.solve(matrix, np.add.reduceat(across @ centres[:, :, None], starts))[..., 0], rays

@@ -43,7 +43,7 @@ print(nms(boxes, scores, 0.5).tolist(), batched_nms(boxes, scores, torch.tensor(
 
 
 def test_it_acts_once_and_survives_a_second_call():
-    assert run('print(torchvision_ops.install(), hasattr(torch.ops.torchvision, "nms"))') == 'False True'
+    assert run('print(torchvision_ops.install(dict), hasattr(torch.ops.torchvision, "nms"))') == 'False True'
 
 
 def test_it_steps_back_when_torchvision_was_imported_before():
@@ -51,6 +51,6 @@ def test_it_steps_back_when_torchvision_was_imported_before():
 import sys, types
 torchvision_ops._library = None
 sys.modules["torchvision"] = types.ModuleType("torchvision")
-print(torchvision_ops.install())
+print(torchvision_ops.install(dict))
 ''')
     assert out == 'False'

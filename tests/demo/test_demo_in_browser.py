@@ -87,9 +87,9 @@ def test_upload_type_and_see_the_result(page, photo, tmp_path):
     assert height > 800 * 300 / 451
     links = {link.get_attribute('href') for link in page.find_elements('css selector', '#downloads-0 a')}
     names = {link.rpartition('/')[2] for link in links if link}
-    assert {'picture_overlay.png', 'picture.png', 'panoptic.json', 'coco_results.json', 'results.jsonl'} <= names
-    stated = json.loads(read(next(link for link in links if link.endswith('/panoptic.json'))))
-    assert [category['name'] for category in stated['categories']] == ['cat', 'carpet']
+    assert {'picture_overlay.png', 'picture.png', 'semantic_classes.csv', 'results.jsonl'} <= names
+    stated = json.loads(read(next(link for link in links if link.endswith('/results.jsonl'))))
+    assert stated['classes'] and {entry['name'] for entry in stated['classes']} <= {'cat', 'carpet'}
     if os.environ.get('FROZENMM_SCREENSHOT'):
         page.save_screenshot(os.environ['FROZENMM_SCREENSHOT'])
 

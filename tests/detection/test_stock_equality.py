@@ -1,4 +1,4 @@
-"""Without enhancers EnhancedDINO is mmdet's DINO, bit for bit."""
+"""Without enhancers EnhancedDINO is mmdet's DINO, bit for bit; on our attention to rounding."""
 from __future__ import annotations
 
 import copy
@@ -8,6 +8,7 @@ import tiny_dino as tiny
 import torch
 
 from frozenmm.compat.versions import installed_versions
+from frozenmm.ops import accelerate
 
 pytestmark = pytest.mark.skipif('onedl-mmdetection' in installed_versions(), reason=(
     "OneDL's DINO embeds reference boxes with twice the width of upstream's, which ours keeps so that weights load"))
@@ -31,6 +32,18 @@ def test_outputs_equal_stock_dino(pair, sizes):
         expected = stock(**stock.data_preprocessor(copy.deepcopy(data)), mode='tensor')
     for got, want in zip(tiny.outputs(ours, data), expected, strict=True):
         assert torch.equal(got, want)
+
+
+def test_outputs_on_our_attention_equal_stock_dino_to_rounding(pair):
+    stock, ours = pair
+    data = tiny.batch(((64, 96), (40, 72)))
+    stock.eval()
+    accelerated = copy.deepcopy(ours)
+    assert len(accelerate(accelerated).replaced) == 4
+    with torch.no_grad():
+        expected = stock(**stock.data_preprocessor(copy.deepcopy(data)), mode='tensor')
+    for got, want in zip(tiny.outputs(accelerated, data), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('targets', [(2, 1), (3, 0), (0, 0)])

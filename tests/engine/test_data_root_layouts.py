@@ -75,7 +75,10 @@ def roboflow(root):
     return root
 
 
-def labelme(root, shape=dict(label='cat', points=[[0, 2], [10, 2], [10, 8]], shape_type='polygon')):
+TRIANGLE = dict(label='cat', points=[[0, 2], [10, 2], [10, 8]], shape_type='polygon')
+
+
+def labelme(root, shape=TRIANGLE):
     for split in 'train', 'val':
         picture(root / split / 'a.jpg')
         (root / split / 'a.json').write_text(json.dumps(dict(imagePath='a.jpg', shapes=[shape, dict(
@@ -189,6 +192,22 @@ def test_panoptic_folders_bring_their_words_and_files(tiny_coco):
     assert [(entry.name, entry.isthing) for entry in cfg.model.classifier.train_vocabulary.classes] == [
         ('box', True), ('disc', True), ('ground', False)]
     assert cfg.val_evaluator[0].seg_prefix.endswith('panoptic_val')
+
+
+def test_the_same_classes_in_another_folder_keep_the_words_of_the_config(tiny_coco):
+    whole = [dict(entry) for entry in json.loads(Path(tiny_coco, 'annotations/panoptic_val.json').read_text())[
+        'categories']]
+    seen = dict(of=whole, without=['disc'])
+    cfg = masks_config()
+    cfg.model.classifier = dict(train_vocabulary=seen, vocabulary=whole)
+    cfg.train_dataloader.dataset.vocabulary = seen
+    cfg.val_evaluator = [dict(type='frozenmm.SplitCocoMetric', ann_file='a', metric='segm', vocabulary=whole,
+                              train_vocabulary=seen)]
+    use_data_root(cfg, tiny_coco)
+    assert cfg.model.classifier.train_vocabulary == cfg.train_dataloader.dataset.vocabulary == seen
+    assert cfg.train_dataloader.dataset.data_root == tiny_coco
+    assert cfg.val_evaluator[0].train_vocabulary == seen
+    assert cfg.val_evaluator[0].ann_file == str(Path(tiny_coco, 'annotations/instances_val.json'))
 
 
 def test_a_folder_for_another_kind_of_config_is_refused_with_what_it_holds(tmp_path, tiny_coco):

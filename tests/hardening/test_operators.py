@@ -32,6 +32,24 @@ def test_sizes_whose_product_overflows_are_refused(shapes, fused):
             ms_deform_attn(value, sizes, starts, points, torch.rand(1, 3, 2, 2, 2))
 
 
+@built
+def test_products_of_lengths_beyond_64_bits_are_refused():
+    """Empty tensors can have them; `tests/ops/test_cuda.py` asks the same of CUDA."""
+    refuse_lengths('cpu')
+
+
+def refuse_lengths(device):
+    heads, channels = 1 << 31, 1 << 27
+    value, points = torch.empty(0, 4, heads, channels, device=device), torch.empty(0, 0, heads, 1, 1, 2, device=device)
+    shapes, starts = torch.tensor([[2, 2]], device=device), torch.tensor([0], device=device)
+    with pytest.raises(RuntimeError, match='value would have more than 2.57 numbers'):
+        torch.ops.frozenmm.ms_deform_attn(value, shapes, starts, points, points[..., 0])
+    for height, width in ((1 << 32, 1 << 32), ((1 << 32) + 1, 1 << 32), (1, 1 << 30)):
+        with pytest.raises(RuntimeError, match='height and width must be at least 1 and below 2.30'):
+            torch.ops.frozenmm.mask_pool_backward(torch.zeros(1, 2, 3, device=device),
+                                                  torch.zeros(1, 2, 4, 4, device=device), height, width, 0.0, 1e-8)
+
+
 def _attention(value):
     points = torch.rand(1, 3, 2, 1, 2, 2)
     return ms_deform_attn(value, torch.tensor([[2, 2]]), torch.tensor([0]), points, torch.rand(1, 3, 2, 1, 2))

@@ -9,9 +9,9 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from frozenmm.engine.accelerate_hook import AccelerateHook
-from frozenmm.ops import accelerate, restore
+from frozenmm.ops import accelerate, loader, restore
 from frozenmm.ops.accelerate import AcceleratedMultiScaleDeformableAttention as Accelerated
-from frozenmm.ops.accelerate import AccelerationReport
+from frozenmm.ops.accelerate import AccelerationReport, accelerate_own
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
 Foreign = mmcv_ops.MultiScaleDeformableAttention
@@ -149,3 +149,54 @@ def test_the_hook_accelerates_the_runners_model() -> None:
 
     AccelerateHook().before_run(RunnerLike())
     assert type(RunnerLike.model['encoder']) is Accelerated
+
+
+@pytest.mark.parametrize('integers', [torch.int32, torch.int64])
+def test_what_mmcvs_module_takes_is_taken(integers: torch.dtype) -> None:
+    """Shapes of either integer type, and one reference for the whole batch."""
+    net, given = model(), arguments()
+    given |= dict(query=given['query'].repeat(3, 1, 1), value=given['value'].repeat(3, 1, 1),
+                  spatial_shapes=given['spatial_shapes'].to(integers),
+                  level_start_index=given['level_start_index'].to(integers))
+    expected = net['encoder'](**given)
+    accelerate(net)
+    torch.testing.assert_close(net['encoder'](**given), expected, atol=1e-5, rtol=1e-5)
+    given['reference_points'] = given['reference_points'].repeat(2, 1, 1, 1)
+    with pytest.raises(ValueError, match=r'reference_points must have shape \[3, 20, 1, 2\], got \[2, 20, 1, 2\]'):
+        net['encoder'](**given)
+
+
+def test_deformable_detr_of_transformers_gives_the_same_boxes() -> None:
+    transformers = pytest.importorskip('transformers')
+    pytest.importorskip('timm')
+    config = transformers.DeformableDetrConfig(
+        d_model=32, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_queries=7,
+        encoder_attention_heads=4, decoder_attention_heads=4, with_box_refine=True, use_pretrained_backbone=False,
+        use_timm_backbone=False, backbone=None,
+        backbone_config=transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1],
+                                                  out_features=['stage2', 'stage3', 'stage4']))
+    net = transformers.DeformableDetrForObjectDetection(config).eval()
+    pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = net(pixels)
+        report = accelerate(net)
+        found = net(pixels)
+    assert report.replaced == ['model.encoder.layers.0.self_attn.attn', 'model.decoder.layers.0.encoder_attn.attn',
+                               'model.decoder.layers.1.encoder_attn.attn']
+    for name in ('logits', 'pred_boxes'):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
+    other = pickle.loads(pickle.dumps(net))
+    assert accelerate(other).already == report.replaced and restore(net) == report.replaced
+    assert type(net.model.encoder.layers[0].self_attn.attn).__module__.startswith('transformers.models.deformable_detr')
+
+
+def test_a_model_without_candidates_is_told_what_was_looked_for() -> None:
+    assert str(accelerate(nn.Linear(2, 2))) == (
+        'accelerate: 0 deformable attention modules use frozenmm.ops; looked for MultiScaleDeformableAttention of mmcv '
+        'and of transformers')
+
+
+def test_what_frozenmm_builds_is_accelerated_where_kernels_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for loaded, expected in ((False, []), (True, ['encoder', 'decoder'])):
+        monkeypatch.setattr(loader, '_state', {'cpu': loader.Library('cpu', loaded, 'a test')})
+        assert accelerate_own(model()).replaced == expected

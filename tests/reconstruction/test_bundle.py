@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from frozenmm.reconstruction import frame_system
-from frozenmm.reconstruction.bundle import COLUMNS, Bundle, BundleSettings, BundleState
+from frozenmm.reconstruction.bundle import COLUMNS, NO_DEPTH, SHARED, Bundle, BundleSettings, BundleState
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth, bilinear, hats_at
 from frozenmm.reconstruction.features import Tracks
 from frozenmm.reconstruction.motions import se3_exp
@@ -38,14 +38,15 @@ def _bundle(tracks, depth, **options):
     return Bundle(tracks, depth, log_focal_prior=np.log(FOCAL), unit=1.0, settings=BundleSettings(**options))
 
 
-@pytest.mark.parametrize('kind, radial', [('affine_depth', 0.0), ('affine_disparity', 0.2)])
-def test_jacobians_equal_finite_differences(kind, radial):
+@pytest.mark.parametrize('kind, lens', [('affine_depth', np.zeros(4)),
+                                        ('affine_disparity', np.array([0.2, -0.1, 0.05, -0.02]))])
+def test_jacobians_equal_finite_differences(kind, lens):
     tracks, depth, state = _scene(kind, noise=0.5)
-    state = dataclasses.replace(state, radial=radial)
+    state = dataclasses.replace(state, lens=lens)
     bundle = _bundle(tracks, depth, pixel=1e6, log_depth=1e6)  # so wide that robust weights are constant
     cameras, shared, points, _ = bundle._jacobians(state)
     random, eps = np.random.default_rng(1), 1e-6
-    step, shared_step = random.normal(size=(len(depth.maps), COLUMNS)), random.normal(size=2)
+    step, shared_step = random.normal(size=(len(depth.maps), COLUMNS)), random.normal(size=SHARED)
     point_step = random.normal(size=state.points.shape)
     sides = []
     for sign in (1, -1):
@@ -63,12 +64,12 @@ def test_the_eliminated_system_gives_the_step_of_the_full_one(dense_up_to, monke
     monkeypatch.setattr(frame_system, 'DENSE_UP_TO', dense_up_to)
     monkeypatch.setattr(frame_system, 'TOLERANCE', 1e-12)
     tracks, depth, state = _scene(noise=0.3, points=25)
-    bundle = _bundle(tracks, depth, fixed_radial=False)
+    bundle = _bundle(tracks, depth, fixed_radial=False, fixed_principal=False)
     pull = bundle.shift_pull(state)
     step, shared_step, point_step = bundle._solve(bundle._linearise(state, pull), 0.1)
     cameras, shared, points, residual = bundle._jacobians(state)
     frames, d, count = len(depth.maps), COLUMNS, len(state.points)
-    ends = np.cumsum([frames * d, 2, 3 * count])
+    ends = np.cumsum([frames * d, SHARED, 3 * count])
     whole = np.zeros((len(tracks), 3, ends[2]))
     for index, (frame, point) in enumerate(zip(tracks.frame, tracks.point)):
         whole[index, :, frame * d:(frame + 1) * d] = cameras[index]
@@ -116,14 +117,36 @@ def test_windows_solve_a_long_chain_with_a_loop(monkeypatch):
     assert np.abs(rest[d:]).max() < 1e-6 and not step[0].any()
 
 
-def test_radial_distortion_is_found():
+@pytest.mark.parametrize('lens, fixed', [([-0.15, 0.05, 0.0, 0.0], 'principal'), ([0.0, 0.0, 0.08, -0.05], 'radial')])
+def test_a_lens_is_found(lens, fixed):
     tracks, depth, truth = _scene(frames=6, points=200)
-    bent = dataclasses.replace(truth, radial=-0.15)
+    bent = dataclasses.replace(truth, lens=np.array(lens))
     offset = _bundle(tracks, depth).residuals(bent)[1]
     tracks = dataclasses.replace(tracks, pixels=tracks.pixels + offset)
-    bundle = _bundle(tracks, depth, log_depth=10.0, radial=1.0, fixed_radial=False, fixed_focal=True)
-    state, _ = bundle.optimise(truth, steps=30, tolerance=1e-12)
-    assert abs(state.radial + 0.15) < 0.01
+    free = {'fixed_radial': fixed == 'radial', 'fixed_principal': fixed == 'principal'}
+    bundle = _bundle(tracks, depth, log_depth=10.0, radial=1.0, principal=1.0, fixed_focal=True, **free)
+    state, _ = bundle.optimise(truth, steps=40, tolerance=1e-12)
+    np.testing.assert_allclose(state.lens, lens, atol=0.01)
+
+
+def test_the_error_of_the_focal_length_falls_with_the_points_and_is_none_where_it_is_given():
+    few, many = (_bundle(tracks, depth).focal_error(state) for tracks, depth, state in (
+        _scene(noise=0.3, points=count) for count in (40, 640)))
+    assert few / many == pytest.approx(4, rel=0.5)
+    tracks, depth, state = _scene(noise=0.3)
+    assert _bundle(tracks, depth, fixed_focal=True).focal_error(state) == 0
+
+
+def test_depth_that_is_missing_or_bad_has_no_pull():
+    tracks, depth, state = _scene(noise=0.3)
+    first = (np.arange(len(depth.maps)) < 1)[:, None, None]
+    holes = FrozenDepth(np.where(first, np.nan, depth.maps))
+    bundle = _bundle(tracks, holes)
+    assert (bundle.known == (tracks.frame != 0)).all()
+    wide = Bundle(tracks, depth, log_focal_prior=np.log(FOCAL), unit=1.0, settings=BundleSettings(),
+                  depth_width=np.where(np.arange(len(depth.maps)) < 1, NO_DEPTH, 0.1))
+    np.testing.assert_array_equal(bundle.width, wide.width)
+    np.testing.assert_allclose(bundle.shift_pull(state)[0], 0, atol=1e-9)
 
 
 def test_disturbed_cameras_come_back():
@@ -184,9 +207,18 @@ def test_depth_that_cannot_be_used_is_refused():
         FrozenDepth(np.ones((2, 8, 8)), 'disparity')
     with pytest.raises(ValueError, match=r'shape \(F, H, W\)'):
         FrozenDepth(np.ones((8, 8)))
-    maps = np.ones((3, 8, 8))
-    maps[1, 2, 2] = np.nan
-    with pytest.raises(ValueError, match='frame 1 holds values that are not finite'):
-        FrozenDepth(maps)
-    with pytest.raises(ValueError, match='frame 0 has the median 0'):
+    with pytest.raises(ValueError, match='frame 0 has the median -1'):
+        FrozenDepth(np.full((3, 8, 8), -1.0))
+    with pytest.raises(ValueError, match='the depth holds no value at all'):
         FrozenDepth(np.zeros((3, 8, 8)))
+
+
+def test_missing_depth_takes_the_nearest_value_and_is_remembered():
+    maps = np.ones((3, 8, 8))
+    maps[1, 2, 2:4], maps[1, :, 5:], maps[2] = (np.nan, 0), 3, np.inf
+    depth = FrozenDepth(maps)
+    assert depth.missing is not None and depth.missing.sum() == 2 + 64
+    assert depth.maps[1, 2, 2] == 1 and np.isfinite(depth.maps).all() and depth.medians[1] == 1
+    assert depth.known_at(np.array([1, 1]), np.array([[2.2, 1.8], [6.0, 2.0]])).tolist() == [False, True]
+    assert FrozenDepth(maps[:2], 'affine_disparity').missing.sum() == 1  # 0 is far away
+    np.testing.assert_array_equal(depth.part(np.array([1])).missing, depth.missing[1:2])

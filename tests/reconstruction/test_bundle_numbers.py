@@ -14,6 +14,7 @@ from frozenmm.reconstruction.features import Tracks
 SIZE, FOCAL, UNIT = (48, 64), 60.0, 2.0
 SHIFTS = np.array([0.2, 0.5, -0.1])
 SCALES = np.array([1.0, 1.3, 0.8])
+LENS = np.array([0.05, 0.02, 0.01, -0.02])
 PIXELS = np.array([[10.0, 12.0], [14.0, 11.5], [40.0, 20.0], [43.0, 22.0], [30.0, 40.0]])
 
 
@@ -25,7 +26,7 @@ def _problem(kind='affine_depth', points=((-0.7, -0.4, 2.0), (0.3, -0.1, 2.5)), 
     if poses is None:
         poses = np.tile(np.eye(4), (3, 1, 1))
         poses[1, :3, 3], poses[2, :3, 3] = [0.1, 0.05, 0.1], [-0.2, 0.3, 0.0]
-    state = BundleState(poses, math.log(FOCAL), DepthParameters(np.log(SCALES), SHIFTS), np.array(points, float), 0.05)
+    state = BundleState(poses, math.log(FOCAL), DepthParameters(np.log(SCALES), SHIFTS), np.array(points, float), LENS)
     settings = BundleSettings(**{'fixed_radial': False, **options})
     return Bundle(tracks, depth, log_focal_prior=math.log(50.0), unit=UNIT, settings=settings), state
 
@@ -37,7 +38,8 @@ def _by_hand(bundle, state):
     for frame, point, (u, v) in zip(bundle.tracks.frame, bundle.tracks.point, bundle.tracks.pixels):
         x, y, z = state.poses[frame, :3, :3] @ state.points[point] + state.poses[frame, :3, 3]
         z = max(z, 1e-3)
-        stretch = 1 + state.radial * ((x / z)**2 + (y / z)**2)
+        squared = (x / z)**2 + (y / z)**2
+        stretch = 1 + 0.05 * squared + 0.02 * squared**2
         maps = bundle.depth.maps[frame]
         row, column = int(v), int(u)
         du, dv = u - column, v - row
@@ -46,7 +48,7 @@ def _by_hand(bundle, state):
         median = np.median(maps)
         total = value / median + SHIFTS[frame]
         predicted = SCALES[frame] * (total * median)**sign
-        rows.append((FOCAL * stretch * x / z + 31.5 - u, FOCAL * stretch * y / z + 23.5 - v,
+        rows.append((FOCAL * (stretch * x / z + 0.01) + 31.5 - u, FOCAL * (stretch * y / z - 0.02) + 23.5 - v,
                      math.log(z) - math.log(predicted), sign / total))
     values = np.array(rows)
     return values[:, :2], values[:, 2], values[:, 3]
@@ -77,8 +79,8 @@ def test_the_cost_is_robust_and_holds_every_prior():
     expected += sum(4 * math.log1p((r / 0.1)**2 / 4) for r in depth)
     expected += sum(((shift - 0.3) / 1.6)**2 for shift in SHIFTS)
     expected += (math.log(FOCAL / 50) / 0.3)**2
-    assert bundle.cost(state) == pytest.approx(expected + (0.05 / 0.1)**2)
-    assert _problem(fixed_radial=True)[0].cost(state) == pytest.approx(expected)
+    expected += (0.05**2 + 0.02**2) / 0.3**2 + (0.01**2 + 0.02**2) / 0.3**2
+    assert bundle.cost(state) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('kind', ['affine_depth', 'affine_disparity'])
@@ -144,8 +146,8 @@ def test_priors_and_pull_enter_the_equations():
     np.testing.assert_allclose(gradient[:, 7], (SHIFTS - 0.3) / 1.6**2 + [5, 6, 7])
     assert not diagonal[:, :7].any() and not gradient[:, :7].any()
     diagonal, gradient = bundle._shared_prior(state)
-    np.testing.assert_allclose(diagonal, [1 / 0.3**2, 1 / 0.1**2])
-    np.testing.assert_allclose(gradient, [math.log(FOCAL / 50) / 0.3**2, 0.05 / 0.1**2])
+    np.testing.assert_allclose(diagonal, np.full(5, 1 / 0.3**2))
+    np.testing.assert_allclose(gradient, [math.log(FOCAL / 50) / 0.3**2, *LENS / 0.3**2])
 
 
 def _many_observations(kind='affine_depth', **options):
@@ -162,9 +164,9 @@ def test_what_is_given_or_too_little_seen_stays():
     free, shared = _many_observations()._free()
     assert not free[0, :7].any() and free[0, 7]  # the gauge: the first frame's pose and scale
     assert free[1].all() and not free[2, :7].any() and free[2, 7]
-    assert shared.tolist() == [True, False]
+    assert shared.tolist() == [True, False, False, False, False]
     free, shared = _many_observations(fixed_poses=True, fixed_focal=True, fixed_radial=False)._free()
-    assert not free[:, :6].any() and free[:2, 6:].all() and shared.tolist() == [False, True]
+    assert not free[:, :6].any() and free[:2, 6:].all() and shared.tolist() == [False, True, True, False, False]
     assert not _many_observations('metric')._free()[0][:, 7].any()
 
 
@@ -179,14 +181,14 @@ def _watched(monkeypatch, costs, pull=0.0):
     dampings, given = [], iter(costs)
 
     def apply(state, damping):
-        return dataclasses.replace(state, radial=next(given))
+        return dataclasses.replace(state, log_focal=next(given))
 
-    monkeypatch.setattr(bundle, 'cost', lambda state: state.radial)
+    monkeypatch.setattr(bundle, 'cost', lambda state: state.log_focal)
     monkeypatch.setattr(bundle, 'shift_pull', lambda state: np.full(3, pull))
     monkeypatch.setattr(bundle, '_linearise', lambda state, pull: None)
     monkeypatch.setattr(bundle, '_solve', lambda system, damping: (dampings.append(damping) or damping, ))
     monkeypatch.setattr(bundle, '_apply', apply)
-    return bundle, dataclasses.replace(state, radial=100.0), dampings
+    return bundle, dataclasses.replace(state, log_focal=100.0), dampings
 
 
 def test_a_step_is_tried_with_more_damping_until_the_cost_falls(monkeypatch):
@@ -213,7 +215,7 @@ def test_the_fall_counts_the_work_of_the_pull(monkeypatch):
 
     def apply(state, damping):
         shift = state.depth.shift + (1.0 if len(dampings) == 1 else 0.0)
-        return dataclasses.replace(state, radial=[99, 95][len(dampings) - 1],
+        return dataclasses.replace(state, log_focal=[99, 95][len(dampings) - 1],
                                    depth=dataclasses.replace(state.depth, shift=shift))
 
     monkeypatch.setattr(bundle, '_apply', apply)

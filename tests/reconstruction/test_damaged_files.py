@@ -11,7 +11,8 @@ import pytest
 from frozenmm.errors import UserError
 from frozenmm.reconstruction.command import read_settings
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
-from frozenmm.reconstruction.frames import read_images, read_video
+from frozenmm.reconstruction.footage import read_footage
+from frozenmm.reconstruction.frames import read_images
 from frozenmm.reconstruction.mesh import Mesh
 from frozenmm.reconstruction.outputs import read_ply, read_tum, write_ply
 from frozenmm.reconstruction.results_folder import open_results
@@ -23,7 +24,7 @@ READERS = {
     'maps/a.npy': lambda path: PrecomputedDepth(path.parent).maps(['a'], (4, 6)),
     'maps/a.png': lambda path: PrecomputedDepth(path.parent).maps(['a'], (4, 6)),
     'image.png': lambda path: read_images([path]),
-    'film.mp4': read_video,
+    'film.mp4': read_footage,
     'mesh.ply': read_ply,
     'poses.txt': read_tum,
     'transforms.json': lambda path: open_results(path.parent),
@@ -117,4 +118,4 @@ def test_whole_numbers_and_sixteen_bits_are_depth_too(tmp_path):
     np.save(tmp_path / 'a.npy', np.full((4, 6), 7))
     cv2.imwrite(str(tmp_path / 'b.png'), np.full((4, 6), 40000, np.uint16))
     maps = PrecomputedDepth(tmp_path).maps(['a', 'b'], (4, 6))
-    assert maps.dtype == np.float32 and maps[:, 0, 0].tolist() == [7, 40000]
+    assert [values.dtype for values in maps] == [np.float32] * 2 and [values[0, 0] for values in maps] == [7, 40000]

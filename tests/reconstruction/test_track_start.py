@@ -44,7 +44,7 @@ def _from_root(poses_w2c, root):
 def test_rays_meet_in_their_points(exact):
     height, width = exact.room.depth.shape[1:]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    found = triangulate(exact.tracks, exact.poses_w2c, exact.room.focal_px, centre)
+    found = triangulate(exact.tracks, exact.poses_w2c, (exact.tracks.pixels - centre) / exact.room.focal_px)
     np.testing.assert_allclose(found, exact.points, atol=1e-4)
 
 

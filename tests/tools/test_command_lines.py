@@ -71,6 +71,8 @@ def _refused(ending, *texts):
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn5', '--vocab', 'cat'], 'nearest: fc_clip_rn50'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,,dog'], 'has an empty name'),
     (['tools/infer.py', 'nothing.png', '--model', 'fc_clip_rn50', '--vocab', 'cat,cat'], 'has the same words as'),
+    (['tools/infer.py', 'nothing.png', '--vocab', 'cat, sky', '--stuff', 'skies'], "no class 'skies'"),
+    (['tools/infer.py', 'nothing.png', '--stuff', 'sky'], '--stuff names classes of --vocab'),
     (['tools/infer.py', 'nothing.png', '--vocab', 'nothing.txt'], 'there is no nothing.txt, which should be'),
     (['tools/infer.py', 'nothing.png', '--model', SCRATCH], 'there is no image'),
     (['tools/infer.py', 'nothing.png', '--model', SCRATCH, '--vocab', 'cat'], 'takes no vocabulary'),

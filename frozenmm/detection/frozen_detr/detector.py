@@ -29,6 +29,7 @@ from frozenmm.detection.frozen_detr.upstream import widen_levels
 from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
 from frozenmm.foundation.state_records import as_record, read_record
+from frozenmm.ops.accelerate import accelerate_own
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
 
@@ -106,6 +107,9 @@ class EnhancedDINO(DINO):
         if len(giving) > 1:
             raise UserError(f'image queries come from one tower, but the enhancers {giving} all give some; '
                             'set image_queries=0 in the others')
+        if enhancers:  # else this is mmdet's detector, to the last bit
+            accelerate_own(self.encoder)
+            accelerate_own(self.decoder)
         self.enhancers = nn.ModuleList(enhancers)
         self.patch_levels = nn.ModuleList(PatchLevel(channels, self.embed_dims, norm=norm, groups=groups)
                                           for item in enhancers for channels in item.map_channels)
