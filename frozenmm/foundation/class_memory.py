@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from frozenmm.compat.files import whole_file
@@ -29,7 +28,6 @@ _TABLES = ('CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT)'
            'digest BLOB)',
            "INSERT OR IGNORE INTO about VALUES ('removals', '0')")
 _SECONDS_TO_WAIT = 60.0
-_NO_REGIONS = np.zeros((0, 0), np.float32)
 
 
 class RegionEncoder(Protocol):
@@ -49,11 +47,13 @@ class Examples:
 
     Attributes:
         vectors: (N, C) float32 of length 1, in the order in which they were added.
+        lengths: (N, 1), so that the product is what the tower gave.
         names: of the N examples.
         state: changes with every change of the file; equal states hold equal examples.
     """
 
     vectors: Tensor
+    lengths: Tensor
     names: tuple[str, ...]
     state: tuple[int, int] = (0, 0)
     rows: dict[str, list[int]] = field(default_factory=dict, compare=False)
@@ -84,7 +84,7 @@ class ClassMemory:
     def __init__(self, path: str | Path, encoder: RegionEncoder | None = None) -> None:
         self.path = Path(path).expanduser()
         self.encoder: RegionEncoder | None = None
-        self._examples = Examples(torch.from_numpy(_NO_REGIONS), ())
+        self._examples = _nothing()
         if encoder is not None:
             self.attach(encoder)
 
@@ -143,9 +143,9 @@ class ClassMemory:
         if vectors.shape != (len(names), signature['channels']):
             raise UserError(f'{len(names)} examples of {signature["tower"]} have vectors ({len(names)}, '
                             f'{signature["channels"]}), got {tuple(vectors.shape)}')
-        unit = F.normalize(vectors.detach().float().cpu(), dim=-1).numpy()
+        contents = [vector.tobytes() for vector in vectors.detach().float().cpu().numpy()]
         rows = [(' '.join(name.split()), content, hashlib.sha256(content).digest())
-                for name, content in zip(names, (vector.tobytes() for vector in unit))]
+                for name, content in zip(names, contents)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
             for table in _TABLES:
@@ -210,14 +210,14 @@ class ClassMemory:
             UnreadableFile: the file, or an example in it, is damaged.
         """
         if not self.path.is_file():
-            return Examples(torch.from_numpy(_NO_REGIONS), ())
+            return _nothing()
         with self._open() as database:
             about = _about(database)
             if 'signature' not in about:
-                return Examples(torch.from_numpy(_NO_REGIONS), (), (int(about['removals']), 0))
+                return _nothing(int(about['removals']))
             removals, last = int(about['removals']), self._examples.state[1]
             if removals != self._examples.state[0]:
-                self._examples, last = Examples(torch.from_numpy(_NO_REGIONS), ()), 0
+                self._examples, last = _nothing(), 0
             new = database.execute('SELECT id, name, vector, digest FROM regions WHERE id > ? ORDER BY id',
                                    (last, )).fetchall()
         if new:
@@ -233,8 +233,11 @@ class ClassMemory:
         known = self._examples
         vectors = torch.from_numpy(np.frombuffer(b''.join(row[2] for row in rows), np.float32).reshape(-1, channels)
                                    .copy())
-        self._examples = Examples(vectors if not known.names else torch.cat([known.vectors, vectors]),
-                                  (*known.names, *(row[1] for row in rows)), (removals, rows[-1][0]))
+        lengths = vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        vectors /= lengths
+        if known.names:
+            vectors, lengths = torch.cat([known.vectors, vectors]), torch.cat([known.lengths, lengths])
+        self._examples = Examples(vectors, lengths, (*known.names, *(row[1] for row in rows)), (removals, rows[-1][0]))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -249,6 +252,10 @@ class ClassMemory:
         except sqlite3.DatabaseError as error:
             raise UnreadableFile(f'{self.path} is no memory of classes, or it is damaged ({error}); take a copy that '
                                  '`frozenmm memory export` wrote, or start a new one') from error
+
+
+def _nothing(removals: int = 0) -> Examples:
+    return Examples(torch.zeros(0, 0), torch.zeros(0, 1), (), (removals, 0))
 
 
 def _about(database: sqlite3.Connection) -> dict[str, str]:

@@ -69,7 +69,7 @@ class RegionMemory:
         Returns:
             (B, Q, K), 0 for classes without example; None where no class has one.
         """
-        examples, classes = (part.to(vectors.device) for part in self._of(vocabulary, seen))
+        examples, classes = self._of(vocabulary, seen, vectors.device)
         if not len(classes):
             return None
         unit = F.normalize(vectors.float(), dim=-1).flatten(0, 1).to(examples)
@@ -77,17 +77,20 @@ class RegionMemory:
         near = affinities(unit @ examples.T, classes, counts, self.weights)
         return self.weights.weight * near.unflatten(0, vectors.shape[:2])
 
-    def _of(self, vocabulary: Vocabulary, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _of(self, vocabulary: Vocabulary, seen: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
         """The examples (N, C) of the classes, and the class (N,) of each."""
         stored = self.memory.examples()
-        key = (stored.state, vocabulary.words, tuple(vocabulary.counts), None if seen is None else tuple(seen.tolist()))
+        trained = None if seen is None else tuple(seen.tolist())
+        key = (stored.state, vocabulary.words, tuple(vocabulary.counts), trained, device)
         if self._known is None or self._known[0] != key:
             rows = [(row, index) for index, entry in enumerate(vocabulary) for row in stored.of_words(entry.words)]
-            vectors = stored.vectors[[row for row, _ in rows]] if rows else stored.vectors[:0]
+            chosen = torch.tensor([row for row, _ in rows], dtype=torch.long)
             classes = torch.tensor([index for _, index in rows], dtype=torch.long)
-            self.weights = fitted_weights(vectors, classes, self.text, self.sharpness)
+            vectors = stored.vectors[chosen]
+            self.weights = fitted_weights(vectors, classes, self.text, self.sharpness, stored.lengths[chosen])
             # a cosine in bfloat16 is off by 0.004 at most, and a query is as fast as memory can be read
-            self._known = key, vectors.bfloat16() if len(vectors) > MOST_IN_FLOAT else vectors, classes
+            vectors = vectors.bfloat16() if len(vectors) > MOST_IN_FLOAT else vectors
+            self._known = key, vectors.to(device), classes.to(device)
         return self._known[1:]
 
 
@@ -121,15 +124,17 @@ def affinities(similarity: Tensor, classes: Tensor, counts: Tensor, weights: Mem
 
 @torch.no_grad()
 def fitted_weights(vectors: Tensor, classes: Tensor, text: Callable[[Tensor], Tensor],
-                   sharpness: float = 1.0) -> MemoryWeights:
+                   sharpness: float = 1.0, lengths: Tensor | None = None) -> MemoryWeights:
     """The weights under which examples (N, C) of unit length are named best, each by the others and the words.
 
     An example counts if its class (N,) has another one. What one class, or one example a class, cannot say is as
-    `MemoryWeights` has it. `text` and `sharpness`: see `RegionMemory`.
+    `MemoryWeights` has it. `text` and `sharpness`: see `RegionMemory`; `lengths` (N, 1): of the vectors as `text` takes
+    them.
     """
+    lengths = torch.ones(len(vectors), 1) if lengths is None else lengths
     if len(classes) > MOST_TO_FIT:  # evenly from all, the same ones every time
         chosen = torch.linspace(0, len(classes) - 1, MOST_TO_FIT).long()
-        vectors, classes = vectors[chosen], classes[chosen]
+        vectors, classes, lengths = vectors[chosen], classes[chosen], lengths[chosen]
     similarity = (vectors @ vectors.T).fill_diagonal_(_NEVER)
     between = similarity[classes[:, None] != classes]
     if not len(between):
@@ -140,7 +145,7 @@ def fitted_weights(vectors: Tensor, classes: Tensor, text: Callable[[Tensor], Te
     counted = counts > 1
     if len(classes[counted].unique()) < 2:
         return usual
-    words = text(vectors).cpu()
+    words = text(vectors * lengths).cpu()
     others = classes.bincount(minlength=words.shape[-1]) - F.one_hot(classes, words.shape[-1])
     losses: dict[MemoryWeights, float] = {}
     for neighbours in NEIGHBOURS:

@@ -165,7 +165,8 @@ def test_a_class_from_an_example_is_found_through_the_commands(tmp_path, capsys)
     pixels[16:48, 20:60] = (200, 40, 30)
     Image.fromarray(pixels).save(tmp_path / 'a.png')
     memory = str(tmp_path / 'memory.sqlite')
-    main('memory', ['add', memory, str(tmp_path / 'a.png'), '--name', 'qzx 17', '--box', '20,16,60,48', '--device', 'cpu'])
+    main('memory', ['add', memory, str(tmp_path / 'a.png'), '--name', 'qzx 17', '--box', '20,16,60,48',
+                    '--device', 'cpu'])
     main('infer', [str(tmp_path / 'a.png'), '--vocab', 'qzx 17, cat', '--memory', memory, '--device', 'cpu', '--out',
                    str(tmp_path / 'out')])
     said = capsys.readouterr().out

@@ -73,6 +73,19 @@ def test_examples_that_agree_count_much_and_those_that_contradict_each_other_not
     assert fitted_weights(torch.eye(4)[[0, 1, 0, 1]], torch.tensor([0, 0, 1, 1]), unknowing).weight == 0.0
 
 
+def test_the_words_judge_an_example_as_the_tower_gave_it(memory):
+    given = []
+
+    def listening(regions):
+        given.append(regions)
+        return unknowing(regions)
+
+    vectors = 7 * torch.eye(4)[:2].repeat(2, 1)
+    memory.add_vectors(['mug', 'spoon'] * 2, vectors)
+    RegionMemory(memory, listening).logits(torch.ones(1, 1, 4), WORDS)
+    assert torch.equal(given[0], vectors[[0, 2, 1, 3]])
+
+
 def test_weights_follow_from_the_examples_alone(memory):
     torch.manual_seed(1)
     vectors = torch.eye(4)[:2].repeat_interleave(3, 0) + 0.3 * torch.randn(6, 4)

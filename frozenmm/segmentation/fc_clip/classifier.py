@@ -277,7 +277,7 @@ class MaskClassifier(nn.Module):
     def frozen_share(self, embeddings: Tensor) -> Tensor:
         """What the frozen branch alone adds to log probabilities (..., K), for embeddings (..., D) in text space."""
         share = torch.where(self.rows.seen, self.alpha, self.beta)
-        return share * self.frozen_logits(embeddings.to(self.logit_scale.device)).log_softmax(-1)
+        return share * self.frozen_logits(embeddings).log_softmax(-1)
 
     def log_probs(self, class_logits: Tensor, frozen_embeddings: Tensor | None, valid: Tensor | None = None, *,
                   remembered: Tensor | None = None) -> Tensor:

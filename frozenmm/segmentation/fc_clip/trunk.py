@@ -161,8 +161,9 @@ class MaskTrunk:
         if memory is not None and not getattr(self.classifier, 'ensemble', False):
             raise UserError('this model pools no frozen features to compare with examples: its classifier has no '
                             'frozen branch; a memory needs ensemble=dict(frozen=True)')
+
         def words(vectors: Tensor) -> Tensor:
-            return self.classifier.frozen_share(self.in_text_space(vectors))
+            return self.classifier.frozen_share(self.in_text_space(vectors.to(self.classifier.logit_scale.device)))
 
         self.memory = None if memory is None else RegionMemory(memory, words, self.classifier.sharpness)
 
