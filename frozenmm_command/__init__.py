@@ -19,6 +19,7 @@ COMMANDS = {
     'train': 'train a model',
     'test': 'test a model and draw predictions beside the truth',
     'infer': 'segment, detect or measure depth on images, folders and videos',
+    'memory': 'classes from examples: add, list, remove, export',
     'recon': 'depth, camera poses and a mesh from a video',
     'view': 'look at a reconstruction in the browser',
     'score': 'compare a reconstruction with measured depth and poses',

@@ -21,12 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument('images', nargs='+', help='images, folders or videos')
     parser.add_argument('--model', help='checkpoint of the zoo, task, or config; default: the config that --weights '
-                        'brings, else open-vocabulary')
+                        'brings, else for words the best model that is there, else open-vocabulary')
     parser.add_argument('--weights', help='trained part, where the model brings none: the folder of a training run, a '
                         'checkpoint, or a file of `frozenmm export`')
     parser.add_argument('--trust', action='store_true', help='open a checkpoint that holds pickled objects')
     parser.add_argument('--vocab', help='classes, separated by commas, synonyms by |: "red mug|mug, keyboard"; or a '
                                         '.txt or .json file; or a packaged vocabulary such as ade20k_150')
+    parser.add_argument('--memory', metavar='FILE', help='examples of classes, which count beside the words; see '
+                        '`frozenmm memory --help`')
     parser.add_argument('--stuff', help='classes of --vocab without instances: "sky, grass"; default: what the '
                         'vocabulary says, else every class has instances')
     parser.add_argument('--task', help='open-vocabulary models: panoptic, instance, semantic or all')
@@ -53,8 +55,10 @@ def run(args: argparse.Namespace) -> None:
     if args.stuff is not None and args.vocab is None:
         raise UserError('--stuff names classes of --vocab; give --vocab too')
     words = None if args.vocab is None else parse_vocabulary(args.vocab, args.stuff)
+    if words is not None or args.memory is not None:
+        choose_word_model(args, task=args.task, memory=args.memory is not None)
     chosen = inferencer(args.model, words, weights=args.weights, device=args.device, trust_weights=args.trust,
-                        task=args.task)
+                        task=args.task, memory=args.memory)
     unreadable: list[str] = []
     score = options.given(args, 'min_score')
     results = chosen.stream(args.images, batch_size=args.batch_size, out_dir=args.out, unreadable=unreadable, **score,
@@ -70,6 +74,21 @@ def run(args: argparse.Namespace) -> None:
     print(f'results are in {args.out}')
     if unreadable:
         sys.exit(f'{len(unreadable)} image{"s" * (len(unreadable) > 1)} could not be read:\n' + '\n'.join(unreadable))
+
+
+def choose_word_model(args: argparse.Namespace, *, task: str | None, memory: bool) -> None:
+    """Where the arguments name no model, the best one for words that there is; says which."""
+    if args.model is not None or args.weights is not None:
+        return
+    from frozenmm.apis.word_models import best_word_model
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    best = best_word_model(task=task, memory=memory, ask=_yes if terminal else None)
+    print(best.remark, flush=True)
+    args.model, args.weights = best.model, best.weights
+
+
+def _yes(question: str) -> bool:
+    return input(f'{question} [y/N] ').strip().lower() in ('y', 'yes')
 
 
 def _remark(chosen: Inferencer, image: NamedImage, result: Any, score: dict[str, float]) -> str:

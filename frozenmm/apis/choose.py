@@ -14,6 +14,7 @@ from frozenmm.apis.depth_inferencer import DepthInferencer
 from frozenmm.apis.model_sources import model_class, read_source
 from frozenmm.compat.checkpoint import load_checkpoint_file
 from frozenmm.errors import UserError
+from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.foundation.vocabulary import VocabularySource
 from frozenmm.registry import INFERENCERS
 from frozenmm.zoo import checkpoint, default_checkpoint
@@ -23,12 +24,14 @@ _REMEDIES = {
     'vocabulary': 'its classes are those that it was trained on; open-vocabulary models are listed by `python -m '
                   'frozenmm.zoo list checkpoints`',
     'task': 'it has one task only',
+    'memory': 'open-vocabulary models (FCCLIP, FrozenSeg) do',
     'weights': 'state them in the config of its network'}
 
 
 def inferencer(model: Config | Mapping | str | Path | None = None, vocabulary: VocabularySource | None = None, *,
                weights: str | Path | None = None, device: str | torch.device = 'auto',
-               trust_weights: bool = False, task: str | None = None) -> Inferencer:
+               trust_weights: bool = False, task: str | None = None,
+               memory: ClassMemory | str | Path | None = None) -> Inferencer:
     """The inferencer of a model, whatever system it belongs to.
 
     Args:
@@ -42,6 +45,7 @@ def inferencer(model: Config | Mapping | str | Path | None = None, vocabulary: V
         device: where to compute, see `resolve_device`.
         trust_weights: open a checkpoint that holds pickled objects. It could run code of its author.
         task: of an open-vocabulary model, see `OpenVocabularyInferencer`; all by default.
+        memory: examples of classes for an open-vocabulary model, see `OpenVocabularyInferencer`.
 
     Raises:
         UserError: no such config, checkpoint or device; a vocabulary or a task for a model that takes none; a model
@@ -62,7 +66,7 @@ def inferencer(model: Config | Mapping | str | Path | None = None, vocabulary: V
         chosen = _required(model_class(source))
     options: dict[str, Any] = dict(device=device, trust_weights=trust_weights)
     taken = inspect.signature(chosen).parameters  # an inferencer need not know all of these
-    for name, value in dict(vocabulary=vocabulary, weights=weights, task=task).items():
+    for name, value in dict(vocabulary=vocabulary, weights=weights, task=task, memory=memory).items():
         if value is not None and name not in taken:
             raise UserError(f'{chosen.__name__} takes no {name}: {_REMEDIES[name]}')
         if value is not None:

@@ -19,10 +19,12 @@ from frozenmm.apis.base import Inferencer
 from frozenmm.apis.detection_inferencer import SampleResult
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
 from frozenmm.apis.model_sources import load_weights, open_model, read_source
+from frozenmm.apis.region_encoder import PictureRegions
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
-from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
+from frozenmm.foundation.class_memory import ClassMemory
+from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource, same_word
 from frozenmm.registry import INFERENCERS, installed
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
 
@@ -53,8 +55,11 @@ class OpenVocabularyInferencer(Inferencer):
         seen: (K,) which classes were trained; by default those that share a word with the training vocabulary.
         trust_weights: open a checkpoint that holds pickled objects. It could run code of its
             author.
+        memory: examples of classes, or the file that holds them: they count beside the words, see `ClassMemory`.
+            Without `vocabulary`, classes that have examples join those of the model.
 
     Attributes:
+        memory: what knows the examples, None without.
         pipeline: what is done with an image before the model sees it: that of the config; of a built model, a resize
             to at most 1333 x 800 pixels.
 
@@ -65,7 +70,8 @@ class OpenVocabularyInferencer(Inferencer):
 
     def __init__(self, model: nn.Module | Config | Mapping | str | Path, vocabulary: VocabularySource | None = None, *,
                  weights: str | Path | None = None, device: str | torch.device = 'auto', task: str = 'all',
-                 seen: Tensor | None = None, trust_weights: bool = False) -> None:
+                 seen: Tensor | None = None, trust_weights: bool = False,
+                 memory: ClassMemory | str | Path | None = None) -> None:
         # before anything slow, so that a mistake in them shows at once
         _check_task(task)
         self.device = resolve_device(device)
@@ -84,8 +90,12 @@ class OpenVocabularyInferencer(Inferencer):
         # the part with the words: a segmentor of mmseg holds the model, a detector of mmdet is it
         self.core: Any = getattr(self.model, 'model', self.model)
         self.task = task
+        self.memory = None if memory is None else self._remember(memory)
+        self._model_words: Vocabulary | None = None
         if words is not None:
             self.set_vocabulary(words, seen=seen)
+        elif memory is not None:
+            self._model_words = self.vocabulary
 
     @classmethod
     def models(cls) -> tuple[type, ...]:
@@ -113,6 +123,26 @@ class OpenVocabularyInferencer(Inferencer):
         """Look for these classes from now on; only words that are new cost anything."""
         with self.turn:
             self.model.set_vocabulary(vocabulary, seen=seen)
+            self._model_words = None
+
+    def _remember(self, given: ClassMemory | str | Path) -> ClassMemory:
+        if not isinstance(self.core, MaskSegmentor):
+            raise UserError(f'{type(self.core).__name__} takes no memory of examples; FCCLIP and FrozenSeg do')
+        memory = given if isinstance(given, ClassMemory) else ClassMemory(given)
+        self.core.trunk.remember(memory)
+        memory.attach(PictureRegions(self.model, self.core, self._prepare))
+        return memory
+
+    def _add_remembered(self) -> None:
+        """Classes that have examples only, beside those of the model."""
+        own = self._model_words
+        if self.memory is None or own is None:
+            return
+        known = set(map(same_word, own.words))
+        more = {same_word(name): name for name in reversed(self.memory.examples().names)}  # the first spelling stays
+        added = tuple(VocabularyClass(name) for word, name in reversed(more.items()) if word not in known)
+        if self.vocabulary.classes != (*own.classes, *added):
+            self.model.set_vocabulary(Vocabulary((*own.classes, *added), own.name, True))
 
     @torch.no_grad()
     def predict(self, images: Sequence[NamedImage], *, task: str | None = None) -> list[SampleResult]:
@@ -131,6 +161,7 @@ class OpenVocabularyInferencer(Inferencer):
             return self._predict(images, wanted)
 
     def _predict(self, images: Sequence[NamedImage], wanted: tuple[str, ...]) -> list[SampleResult]:
+        self._add_remembered()
         words = tuple(self.vocabulary)
         prepared = [self._prepare(image) for image in images]
         for item in prepared:

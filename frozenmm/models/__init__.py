@@ -4,6 +4,9 @@ Rooms that need mmdet or mmseg are listed only where that package is installed.
 """
 from frozenmm.compat import explained
 
+# classes from examples
+from frozenmm.foundation.class_memory import ClassMemory
+
 # image vectors in text space
 from frozenmm.foundation.conse import ConSE
 from frozenmm.foundation.conse_tower import ConSETower

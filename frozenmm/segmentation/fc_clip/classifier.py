@@ -274,13 +274,20 @@ class MaskClassifier(nn.Module):
             scale = getattr(self.__dict__['_text_tower'], 'logit_scale', CLIP_LOG_SCALE)
         return self.logit_scale.new_tensor(float(scale))
 
-    def log_probs(self, class_logits: Tensor, frozen_embeddings: Tensor | None, valid: Tensor | None = None) -> Tensor:
+    def frozen_share(self, embeddings: Tensor) -> Tensor:
+        """What the frozen branch alone adds to log probabilities (..., K), for embeddings (..., D) in text space."""
+        share = torch.where(self.rows.seen, self.alpha, self.beta)
+        return share * self.frozen_logits(embeddings).log_softmax(-1)
+
+    def log_probs(self, class_logits: Tensor, frozen_embeddings: Tensor | None, valid: Tensor | None = None, *,
+                  remembered: Tensor | None = None) -> Tensor:
         """Log probabilities (B, Q, K+1), void last.
 
         Args:
             class_logits: (B, Q, K+1) of the trained branch.
             frozen_embeddings: (B, Q, D) of the frozen branch; None without ensemble.
             valid: (B, Q) bool, queries whose mask has a pixel on the frozen map.
+            remembered: (B, Q, K) that examples add to the ensemble of both, see `RegionMemory`.
         """
         if frozen_embeddings is None or not self.ensemble:
             if self.sharpness != 1:
@@ -289,7 +296,8 @@ class MaskClassifier(nn.Module):
         if (self.official_rule if self.compat is True else self.compat) == 'all_masks':
             valid = None
         return geometric_ensemble(class_logits, self.frozen_logits(frozen_embeddings), self.rows.seen, alpha=self.alpha,
-                                  beta=self.beta, valid=valid, compat=bool(self.compat), sharpness=self.sharpness)
+                                  beta=self.beta, valid=valid, compat=bool(self.compat), sharpness=self.sharpness,
+                                  remembered=remembered)
 
     # ------------------------------------------------------------------------------------------------ checkpoints
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:

@@ -8,7 +8,8 @@ EPS = 1e-8  # official; keeps the logarithm of an impossible class finite
 
 
 def geometric_ensemble(in_logits: Tensor, out_logits: Tensor, seen: Tensor, *, alpha: float = 0.4, beta: float = 0.8,
-                       valid: Tensor | None = None, compat: bool = False, sharpness: float = 1.0) -> Tensor:
+                       valid: Tensor | None = None, compat: bool = False, sharpness: float = 1.0,
+                       remembered: Tensor | None = None) -> Tensor:
     """Log probabilities from both classifications: their geometric mean, weighted by whether a class was trained.
 
     Source: FC-CLIP equation 7. The default works in log space and is finite where the official product of powers
@@ -23,13 +24,17 @@ def geometric_ensemble(in_logits: Tensor, out_logits: Tensor, seen: Tensor, *, a
         valid: (B, Q) bool; where False the frozen branch has nothing to say and gets no share.
         compat: the official arithmetic, NaN included.
         sharpness: see `with_void`.
+        remembered: (B, Q, K) that examples of classes add to the weighted mean where `valid`; not in the paper.
 
     Returns:
         (B, Q, K+1) float32: log(P + 1e-8), void last; void's probability is that of the trained branch.
     """
     in_logits, out_logits = in_logits.float(), out_logits.float()
     mix = _official_mix if compat else _log_mix
-    return with_void(mix(in_logits[..., :-1], out_logits, seen, alpha, beta, valid), in_logits, sharpness=sharpness)
+    mixed = mix(in_logits[..., :-1], out_logits, seen, alpha, beta, valid)
+    if remembered is not None:
+        mixed = mixed + (remembered if valid is None else remembered * valid[..., None])
+    return with_void(mixed, in_logits, sharpness=sharpness)
 
 
 def with_void(class_logits: Tensor, in_logits: Tensor, *, sharpness: float = 1.0) -> Tensor:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from frozenmm.errors import UserError
 from frozenmm.foundation import ImageTower
+from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.foundation.tower_building import build_tower
 from frozenmm.ops.mask_ensemble import MaskGeometry
 from frozenmm.ops.mask_pool import mask_pool, resize_masks
 from frozenmm.registry import MODELS
+from frozenmm.segmentation.class_memory import RegionMemory
 from frozenmm.segmentation.fc_clip.classifier import MaskClassifier
 from frozenmm.segmentation.fc_clip.postprocess import MaskPostprocessor, MaskResults
 from frozenmm.segmentation.fc_clip.visual_head import mask_embeddings, pools_by_attention
@@ -57,6 +59,7 @@ class MaskTrunk:
         frozen_head: what embeds pooled features of a tower without CLIP's head; None: the tower does.
         frozen_pool: `'hard'` or `'area'`, see `FCCLIP`.
         mask_padding: leave padding out of attention and pooling.
+        memory: examples of classes beside their words, see `remember`.
     """
 
     tower: ImageTower
@@ -67,12 +70,21 @@ class MaskTrunk:
     frozen_head: nn.Module | None = None
     frozen_pool: str = 'hard'
     mask_padding: bool = False
+    memory: RegionMemory | None = None
 
     @property
     def dense_name(self) -> str:
         """Name of the map that the frozen branch pools."""
         channels = self.tower.channels
         return DENSE if DENSE in channels else next(reversed(channels))
+
+    @property
+    def region_signature(self) -> dict[str, str | int]:
+        """What decides the vectors that `pooled` gives, for a `ClassMemory`."""
+        head: Any = self.frozen_head
+        return dict(tower=self.tower.name, fingerprint=self.tower.fingerprint, map=self.dense_name,
+                    head='its own' if head is None else type(head).__name__, pool=self.frozen_pool,
+                    channels=self.classifier.embed_channels if head is None else head.feature_channels)
 
     # ------------------------------------------------------------------------------------------------ geometry
     def canvas(self, batch_inputs: Tensor) -> tuple[int, int]:
@@ -119,8 +131,12 @@ class MaskTrunk:
         logits = self.classifier(proposals.embeddings)
         if not self.classifier.ensemble:
             return self.classifier.log_probs(logits, None)
-        frozen, valid = self.frozen_embeddings(features, proposals.mask_logits)
-        return self.classifier.log_probs(logits, frozen, valid)
+        pooled, valid = self.pooled(features, proposals.mask_logits)
+        vocabulary = self.classifier.vocabulary or self.classifier.train_vocabulary
+        remembered = None
+        if self.memory is not None and vocabulary is not None and not self.classifier.training:
+            remembered = self.memory.logits(pooled, vocabulary, self.classifier.rows.seen)
+        return self.classifier.log_probs(logits, self.in_text_space(pooled), valid, remembered=remembered)
 
     def frozen_embeddings(self, features: TowerFeatures, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
         """What the frozen tower says about masks (B, Q, h, w).
@@ -128,6 +144,31 @@ class MaskTrunk:
         Returns:
             (B, Q, D) in text space; (B, Q) bool, masks that have a pixel (`'area'`) or a cell of the frozen map.
         """
+        pooled, valid = self.pooled(features, mask_logits)
+        return self.in_text_space(pooled), valid
+
+    def in_text_space(self, pooled: Tensor) -> Tensor:
+        """(..., D) of pooled frozen features (..., C)."""
+        head: Any = self.frozen_head
+        return pooled if head is None else head.visual_prediction(pooled)
+
+    def remember(self, memory: ClassMemory | None) -> None:
+        """Name regions by these examples too; None: by words alone.
+
+        Raises:
+            UserError: the model pools no frozen features that could be compared.
+        """
+        if memory is not None and not getattr(self.classifier, 'ensemble', False):
+            raise UserError('this model pools no frozen features to compare with examples: its classifier has no '
+                            'frozen branch; a memory needs ensemble=dict(frozen=True)')
+
+        def words(vectors: Tensor) -> Tensor:
+            return self.classifier.frozen_share(self.in_text_space(vectors.to(self.classifier.logit_scale.device)))
+
+        self.memory = None if memory is None else RegionMemory(memory, words, self.classifier.sharpness)
+
+    def pooled(self, features: TowerFeatures, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Frozen features under masks (B, Q, h, w): (B, Q, C), and which masks have a part of the frozen map (B, Q)."""
         dense = features.map(self.dense_name)
         masks = mask_logits.float()
         if self.frozen_pool == 'hard':
@@ -139,8 +180,8 @@ class MaskTrunk:
         valid = (masks > 0).flatten(2).any(-1)
         if self.frozen_head is not None:
             head: Any = self.frozen_head
-            pooled = mask_pool(head.class_features(dense), masks, rule=cast(Literal['hard', 'area'], self.frozen_pool))
-            return head.visual_prediction(pooled), valid
+            return mask_pool(head.class_features(dense), masks,
+                             rule=cast(Literal['hard', 'area'], self.frozen_pool)), valid
         return self.tower.run(mask_embeddings, dense, masks), valid
 
     def results(self, proposals: MaskProposals, features: TowerFeatures, geometries: Sequence[MaskGeometry],
