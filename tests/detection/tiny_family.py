@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import tiny_dino as tiny
+import torch
 import transformers
 from mmengine.config import ConfigDict
 
@@ -82,6 +83,9 @@ def write_bert(folder: str) -> None:
     path = Path(folder, 'vocab.txt')
     path.write_text('\n'.join(words))
     transformers.BertTokenizer(str(path)).save_pretrained(folder)
-    transformers.BertModel(transformers.BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
-        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.BertModel(transformers.BertConfig(
+            vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
+            max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    model.save_pretrained(folder)
