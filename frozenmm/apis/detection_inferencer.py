@@ -69,7 +69,11 @@ class DetectionInferencer(Inferencer):
             `labels`, `masks` if the detector makes them; and `classes`, the names that labels index.
         """
         results = []
-        for image, sample in zip(images, self.model.test_step(batch_of([self.pipeline(image) for image in images]))):
+        batch = batch_of([self.pipeline(image) for image in images])
+        if hasattr(self.model, 'language_model'):  # mmdet's grounded detectors look for words
+            for sample in batch['data_samples']:
+                sample.set_metainfo(dict(text=self.classes, custom_entities=True))
+        for image, sample in zip(images, self.model.test_step(batch)):
             found = sample.pred_instances
             sample.pred_instances = found[found.scores.argsort(descending=True, stable=True)]
             highest = int(found.labels.max()) + 1 if len(found) else 0

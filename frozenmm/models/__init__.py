@@ -42,7 +42,15 @@ from frozenmm.registry import installed
 if installed('mmdet'):
     with explained('mmdet'):
         # detectors
-        from frozenmm.detection.frozen_detr import EnhancedDINO, EnhancedDINOHead
+        from frozenmm.detection.frozen_detr import (
+            EnhancedConditionalDETR,
+            EnhancedDABDETR,
+            EnhancedDDQDETR,
+            EnhancedDeformableDETR,
+            EnhancedDINO,
+            EnhancedDINOHead,
+            EnhancedGroundingDINO,
+        )
 
         # open-vocabulary segmentation
         from frozenmm.segmentation.fc_clip.segmentor import FCCLIP

@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, features
 
+try:
+    import pillow_heif
+except ImportError:
+    pillow_heif = None
+
 from frozenmm.compat.image_files import FORMATS
 from frozenmm.compat.image_sources import read_images
 from frozenmm.datasets.annotation_pictures import read_picture
@@ -58,13 +63,16 @@ def test_no_picture_starts_a_program(door, suffix, ghostscript, tmp_path, demo_r
 
 
 def _written(kind: str) -> bytes:
+    if kind == 'HEIF':
+        pillow_heif.register_heif_opener()
     stream = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).save(stream, kind)
     return stream.getvalue()
 
 
-KINDS = [kind for kind in FORMATS if kind != 'AVIF' or features.check('avif')]
+WRITABLE = {'AVIF': features.check('avif'), 'HEIF': pillow_heif is not None}
+KINDS = [kind for kind in FORMATS if WRITABLE.get(kind, True)]
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -1,6 +1,14 @@
 """Frozen-DETR: frozen image encoders as feature enhancers of DETR-like detectors."""
 from frozenmm.detection.frozen_detr.detector import EnhancedDINO
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
+from frozenmm.detection.frozen_detr.family import (
+    EnhancedConditionalDETR,
+    EnhancedDABDETR,
+    EnhancedDDQDETR,
+    EnhancedDeformableDETR,
+    EnhancedGroundingDINO,
+)
 from frozenmm.detection.frozen_detr.head import EnhancedDINOHead
 
-__all__ = ['EnhancedDINO', 'EnhancedDINOHead', 'FrozenEnhancer']
+__all__ = ['EnhancedConditionalDETR', 'EnhancedDABDETR', 'EnhancedDDQDETR', 'EnhancedDINO', 'EnhancedDINOHead',
+           'EnhancedDeformableDETR', 'EnhancedGroundingDINO', 'FrozenEnhancer']

@@ -6,7 +6,6 @@ self-attention see them here, which gives the same numbers (a test compares both
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,23 +13,11 @@ from mmdet.models.layers import MLP, coordinate_to_encoding, inverse_sigmoid
 from mmdet.models.layers.transformer import DinoTransformerDecoder
 from torch import Tensor, nn
 
+from frozenmm.detection.frozen_detr.image_queries import LayerImageQueries
 from frozenmm.detection.frozen_detr.levels import Levels
 
 REFINE_EPS = 1e-3
 """Clamp of the inverse sigmoid in box refinement, official code and mmdet alike."""
-
-
-@dataclass
-class LayerImageQueries:
-    """The image queries of a batch.
-
-    Attributes:
-        queries: (B, T, C) per layer.
-        references: (B, T, 4) their cxcywh boxes in units of the unpadded image.
-    """
-
-    queries: list[Tensor]
-    references: Tensor
 
 
 class ImageQueryDecoder(DinoTransformerDecoder):

@@ -6,34 +6,30 @@ layer, patch maps become extra levels of the encoder; proposals and decoder see 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from mmdet.models.dense_heads import DINOHead
 from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.models.layers import SinePositionalEncoding
 from mmdet.structures import OptSampleList, SampleList
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from frozenmm.detection.frozen_detr import compat_record
-from frozenmm.detection.frozen_detr.decoder import ImageQueryDecoder, LayerImageQueries
+from frozenmm.detection.frozen_detr.decoder import ImageQueryDecoder
 from frozenmm.detection.frozen_detr.denoising import DenoisingQueries, NoDenoising
 from frozenmm.detection.frozen_detr.encoder import FusionEncoder
+from frozenmm.detection.frozen_detr.enhancement import Enhancement, FeatureSource, build_enhancers, image_sizes
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
-from frozenmm.detection.frozen_detr.image_queries import ImageQueries, image_query_references
-from frozenmm.detection.frozen_detr.levels import Levels, join_levels, padding_masks
-from frozenmm.detection.frozen_detr.patch_levels import PatchLevel
-from frozenmm.detection.frozen_detr.upstream import widen_levels
+from frozenmm.detection.frozen_detr.levels import Levels, join_levels, padding_masks, set_levels
+from frozenmm.detection.frozen_detr.small_images import with_queries
+from frozenmm.detection.frozen_detr.upstream import grow_encoder
 from frozenmm.errors import UserError
-from frozenmm.foundation import ImageTower
 from frozenmm.foundation.state_records import as_record, read_record
 from frozenmm.ops.accelerate import accelerate_own
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats, TowerFeatures
-
-FeatureSource = Callable[[SampleList], 'list[TowerFeatures] | None']
 
 
 @MODELS.register_module()
@@ -66,15 +62,16 @@ class EnhancedDINO(DINO):
     positional_encoding: Any
     encoder: Any
     decoder: Any
+    enhancement: Enhancement
 
     def __init__(self, *args: object, enhancers: Sequence[dict | FrozenEnhancer] = (), patch_norm: str = 'GN',
                  patch_groups: int = 32, dn_cfg: dict | None = None, num_feature_levels: int = 4, encoder: dict,
                  decoder: dict, bbox_head: dict, **kwargs: object) -> None:
-        built = [item if isinstance(item, FrozenEnhancer) else FrozenEnhancer(**item) for item in enhancers]
+        built = build_enhancers(enhancers)
         self._patch_levels = sum(len(item.patch_maps) for item in built)
         # copies, because mmdet writes into the configs that it is given
         encoder, decoder, bbox_head = (copy.deepcopy(config) for config in (encoder, decoder, bbox_head))
-        _set_levels(encoder, decoder, num_feature_levels, self._patch_levels)
+        set_levels(encoder, decoder, num_feature_levels, self._patch_levels)
         if bbox_head.get('type') in ('DINOHead', 'mmdet.DINOHead'):
             bbox_head['type'] = 'frozenmm.EnhancedDINOHead'
         for name in 'as_two_stage', 'with_box_refine':
@@ -83,6 +80,9 @@ class EnhancedDINO(DINO):
         # not DINO.__init__, which cannot build a detector without denoising
         DeformableDETR.__init__(self, *args, encoder=encoder, decoder=decoder, bbox_head=bbox_head,
                                 num_feature_levels=num_feature_levels, **kwargs)
+        if not isinstance(self.bbox_head, DINOHead):
+            raise UserError(f'EnhancedDINO needs a DINOHead, got {type(self.bbox_head).__name__}; two-stage Deformable '
+                            "DETR is type='frozenmm.EnhancedDeformableDETR'")
         self.image_stats = ImageStats.from_preprocessor(self.data_preprocessor)
         self._add_enhancers(built, patch_norm, patch_groups)
         self.dn_query_generator = self._denoising(dn_cfg)
@@ -103,21 +103,14 @@ class EnhancedDINO(DINO):
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
 
     def _add_enhancers(self, enhancers: list[FrozenEnhancer], norm: str, groups: int) -> None:
-        giving = [index for index, item in enumerate(enhancers) if item.image_queries]
-        if len(giving) > 1:
-            raise UserError(f'image queries come from one tower, but the enhancers {giving} all give some; '
-                            'set image_queries=0 in the others')
         if enhancers:  # else this is mmdet's detector, to the last bit
             accelerate_own(self.encoder)
             accelerate_own(self.decoder)
-        self.enhancers = nn.ModuleList(enhancers)
-        self.patch_levels = nn.ModuleList(PatchLevel(channels, self.embed_dims, norm=norm, groups=groups)
-                                          for item in enhancers for channels in item.map_channels)
-        self.image_queries: ImageQueries | None = None
-        for item in enhancers:
-            if item.image_queries:
-                self.image_queries = ImageQueries(item.tower.token_channels, self.embed_dims, self.decoder.num_layers,
-                                                  count=item.image_queries)
+        enhancement = Enhancement(enhancers, self.embed_dims, self.decoder.num_layers, norm=norm, groups=groups)
+        # its modules stand under the names that checkpoints have had since frozenmm 0.1
+        self.enhancers, self.patch_levels = enhancement.enhancers, enhancement.patch_levels
+        self.image_queries = enhancement.image_queries
+        object.__setattr__(self, 'enhancement', enhancement)
 
     def _denoising(self, config: dict | None) -> nn.Module:
         if config is None:
@@ -135,14 +128,8 @@ class EnhancedDINO(DINO):
         Returns:
             One `TowerFeatures` per enhancer, from `feature_source` if it gives them, else from the towers.
         """
-        features = self.feature_source(batch_data_samples) if self.feature_source is not None else None
-        if features is None:
-            sizes = [tuple(sample.img_shape[:2]) for sample in batch_data_samples]
-            return [enhancer(images, sizes, self.image_stats) for enhancer in self.enhancers]
-        if len(features) != len(self.enhancers):
-            raise UserError(f'feature_source gave features of {len(features)} towers, but the detector has '
-                            f'{len(self.enhancers)} enhancers')
-        return features
+        return self.enhancement.features(images, batch_data_samples, stats=self.image_stats,
+                                         source=self.feature_source)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of a batch of images (B, 3, H, W)."""
@@ -178,8 +165,7 @@ class EnhancedDINO(DINO):
         Returns:
             Inputs of the head: hidden states, references and, in training, encoder proposals and denoising numbers.
         """
-        sizes = [tuple(sample.img_shape[:2]) for sample in batch_data_samples]
-        masks = padding_masks(img_feats, sizes, batch_data_samples[0].batch_input_shape)
+        masks = padding_masks(img_feats, image_sizes(batch_data_samples), batch_data_samples[0].batch_input_shape)
         levels = self.join_levels(img_feats, masks, features)
         own = self.num_feature_levels
         memory = self.encoder(levels, keep=levels.cells(own))
@@ -189,7 +175,7 @@ class EnhancedDINO(DINO):
         hidden_states, references = self.decoder(
             inputs['query'], memory, levels, self_attn_mask=inputs['dn_mask'],
             reference_points=inputs['reference_points'], reg_branches=self.bbox_head.reg_branches,
-            image_queries=self._image_queries(features, sizes))
+            image_queries=self.enhancement.queries(features, batch_data_samples))
         head_inputs = {key: value.float() if isinstance(value, Tensor) else value for key, value in head_inputs.items()}
         return dict(head_inputs, hidden_states=hidden_states, references=list(references))
 
@@ -199,13 +185,7 @@ class EnhancedDINO(DINO):
         cells = memory.shape[1]
         if cells >= self.num_queries:
             return super().pre_decoder(memory, memory_mask, spatial_shapes, batch_data_samples)
-        denoising: Any = copy.copy(self.dn_query_generator)
-        denoising.num_matching_queries = cells
-        fewer = copy.copy(self)  # the same parameters, of the queries the first ones
-        fewer.num_queries = cells
-        few = SimpleNamespace(weight=self.query_embedding.weight[:cells])
-        fewer.__dict__['_modules'] = {**self._modules, 'query_embedding': few, 'dn_query_generator': denoising}
-        return DINO.pre_decoder(fewer, memory, memory_mask, spatial_shapes, batch_data_samples)
+        return DINO.pre_decoder(with_queries(self, cells), memory, memory_mask, spatial_shapes, batch_data_samples)
 
     def join_levels(self, feature_maps: Sequence[Tensor], masks: Sequence[Tensor | None],
                     features: Sequence[TowerFeatures]) -> Levels:
@@ -219,33 +199,13 @@ class EnhancedDINO(DINO):
         if len(feature_maps) != self.num_feature_levels:
             raise UserError(f'the neck gives {len(feature_maps)} levels, but num_feature_levels is '
                             f'{self.num_feature_levels}; make the two equal (frozen maps are not counted)')
-        frozen = [pair for enhancer, given in zip(self._enhancers, features) for pair in enhancer.maps(given)]
-        projected = [level(feature_map) for level, (feature_map, _) in zip(self.patch_levels, frozen)]
-        return join_levels([*feature_maps, *projected], [*masks, *(mask for _, mask in frozen)],
+        frozen = self.enhancement.maps(features)
+        return join_levels([*feature_maps, *(level for level, _ in frozen)], [*masks, *(mask for _, mask in frozen)],
                            self.positional_encoding, self.level_embed)
-
-    def _image_queries(self, features: Sequence[TowerFeatures],
-                       sizes: list[tuple[int, int]]) -> LayerImageQueries | None:
-        if self.image_queries is None:
-            return None
-        tokens = next(given.tokens for enhancer, given in zip(self.enhancers, features) if enhancer.image_queries)
-        if tokens is None:
-            raise UserError(f'the features hold no image tokens, but the detector uses {self.image_queries.count}; '
-                            'compute them with num_tokens set')
-        references = image_query_references(sizes, self.image_queries.count)
-        return LayerImageQueries(self.image_queries(tokens), references.to(tokens.device, non_blocking=True))
-
-    @property
-    def _enhancers(self) -> list[FrozenEnhancer]:
-        return [cast(FrozenEnhancer, enhancer) for enhancer in self.enhancers]
-
-    @property
-    def _towers(self) -> list[ImageTower]:
-        return [enhancer.tower for enhancer in self._enhancers]
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        own = compat_record.read(self.bbox_head, self._towers)
+        own = compat_record.read(self.bbox_head, self.enhancement.towers)
         if own != compat_record.MMDET:
             destination[prefix + compat_record.RECORD] = as_record(own)
 
@@ -254,17 +214,12 @@ class EnhancedDINO(DINO):
         record = state_dict.pop(prefix + compat_record.RECORD, None)
         if record is not None:
             self._require_neck(state_dict, f'{prefix}neck.')
-            compat_record.apply(read_record(record, prefix + compat_record.RECORD), self.bbox_head, self._towers)
+            compat_record.apply(read_record(record, prefix + compat_record.RECORD), self.bbox_head,
+                                self.enhancement.towers)
         if f'{prefix}transformer.level_embed' in state_dict:
             raise UserError('this is an official DINO checkpoint; convert it first: '
                             '`python tools/convert.py frozen_detr IN OUT.safetensors`')
-        state = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        heads = self.encoder.layers[0].self_attn.num_heads
-        widened = widen_levels(state, dict(self.named_parameters()), self.num_feature_levels, heads)
-        state_dict.update({prefix + key: state[key] for key in widened})
-        if widened:
-            print_log(f'the checkpoint knows {self.num_feature_levels} encoder levels: attention to '
-                      f'{self._patch_levels} frozen maps starts from its initialisation', logger='current')
+        grow_encoder(self, state_dict, prefix, levels=self.num_feature_levels)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _require_neck(self, state_dict: dict, prefix: str) -> None:
@@ -274,14 +229,3 @@ class EnhancedDINO(DINO):
         if lost:
             raise UserError(f'the checkpoint holds {lost[0]}, which this model\'s neck has not; converted official '
                             'checkpoints need neck=dict(bias=True)')
-
-
-def _set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
-    """Write the numbers of levels into the attention configs; refuse those that contradict `num_feature_levels`."""
-    for name, config, attention, levels in (('encoder', encoder, 'self_attn_cfg', own + extra),
-                                            ('decoder', decoder, 'cross_attn_cfg', own)):
-        attention = config['layer_cfg'][attention]
-        if attention.get('num_levels', own) not in (own, levels):
-            raise UserError(f'{name} attention has num_levels={attention["num_levels"]}, but num_feature_levels is '
-                            f'{own}; leave num_levels out or make the two equal (frozen maps are added by themselves)')
-        attention['num_levels'] = levels

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -9,6 +10,19 @@ from torch import Tensor, nn
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import TOKEN_COUNTS
+
+
+@dataclass
+class LayerImageQueries:
+    """The image queries of a batch.
+
+    Attributes:
+        queries: (B, T, C) per layer.
+        references: (B, T, 4) their cxcywh boxes in units of the unpadded image.
+    """
+
+    queries: list[Tensor]
+    references: Tensor
 
 
 def image_query_boxes(sizes: Sequence[tuple[int, int]], count: int) -> Tensor:

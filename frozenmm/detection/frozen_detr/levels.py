@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenmm.errors import UserError
+
 
 @dataclass
 class Levels:
@@ -109,3 +111,13 @@ def join_levels(feature_maps: Sequence[Tensor], masks: Sequence[Tensor | None], 
 def _valid_ratio(mask: Tensor) -> Tensor:
     height, width = mask.shape[1:]
     return torch.stack([(~mask[:, 0]).sum(1) / width, (~mask[:, :, 0]).sum(1) / height], -1)
+
+def set_levels(encoder: dict, decoder: dict, own: int, extra: int) -> None:
+    """Write the numbers of levels into the attention configs; refuse those that contradict `num_feature_levels`."""
+    for name, config, attention, levels in (('encoder', encoder, 'self_attn_cfg', own + extra),
+                                            ('decoder', decoder, 'cross_attn_cfg', own)):
+        attention = config['layer_cfg'][attention]
+        if attention.get('num_levels', own) not in (own, levels):
+            raise UserError(f'{name} attention has num_levels={attention["num_levels"]}, but num_feature_levels is '
+                            f'{own}; leave num_levels out or make the two equal (frozen maps are added by themselves)')
+        attention['num_levels'] = levels

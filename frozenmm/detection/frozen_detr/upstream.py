@@ -1,6 +1,9 @@
 """Checkpoints of detectors without frozen maps: their encoder attention grows by the levels that they lack."""
 from __future__ import annotations
 
+from typing import Any
+
+from mmengine.logging import print_log
 from torch import Tensor
 
 
@@ -35,3 +38,21 @@ def widen_levels(state: dict[str, Tensor], own: dict[str, Tensor], levels: int, 
         state[key] = grown
         widened.append(key)
     return widened
+
+
+def grow_encoder(detector: Any, state_dict: dict[str, Tensor], prefix: str, *, levels: int) -> None:
+    """Let the weights of a detector without frozen maps grow in a state dict that is about to be loaded.
+
+    Args:
+        detector: one with a deformable encoder and `level_embed`.
+        state_dict: changed in place.
+        prefix: of the detector's keys.
+        levels: its own levels.
+    """
+    state = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    heads = detector.encoder.layers[0].self_attn.num_heads
+    widened = widen_levels(state, dict(detector.named_parameters()), levels, heads)
+    state_dict.update({prefix + key: state[key] for key in widened})
+    if widened:
+        print_log(f'the checkpoint knows {levels} encoder levels: attention to {len(detector.level_embed) - levels} '
+                  'frozen maps starts from its initialisation', logger='current')
