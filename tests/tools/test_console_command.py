@@ -57,7 +57,7 @@ def test_the_version_is_that_of_the_package(capsys):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['infr', 'a.png'], "there is no command 'infr' (nearest: infer)"),
     (['xyzxyz'], "there is no command 'xyzxyz'; `frozenmm --help` lists all"),
-    (['infer', 'a.png', '--devce', 'cpu'], 'there is no option --devce (nearest: --device)'),
+    (['infer', 'a.png', '--devce', 'cpu'], 'there is no option --devce (nearest: --device'),
     (['recon', 'frames', '--ot', 'x'], 'there is no option --ot (nearest: --out)'),
     (['zoo', 'lst'], "invalid choice: 'lst' (choose from"),
     (['zoo', 'lst'], '(nearest: list)'),
