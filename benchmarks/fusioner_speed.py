@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     def one(name: str, *, fresh_text: bool) -> Tensor:
         if fresh_text:
-            head.texts._vectors.pop(name, None)
+            head.texts.words._known.pop(name, None)
         return head.forward(model.extract_feat(image), [[name]], (224, 224))
 
     def ours(mode: str) -> Tensor:
@@ -97,9 +97,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     del tower.embed
     rows['loop, short texts'], _ = timed(lambda: torch.cat([one(name, fresh_text=True) for name in looped], 1))
     for name in names:
-        if name not in head.texts._vectors:
+        if name not in head.texts.words._known:
             vector = torch.randn(head.texts.tower.channels, generator=torch.Generator().manual_seed(0))
-            head.texts._vectors[name] = vector / vector.norm()
+            head.texts.words._known[name] = vector / vector.norm()
     rows['loop, text cached'], _ = timed(lambda: torch.cat([one(name, fresh_text=False) for name in looped], 1))
     rows = {key: value * scale for key, value in rows.items()}
     rows['per_class'], masks = timed(lambda: ours('per_class'))
