@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +191,11 @@ sys.exit(failed)
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_names_of_test_files_are_unique():
+    names = Counter(path.name for path in Path(__file__).parent.rglob('test_*.py'))
+    assert [name for name, count in names.items() if count > 1] == []  # pytest imports them by name alone
+
+
 def test_every_module_imports_alone():
     pytest.importorskip('mmdet')
     pytest.importorskip('mmseg')

@@ -22,7 +22,7 @@ from frozenmm.engine.checkpoints import latest_whole_checkpoint
 from frozenmm.engine.weights import load_weights
 from frozenmm.foundation.feature_cache.shards import Shard
 from frozenmm.foundation.state_file import read_state
-from frozenmm.foundation.text_embeddings import _read as read_embeddings
+from frozenmm.foundation.word_store import WordStore
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.stored_state import StoredState
 from frozenmm.registry import MODELS
@@ -97,7 +97,7 @@ def _state(path):
 
 
 def _embeddings(path):
-    if read_embeddings(path, (1, 2)) is None:
+    if not WordStore(path).read('kind', ['cat'], 2):
         raise ValueError('taken as missing')
 
 
