@@ -9,7 +9,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,12 +22,12 @@ from frozenmm.compat.files import whole_file
 from frozenmm.errors import MissingFile, UnreadableFile, UserError
 from frozenmm.foundation.lookup import lookup
 from frozenmm.foundation.vocabulary import same_word
+from frozenmm.foundation.word_store import opened
 
 _TABLES = ('CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT)',
            'CREATE TABLE IF NOT EXISTS regions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, vector BLOB, '
            'digest BLOB)',
            "INSERT OR IGNORE INTO about VALUES ('removals', '0')")
-_SECONDS_TO_WAIT = 60.0
 
 
 class RegionEncoder(Protocol):
@@ -242,7 +242,7 @@ class ClassMemory:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)) as database, database:
+            with opened(self.path) as database:
                 yield database
         except sqlite3.OperationalError as error:
             if 'no such table' not in str(error):

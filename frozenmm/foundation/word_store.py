@@ -25,6 +25,13 @@ _SECONDS_TO_WAIT = 60.0
 _SECONDS_OF_A_DAY = 86400
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """An SQLite file, closed at the end; what the block changed is there as a whole or, after an error, not at all."""
+    with closing(sqlite3.connect(path, timeout=_SECONDS_TO_WAIT)) as database, database:
+        yield database
+
+
 class WordStore:
     """Vectors of words, by what made them.
 
@@ -52,7 +59,7 @@ class WordStore:
         damaged = 0
         today = int(time.time() // _SECONDS_OF_A_DAY)
         try:
-            with self._open() as database:
+            with opened(self.path) as database:
                 for part in _parts(words):
                     marks = ','.join('?' * len(part))
                     rows = database.execute('SELECT word, vector, digest, day FROM words WHERE kind = ? AND word IN '
@@ -81,7 +88,7 @@ class WordStore:
             (word, vector.cpu().numpy().astype(np.float32).tobytes()) for word, vector in vectors.items())]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._open() as database:
+            with opened(self.path) as database:
                 database.execute(_TABLE)
                 database.executemany('INSERT OR REPLACE INTO words VALUES (?, ?, ?, ?, ?)', rows)
             self._make_room()
@@ -93,18 +100,13 @@ class WordStore:
         """Down to half of what is allowed, so that this is rare."""
         if self.path.stat().st_size <= self.largest:
             return
-        with self._open() as database:
+        with opened(self.path) as database:
             size, rows = database.execute('SELECT SUM(LENGTH(vector)), COUNT(*) FROM words').fetchone()
             surplus = rows - int(rows * self.largest / 2 / max(size, 1))
             database.execute('DELETE FROM words WHERE rowid IN (SELECT rowid FROM words ORDER BY day, rowid LIMIT ?)',
                              (max(surplus, 0), ))
         with closing(sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)) as database:
             database.execute('VACUUM')
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)) as database, database:
-            yield database
 
 
 def _parts(words: Sequence[str]) -> Iterator[list[str]]:

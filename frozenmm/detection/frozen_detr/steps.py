@@ -82,11 +82,11 @@ class EnhancedSteps(_Detector):
 
     def _image_positions(self, boxes: Tensor, inputs: dict) -> Tensor:
         """Position embedding (B, T, C) of boxes (B, T, 4), cxcywh in units of the images; `inputs` of the decoder."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define `_image_positions`, or learn positions')
 
     def _level_embed(self) -> Tensor:
         """(P, C), one row per frozen map."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define `_level_embed`')
 
     def foundation_features(self, images: Tensor, batch_data_samples: SampleList) -> list[TowerFeatures]:
         """Features of every enhancer for a batch, see `Enhancement.features`."""

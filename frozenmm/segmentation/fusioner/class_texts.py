@@ -27,7 +27,7 @@ class ClassTexts(nn.Module):
 
     def forward(self, names: Sequence[str]) -> Tensor:
         """Unit vectors (K, C) of K class names; a name is encoded the first time it is asked for."""
-        return self.words.unit([' '.join(name.split()) for name in names], 'the classes').cpu()
+        return self.words.unit([' '.join(name.split()) for name in names], 'the classes')
 
     def batch(self, names: Sequence[Sequence[str]], like: Tensor) -> tuple[Tensor, list[int]]:
         """Vectors of each image's names.
