@@ -157,11 +157,11 @@ setup(
         'Issues': f'{ABOUT["PROJECT_URL"]}/issues',
     },
     license='Apache-2.0',
-    license_files=['LICENSE'],
+    license_files=['LICENSE', 'frozenmm/visualization/fonts/unifont-license.txt'],
     python_requires='>=3.10',
     packages=find_packages(include=['frozenmm', 'frozenmm.*', 'frozenmm_command']),
     entry_points={'console_scripts': ['frozenmm = frozenmm_command:main']},
-    package_data={'frozenmm': ['py.typed', '**/*.json', '**/*.txt', '**/*.yml', '**/*.safetensors']},
+    package_data={'frozenmm': ['py.typed', '**/*.json', '**/*.txt', '**/*.yml', '**/*.safetensors', '**/*.xz']},
     exclude_package_data={'frozenmm': ['ops/_lib/*']},  # `BuildWithData` adds the library with its stamp, or neither
     include_package_data=False,
     install_requires=lower_bounds(REQUIRED),

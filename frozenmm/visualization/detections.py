@@ -3,14 +3,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from frozenmm.compat import require
-
-_MARGIN = 8
-_TEXT = 15
+from frozenmm.visualization.lettering import MARGIN, TEXT, contrasting, drawing, text_width, write
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def draw_boxes(image: np.ndarray, boxes: Boxes, classes: Sequence[str], palette:
     Returns:
         (H', width, 3) uint8 RGB.
     """
-    pil, draw_module, font = _drawing()
+    pil, draw_module = drawing()
     scale = width / image.shape[1]
     picture = pil.fromarray(image).resize((width, round(image.shape[0] * scale)), pil.Resampling.BICUBIC)
     draw = draw_module.Draw(picture)
@@ -85,12 +81,12 @@ def draw_boxes(image: np.ndarray, boxes: Boxes, classes: Sequence[str], palette:
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=3)
         text = caption(classes[label], None if boxes.scores is None else boxes.scores[index],
                        None if boxes.tracks is None or boxes.tracks[index] < 0 else boxes.tracks[index])
-        text_width = int(font.getlength(text)) + 6
-        left = min(max(x1, 0), max(width - text_width, 0))
+        wide = text_width(text) + 6
+        left = min(max(x1, 0), max(width - wide, 0))
         # above the box where there is room, else inside it
-        top = min(y1 - _TEXT - 5 if y1 > _TEXT + 5 else max(y1, 0), picture.height - _TEXT - 5)
-        draw.rectangle((left, top, left + text_width, top + _TEXT + 5), fill=colour)
-        draw.text((left + 3, top + 1), text, fill=_contrasting(colour), font=font)
+        top = min(y1 - TEXT - 5 if y1 > TEXT + 5 else max(y1, 0), picture.height - TEXT - 5)
+        draw.rectangle((left, top, left + wide, top + TEXT + 5), fill=colour)
+        write(draw, (left + 3, top + 1), text, fill=contrasting(colour))
     return np.asarray(picture)
 
 
@@ -109,24 +105,24 @@ def beside_truth(image: np.ndarray, truth: Boxes, predictions: Mapping[str, Boxe
     Returns:
         (H', W', 3) uint8 RGB, W' = pictures * (width + margin) + margin.
     """
-    pil, draw_module, font = _drawing()
+    pil, draw_module = drawing()
     columns = {'ground truth': truth, **predictions}
     pictures = {heading: draw_boxes(image, boxes, classes, palette, width=width) for heading, boxes in columns.items()}
-    total = len(columns) * (width + _MARGIN) + _MARGIN
-    top = _TEXT + 2 * _MARGIN
-    bottom = top + next(iter(pictures.values())).shape[0] + _MARGIN
+    total = len(columns) * (width + MARGIN) + MARGIN
+    top = TEXT + 2 * MARGIN
+    bottom = top + next(iter(pictures.values())).shape[0] + MARGIN
     present = sorted({int(label) for boxes in columns.values() for label in boxes.labels})
-    places, rows = _legend(present, classes, total, font)
-    sheet = pil.new('RGB', (total, bottom + rows * (_TEXT + _MARGIN) + _MARGIN), (255, 255, 255))
+    places, rows = _legend(present, classes, total)
+    sheet = pil.new('RGB', (total, bottom + rows * (TEXT + MARGIN) + MARGIN), (255, 255, 255))
     draw = draw_module.Draw(sheet)
     for column, (heading, picture) in enumerate(pictures.items()):
-        x = _MARGIN + column * (width + _MARGIN)
+        x = MARGIN + column * (width + MARGIN)
         sheet.paste(pil.fromarray(picture), (x, top))
-        draw.text((x, _MARGIN), heading, fill=(0, 0, 0), font=font)
+        write(draw, (x, MARGIN), heading)
     for label, (x, row) in places.items():
-        y = bottom + row * (_TEXT + _MARGIN)
-        draw.rectangle((x, y, x + _TEXT, y + _TEXT), fill=tuple(int(value) for value in palette[label]))
-        draw.text((x + _TEXT + 5, y - 1), classes[label], fill=(0, 0, 0), font=font)
+        y = bottom + row * (TEXT + MARGIN)
+        draw.rectangle((x, y, x + TEXT, y + TEXT), fill=tuple(int(value) for value in palette[label]))
+        write(draw, (x + TEXT + 5, y - 1), classes[label])
     return np.asarray(sheet)
 
 
@@ -147,26 +143,14 @@ def spread_palette(count: int) -> list[tuple[int, int, int]]:
     return [(red, green, blue) for red, green, blue in waves]
 
 
-def _legend(labels: list[int], classes: Sequence[str], total: int, font: Any) -> tuple[dict[int, tuple[int, int]], int]:
+def _legend(labels: list[int], classes: Sequence[str], total: int) -> tuple[dict[int, tuple[int, int]], int]:
     """Place of every legend entry as (x, row), and the number of rows."""
     places: dict[int, tuple[int, int]] = {}
-    x, row = _MARGIN, 0
+    x, row = MARGIN, 0
     for label in labels:
-        width = _TEXT + 5 + int(font.getlength(classes[label])) + 2 * _MARGIN
-        if x + width > total and x > _MARGIN:
-            x, row = _MARGIN, row + 1
+        width = TEXT + 5 + text_width(classes[label]) + 2 * MARGIN
+        if x + width > total and x > MARGIN:
+            x, row = MARGIN, row + 1
         places[label] = (x, row)
         x += width
     return places, row + 1 if labels else 0
-
-
-def _contrasting(colour: tuple[int, ...]) -> tuple[int, int, int]:
-    """Black or white, whichever reads better on the colour (Rec. 601 luma)."""
-    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    return (0, 0, 0) if luma > 140 else (255, 255, 255)
-
-
-def _drawing() -> tuple[Any, Any, Any]:
-    """Pillow's Image and ImageDraw modules and the font of all labels."""
-    return (require('PIL.Image', 'drawing'), require('PIL.ImageDraw', 'drawing'),
-            require('PIL.ImageFont', 'drawing').load_default(size=_TEXT))

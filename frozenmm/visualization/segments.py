@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from frozenmm.compat import require
-from frozenmm.visualization.detections import _contrasting, _drawing, caption, spread_palette
+from frozenmm.visualization.detections import caption, spread_palette
+from frozenmm.visualization.lettering import MARGIN, TEXT, contrasting, drawing, text_width, write
 
-_MARGIN = 8
-_TEXT = 15
 _SMALLEST = 0.0008
 """Regions below this share of the picture get a colour but no name on it; the legend has their class."""
 
@@ -56,7 +55,7 @@ def draw_segments(image: np.ndarray, ids: np.ndarray, regions: Sequence[Region],
     """
     if image.shape[:2] != ids.shape:
         raise ValueError(f'the image has {image.shape[:2]} pixels, the segment map {ids.shape}; both must agree')
-    pil, draw_module, font = _drawing()
+    pil, draw_module = drawing()
     scale = min(width / image.shape[1], 2 * width / image.shape[0])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     picture = np.asarray(pil.fromarray(image).resize(size, pil.Resampling.BICUBIC))
@@ -65,7 +64,7 @@ def draw_segments(image: np.ndarray, ids: np.ndarray, regions: Sequence[Region],
     small = ids[rows[:, None], columns]
     colours = _colours(regions, palette or spread_palette(len(classes)))
     shaded = pil.fromarray(_shade(picture, small, regions, colours, opacity))
-    _write_names(draw_module.Draw(shaded), font, small, regions, colours, classes)
+    _write_names(draw_module.Draw(shaded), small, regions, colours, classes)
     return _with_legend(shaded, regions, palette or spread_palette(len(classes)), classes) if legend \
         else np.asarray(shaded)
 
@@ -99,7 +98,7 @@ def _shade(picture: np.ndarray, ids: np.ndarray, regions: Sequence[Region], colo
     return shaded.round().astype(np.uint8)
 
 
-def _write_names(draw: Any, font: Any, ids: np.ndarray, regions: Sequence[Region],
+def _write_names(draw: Any, ids: np.ndarray, regions: Sequence[Region],
                  colours: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> None:
     """Names in the middle of their regions, large regions first; one that would cover another name is left out."""
     cv2 = require('cv2', 'drawing')
@@ -114,7 +113,7 @@ def _write_names(draw: Any, font: Any, ids: np.ndarray, regions: Sequence[Region
         mask = np.pad(ids == region.id, 1).astype(np.uint8)
         depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        wide, tall = font.getlength(text) + 6, _TEXT + 5
+        wide, tall = text_width(text) + 6, TEXT + 5
         left = float(min(max(x - wide / 2, 0), max(width - wide, 0)))
         top = float(min(max(y - tall / 2, 0), max(height - tall, 0)))
         box = (left, top, left + wide, top + tall)
@@ -122,13 +121,13 @@ def _write_names(draw: Any, font: Any, ids: np.ndarray, regions: Sequence[Region
             continue
         taken.append(box)
         draw.rectangle(box, fill=colours[index])
-        draw.text((left + 3, top + 1), text, fill=_contrasting(colours[index]), font=font)
+        write(draw, (left + 3, top + 1), text, fill=contrasting(colours[index]))
 
 
 def _with_legend(picture: Any, regions: Sequence[Region], palette: Sequence[Sequence[int]],
                  classes: Sequence[str]) -> np.ndarray:
     """The picture above a strip with one entry per class that occurs, in order of appearance by class index."""
-    pil, draw_module, font = _drawing()
+    pil, draw_module = drawing()
     entries = []
     for label in sorted({region.label for region in regions}):
         own = [region for region in regions if region.label == label]
@@ -137,20 +136,20 @@ def _with_legend(picture: Any, regions: Sequence[Region], palette: Sequence[Sequ
         entries.append((label, f'{classes[label]}{count}' + (f' {max(scores):.2f}' if scores else '')))
     if not entries:
         entries.append((-1, 'nothing found'))
-    total = max(picture.width, max(int(font.getlength(text)) for _, text in entries) + _TEXT + 4 * _MARGIN)
-    places, x, row = [], _MARGIN, 0
+    total = max(picture.width, max(text_width(text) for _, text in entries) + TEXT + 4 * MARGIN)
+    places, x, row = [], MARGIN, 0
     for _, text in entries:
-        wide = _TEXT + 5 + int(font.getlength(text)) + 2 * _MARGIN
-        if x + wide > total and x > _MARGIN:
-            x, row = _MARGIN, row + 1
+        wide = TEXT + 5 + text_width(text) + 2 * MARGIN
+        if x + wide > total and x > MARGIN:
+            x, row = MARGIN, row + 1
         places.append((x, row))
         x += wide
-    sheet = pil.new('RGB', (total, picture.height + (row + 1) * (_TEXT + _MARGIN) + 2 * _MARGIN), (255, 255, 255))
+    sheet = pil.new('RGB', (total, picture.height + (row + 1) * (TEXT + MARGIN) + 2 * MARGIN), (255, 255, 255))
     sheet.paste(picture, (0, 0))
     draw = draw_module.Draw(sheet)
     for (label, text), (left, line) in zip(entries, places):
-        y = picture.height + _MARGIN + line * (_TEXT + _MARGIN)
+        y = picture.height + MARGIN + line * (TEXT + MARGIN)
         if label >= 0:
-            draw.rectangle((left, y, left + _TEXT, y + _TEXT), fill=tuple(int(value) for value in palette[label]))
-        draw.text((left + _TEXT + 5, y - 1), text, fill=(0, 0, 0), font=font)
+            draw.rectangle((left, y, left + TEXT, y + TEXT), fill=tuple(int(value) for value in palette[label]))
+        write(draw, (left + TEXT + 5, y - 1), text)
     return np.asarray(sheet)
