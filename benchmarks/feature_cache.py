@@ -54,7 +54,7 @@ def fusioner(channels: list[int] | int, width: int, layers: int, decoder: str, s
 
 def segmentor(tower: dict, kind: str, head: dict, side: int) -> tuple[dict, int]:
     return dict(
-        type=kind, backbone=dict(type='frozenmm.FrozenBackbone', model=tower), decode_head=head,
+        type=kind, backbone=dict(type='frozenmm.FrozenBackbone', tower=tower), decode_head=head,
         data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True),
         train_cfg=dict(), test_cfg=dict(mode='whole')), side
 

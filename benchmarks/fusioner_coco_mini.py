@@ -166,7 +166,7 @@ def measure_costs(args: argparse.Namespace, *, batch: int = 8, steps: int = 10) 
     costs, heads = {}, {}
     for recipe in 'config', 'official':
         cfg = config_of('true', 0, argparse.Namespace(**{**vars(args), 'recipe': recipe}))
-        cfg.model.backbone.model.mode = 'off'
+        cfg.model.backbone.tower.mode = 'off'
         heads[recipe] = build_model(cfg).decode_head.train()
     names = [fold_table('coco20i')['names'][:4]] * batch
     times: dict[str, list[float]] = {recipe: [] for recipe in heads}

@@ -43,7 +43,7 @@ def build(*, small: bool, chunk: int) -> nn.Module:
     return MODELS.build(dict(
         type='frozenmm.FusionerSegmentor',
         data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True),
-        backbone=dict(type='frozenmm.FrozenBackbone', model=dict(
+        backbone=dict(type='frozenmm.FrozenBackbone', tower=dict(
             type='frozenmm.CLIPTower', model=SMALL_IMAGE if small else 'ViT-L/14', weights='random',
             patch_output='projected')),
         decode_head=dict(

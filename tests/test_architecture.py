@@ -232,7 +232,7 @@ import torch, frozenmm
 from frozenmm.registry import MODELS, installed
 assert not any(map(installed, masked))
 import frozenmm.models, frozenmm.datasets, frozenmm.evaluation, frozenmm.engine, frozenmm.visualization
-backbone = MODELS.build(dict(type='frozenmm.FrozenBackbone', model=dict(
+backbone = MODELS.build(dict(type='frozenmm.FrozenBackbone', tower=dict(
     type='frozenmm.EfficientNetLiteTower', weights='random'), image_stats=dict(
     mean=[0, 0, 0], std=[1, 1, 1], channel_order='rgb')))
 print(len(backbone(torch.zeros(1, 3, 64, 64))), hasattr(frozenmm.models, 'EnhancedDINO'))

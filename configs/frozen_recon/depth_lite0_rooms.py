@@ -15,7 +15,7 @@ model = dict(
         test_cfg=dict(size_divisor=32), **lite0),
     backbone=dict(
         type='frozenmm.FrozenBackbone',
-        model=dict(
+        tower=dict(
             type='frozenmm.CachedTower',
             folder='cache/features/lite0_rooms',
             store='fp16',

@@ -7,5 +7,5 @@ Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Lan
 _base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
 
 model = dict(
-    backbone=dict(model=dict(model='ViT-B/32')),
+    backbone=dict(tower=dict(model='ViT-B/32')),
     decode_head=dict(in_channels=512, text_tower=dict(model='ViT-B/32')))

@@ -8,7 +8,7 @@ _base_ = 'fusioner_clip-l14_clip-l14_coco20i-fold0.py'
 
 model = dict(
     backbone=dict(
-        model=dict(
+        tower=dict(
             _delete_=True,
             type='frozenmm.CachedTower',
             folder='cache/features/clip-l14_224',

@@ -7,5 +7,5 @@ Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Lan
 _base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
 
 model = dict(
-    backbone=dict(model=dict(model='RN50', out_maps=['patch'])),
+    backbone=dict(tower=dict(model='RN50', out_maps=['patch'])),
     decode_head=dict(in_channels=1024, text_tower=dict(model='RN50')))

@@ -7,6 +7,6 @@ Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Lan
 _base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
 
 model = dict(
-    backbone=dict(model=dict(_delete_=True, type='frozenmm.TimmTower', model='vit_base_patch16_224.dino')),
+    backbone=dict(tower=dict(_delete_=True, type='frozenmm.TimmTower', model='vit_base_patch16_224.dino')),
     decode_head=dict(
         text_tower=dict(_delete_=True, type='frozenmm.BertTextTower', folder='data/weights/bert-base-uncased')))

@@ -7,4 +7,4 @@ Source: Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Lan
 _base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
 
 model = dict(
-    backbone=dict(model=dict(_delete_=True, type='frozenmm.DINOv2Tower', model='dinov2_vitb14')))
+    backbone=dict(tower=dict(_delete_=True, type='frozenmm.DINOv2Tower', model='dinov2_vitb14')))

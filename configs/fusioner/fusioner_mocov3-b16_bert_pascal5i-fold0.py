@@ -8,7 +8,7 @@ _base_ = 'fusioner_clip-l14_clip-l14_pascal5i-fold0.py'
 
 model = dict(
     backbone=dict(
-        model=dict(
+        tower=dict(
             _delete_=True,
             type='frozenmm.TimmTower',
             model='vit_base_patch16_224',

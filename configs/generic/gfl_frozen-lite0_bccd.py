@@ -23,7 +23,7 @@ model = dict(
         pad_size_divisor=32),
     backbone=dict(
         type='frozenmm.FrozenBackbone',
-        model=dict(
+        tower=dict(
             type='frozenmm.RememberingTower',
             tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res3', 'res4', 'res5']))),
     neck=dict(

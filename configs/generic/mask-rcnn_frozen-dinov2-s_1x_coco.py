@@ -10,6 +10,6 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='frozenmm.FrozenBackbone',
-        model=dict(type='frozenmm.TimmTower', model='vit_small_patch14_dinov2.lvd142m'),
+        tower=dict(type='frozenmm.TimmTower', model='vit_small_patch14_dinov2.lvd142m'),
         pyramid=dict(strides=[4, 8, 16, 32], channels=256)),
     neck=dict(in_channels=[256, 256, 256, 256]))

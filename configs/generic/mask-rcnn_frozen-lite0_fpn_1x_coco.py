@@ -9,5 +9,5 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='frozenmm.FrozenBackbone',
-        model=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res2', 'res3', 'res4', 'res5'])),
+        tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res2', 'res3', 'res4', 'res5'])),
     neck=dict(in_channels=[24, 40, 112, 320]))

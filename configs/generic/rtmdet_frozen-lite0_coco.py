@@ -17,7 +17,7 @@ model = dict(
         pad_size_divisor=32),
     backbone=dict(
         type='frozenmm.FrozenBackbone',
-        model=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res3', 'res4', 'res5'])),
+        tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res3', 'res4', 'res5'])),
     neck=dict(
         type='CSPNeXtPAFPN',
         in_channels=[40, 112, 320],

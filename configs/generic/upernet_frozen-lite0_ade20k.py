@@ -6,5 +6,5 @@ Command: python tools/train.py configs/generic/upernet_frozen-lite0_ade20k.py
 _base_ = '_base_/upernet_ade20k.py'
 
 model = dict(
-    backbone=dict(model=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res2', 'res3', 'res4', 'res5'])),
+    backbone=dict(tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res2', 'res3', 'res4', 'res5'])),
     decode_head=dict(in_channels=[24, 40, 112, 320]))

@@ -7,6 +7,6 @@ _base_ = '_base_/upernet_ade20k.py'
 
 model = dict(
     backbone=dict(
-        model=dict(type='frozenmm.TimmTower', model='vit_base_patch16_224.augreg2_in21k_ft_in1k', precision='bf16'),
+        tower=dict(type='frozenmm.TimmTower', model='vit_base_patch16_224.augreg2_in21k_ft_in1k', precision='bf16'),
         pyramid=dict(strides=[4, 8, 16, 32], channels=256)),
     decode_head=dict(in_channels=[256, 256, 256, 256]))

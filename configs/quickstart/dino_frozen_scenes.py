@@ -8,7 +8,7 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='frozenmm.FrozenBackbone',
-        model=dict(
+        tower=dict(
             type='frozenmm.RememberingTower',
             tower=dict(
                 type='frozenmm.EfficientNetLiteTower', resize_mode='none', out_maps=['res3', 'res4', 'res5']))),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from frozenmm.deprecation import renamed_arguments
 from frozenmm.errors import UserError
 from frozenmm.foundation.feature_pyramid import SimpleFeaturePyramid
 from frozenmm.foundation.image_grid import grid_size
@@ -25,7 +26,7 @@ class FrozenBackbone(BaseModule):
     its maps back on the image's grid.
 
     Args:
-        model: config of an image tower (`dict(type='frozenmm.CLIPTower', ...)`) or a built one.
+        tower: config of an image tower (`dict(type='frozenmm.CLIPTower', ...)`) or a built one.
         out_indices: which of the tower's maps to use, by position in order of falling resolution; all by default.
         pyramid: `dict(strides=[4, 8, 16, 32], channels=256)` adds a light trainable pyramid, for networks of a single
             stride (plain ViTs) or to change strides; None returns the frozen maps themselves.
@@ -45,11 +46,12 @@ class FrozenBackbone(BaseModule):
         UserError: what the arguments above rule out.
     """
 
-    def __init__(self, model: dict | ImageTower, *, out_indices: Sequence[int] | None = None,
+    @renamed_arguments(removed_in='0.3', model='tower')
+    def __init__(self, tower: dict | ImageTower, *, out_indices: Sequence[int] | None = None,
                  pyramid: dict | None = None, image_stats: str | dict | ImageStats = AUTO, gradient: str | None = None,
                  precision: str | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.tower = build_tower(_with_policy(model, gradient, precision), part='FrozenBackbone',
+        self.tower = build_tower(_with_policy(tower, gradient, precision), part='FrozenBackbone',
                                  resize_mode='none')
         names = list(self.tower.channels)
         self.maps = [names[i] for i in _checked_indices(out_indices, names, self.tower.name)]
@@ -98,18 +100,18 @@ class FrozenBackbone(BaseModule):
         return tuple(x[..., :height, :width] for x, (height, width) in zip(maps, sizes))
 
 
-def _with_policy(model: dict | ImageTower, gradient: str | None, precision: str | None) -> dict | ImageTower:
+def _with_policy(tower: dict | ImageTower, gradient: str | None, precision: str | None) -> dict | ImageTower:
     """The tower's config with gradient and precision set."""
     policy = dict(gradient=gradient, precision=precision)
     given = {key: value for key, value in policy.items() if value is not None}
-    if not isinstance(model, dict):
+    if not isinstance(tower, dict):
         if given:
             raise UserError(f'{list(given)} must be given to the tower itself when FrozenBackbone gets a built one')
-        return model
+        return tower
     for key, value in given.items():
-        if model.get(key, value) != value:
-            raise UserError(f'FrozenBackbone says {key}={value!r}, but the config of its tower says {model[key]!r}')
-    return {**model, **given}
+        if tower.get(key, value) != value:
+            raise UserError(f'FrozenBackbone says {key}={value!r}, but the config of its tower says {tower[key]!r}')
+    return {**tower, **given}
 
 
 def _checked_indices(out_indices: Sequence[int] | None, names: list[str], tower: str) -> list[int]:

@@ -70,7 +70,7 @@ def _config(system: str, root) -> Config:
         return Config(dict(default_scope=scope, model=_segmentor(scope), test_dataloader=dict(dataset=dict())))
     cfg = Config.fromfile(root / f'configs/{name}.py')
     if system == 'depth':
-        cfg.model.backbone.model = cfg.model.backbone.model.pop('tower')
+        cfg.model.backbone.tower = cfg.model.backbone.tower.pop('tower')
     if system == 'frozen_depth':
         cfg.model.network.weights = 'random'
     return cfg

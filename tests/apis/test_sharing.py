@@ -102,7 +102,7 @@ def test_a_depth_model_goes_the_same_way(repo_root, demo_room, tmp_path, picture
     settings = dict(train=4, val=2, size=(64, 96))
     rooms = str(write_rooms(tmp_path / 'rooms', RoomImages(**settings)))
     cfg = load_config(repo_root / 'configs/frozen_recon/depth_lite0_rooms.py', [
-        *STEPS, f'model.backbone.model.folder={tmp_path / "cache"}'], work_dir=tmp_path / 'run')
+        *STEPS, f'model.backbone.tower.folder={tmp_path / "cache"}'], work_dir=tmp_path / 'run')
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[name].dataset.update(data_root=rooms, settings=settings)
     train(cfg)
@@ -118,7 +118,7 @@ def test_a_segmentor_of_fixed_classes_goes_the_same_way(repo_root, tmp_path, pic
         for number in range(2):
             cv2.imwrite(str(tmp_path / folder / f'{number}.{suffix}'), content)
     cfg = load_config(repo_root / 'configs/generic/upernet_frozen-lite0_ade20k.py', STEPS, work_dir=tmp_path / 'run')
-    cfg.model.backbone.model.weights = 'random'
+    cfg.model.backbone.tower.weights = 'random'
     cfg.model.decode_head.update(channels=32, num_classes=3)
     cfg.model.data_preprocessor.size = (64, 64)
     for step in (*cfg.train_dataloader.dataset.pipeline, *cfg.val_dataloader.dataset.pipeline):

@@ -84,7 +84,7 @@ def test_the_scenes_benchmark_trains_both_heads_and_takes_finished_models_from_d
 
     def tiny(test, *rest):
         cfg = plain(test, *rest)
-        cfg.model.backbone.model.tower.update(text_tower=words, store=False,
+        cfg.model.backbone.tower.tower.update(text_tower=words, store=False,
                                               tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'))
         cfg.model.decode_head.update(text_tower=words, in_channels=[320, 12], store_text=False)
         val = cfg.val_dataloader.dataset

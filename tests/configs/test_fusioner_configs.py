@@ -121,7 +121,7 @@ def shrunk(name: str, tmp_path: Path) -> Config:
     config = Config.fromfile(FOLDER / f'{name}.py')
     model, head = config.model, config.model.decode_head
     model.data_preprocessor.size = (SIDE, SIDE)
-    tower = model.backbone.model
+    tower = model.backbone.tower
     if tower.type.endswith('CachedTower'):
         tower.folder = str(tmp_path / 'cache')
         tower = tower.tower

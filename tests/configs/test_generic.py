@@ -22,7 +22,7 @@ def shrunk(name: str) -> Config:
     """The config with networks that need no file and narrow heads."""
     config = Config.fromfile(FOLDER / f'{name}.py')
     model = config.model
-    tower = model.backbone.model if 'model' in model.backbone else model.neck.tower
+    tower = model.backbone.tower if 'tower' in model.backbone else model.neck.tower
     tower.weights = 'random'
     if tower.get('model', '').startswith('vit_base_patch16_224'):
         tower.model = 'vit_tiny_patch16_224'

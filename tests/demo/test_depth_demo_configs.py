@@ -28,7 +28,7 @@ def shown(cfg: Config, rooms: str) -> Config:
 def test_the_demonstration_network_trains_two_iterations_and_is_measured(repo_root, rooms, tmp_path):
     cfg = load_config(repo_root / 'configs/frozen_recon/depth_lite0_rooms.py', [
         'train_dataloader.batch_size=2', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
-        f'model.backbone.model.folder={tmp_path / "cache"}'], work_dir=tmp_path)
+        f'model.backbone.tower.folder={tmp_path / "cache"}'], work_dir=tmp_path)
     runner = train(shown(cfg, rooms))
     assert runner.iter == 2
     state = runner.model.state_dict()
@@ -47,6 +47,6 @@ def test_the_shipped_network_is_tested_without_a_checkpoint(repo_root, rooms, tm
 
 def test_a_model_with_trained_parts_needs_its_checkpoint(repo_root, rooms, tmp_path):
     cfg = load_config(repo_root / 'configs/frozen_recon/depth_lite0_rooms.py', [
-        f'model.backbone.model.folder={tmp_path / "cache"}'], work_dir=tmp_path)
+        f'model.backbone.tower.folder={tmp_path / "cache"}'], work_dir=tmp_path)
     with pytest.raises(ValueError, match='has trained parts; give the checkpoint that holds them'):
         evaluate(shown(cfg, rooms), None)

@@ -50,7 +50,7 @@ def estimator(**options):
         type='frozenmm.CorrectedDepthEstimator', _scope_='mmseg',
         data_preprocessor=dict(type='SegDataPreProcessor', bgr_to_rgb=True, size_divisor=32, **STATS),
         backbone=dict(type='frozenmm.FrozenBackbone', out_indices=(1, 2, 3, 4),
-                      model=dict(type='frozenmm.EfficientNetLiteTower', weights='random')),
+                      tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random')),
         decode_head=dict(type='frozenmm.LightDepthHead', in_channels=[24, 40, 112, 320], channels=16),
         test_cfg=ConfigDict(mode='whole'), **options))
 

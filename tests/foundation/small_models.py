@@ -20,7 +20,7 @@ def tower(seed: int = 0) -> dict:
 
 def config(kind: str, seed: int = 0) -> dict:
     """The model's config; `seed` decides the frozen weights."""
-    frozen = dict(type='frozenmm.FrozenBackbone', model=tower(seed))
+    frozen = dict(type='frozenmm.FrozenBackbone', tower=tower(seed))
     if kind == 'mmseg_backbone':
         return dict(
             type='EncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor', **NORMALISE, size=(SIDE, SIDE)),

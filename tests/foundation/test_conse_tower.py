@@ -77,7 +77,7 @@ def test_only_the_maps_asked_for_come_back(made, images):
 
 
 def test_it_is_a_backbone_like_any_tower(made, images):
-    backbone = MODELS.build(dict(type='frozenmm.FrozenBackbone', model=made[0], image_stats=dict(
+    backbone = MODELS.build(dict(type='frozenmm.FrozenBackbone', tower=made[0], image_stats=dict(
         mean=[0.0] * 3, std=[1.0] * 3, channel_order='rgb')))
     assert [tuple(value.shape[1:]) for value in backbone(images)] == [(112, 4, 6), (320, 2, 3), (384, 2, 3)]
 

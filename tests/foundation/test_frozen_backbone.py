@@ -66,7 +66,7 @@ def test_out_indices_choose_and_order_maps(generator):
 
 def test_normalisation_of_the_model_reaches_the_tower(generator):
     pixels = (torch.rand(1, 3, 32, 32, generator=generator) * 255).round()  # BGR
-    model = Model(dict(type='frozenmm.FrozenBackbone', model=TOWER), PREPROCESSOR)
+    model = Model(dict(type='frozenmm.FrozenBackbone', tower=TOWER), PREPROCESSOR)
     batch = model.data_preprocessor(dict(inputs=[pixels[0].to(torch.uint8)]))['inputs']
     stated = backbone()((pixels.flip(1) - 127) / 128)
     torch.testing.assert_close(model(batch), stated, rtol=1e-4, atol=1e-4)
@@ -80,7 +80,7 @@ def test_outside_a_model_the_statistics_must_be_stated():
 def test_statistics_that_contradict_the_model_are_refused_when_it_is_built():
     stats = dict(mean=[0, 0, 0], std=[1, 1, 1], channel_order='rgb')
     with pytest.raises(ValueError, match='FrozenBackbone was told'):
-        Model(dict(type='frozenmm.FrozenBackbone', model=TOWER, image_stats=stats), PREPROCESSOR)
+        Model(dict(type='frozenmm.FrozenBackbone', tower=TOWER, image_stats=stats), PREPROCESSOR)
 
 
 @pytest.mark.parametrize('resize_mode', ['none', 'squash', 'pad', 'center_crop'])
@@ -162,6 +162,11 @@ def test_contradicting_policies_are_refused():
         FrozenBackbone(dict(TOWER, precision='fp16'), precision='bf16')
     with pytest.raises(ValueError, match='must be given to the tower itself'):
         FrozenBackbone(RandomTower(resize_mode='none'), precision='bf16')
+
+
+def test_the_old_name_of_the_tower_works():
+    with pytest.warns(FutureWarning, match='model=.* is now called tower='):
+        assert FrozenBackbone(model=TOWER).tower.name == FrozenBackbone(TOWER).tower.name
 
 
 def test_something_else_than_a_tower_is_refused():

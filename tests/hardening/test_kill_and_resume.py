@@ -111,7 +111,7 @@ def test_a_killed_cache_filling_goes_on(tiny_scenes, tmp_path):
     folder, settings = tiny_scenes
     config = tmp_path / 'config.py'
     config.write_text(f"""_base_ = '{ROOT}/configs/fusioner/fusioner_lite0_minilm_scenes.py'
-model = dict(backbone=dict(model=dict(folder='{tmp_path}/cache', shard_mb=0.3)))
+model = dict(backbone=dict(tower=dict(folder='{tmp_path}/cache', shard_mb=0.3)))
 train_dataloader = dict(dataset=dict(data_root='{folder}', settings={settings}))
 """)
     command = ['tools/cache_features.py', str(config), '--splits', 'train']

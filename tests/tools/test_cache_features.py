@@ -28,7 +28,7 @@ def _scope_and_home(tmp_path, monkeypatch):
 
 
 def options(tmp_path):
-    result = [f'model.backbone.model.folder={tmp_path}/cache', '+model.backbone.model.tower.weights=random',
+    result = [f'model.backbone.tower.folder={tmp_path}/cache', '+model.backbone.tower.tower.weights=random',
               'model.decode_head.fusion.num_layers=1', 'model.decode_head.channels=16',
               'model.decode_head.templates=simple', '+model.decode_head.store_text=False',
               'train_dataloader.dataset.pipeline.0.variants=2']
@@ -106,7 +106,7 @@ def test_a_tower_outside_the_features_is_filled_by_the_whole_step():
 def test_training_after_filling_runs_no_tower(config, tmp_path):
     from frozenmm.engine.launch import build_runner, run_training
     fill_caches(config, build_cached_model(config), ['train', 'val'])
-    config.model.backbone.model.mode = 'read'
+    config.model.backbone.tower.mode = 'read'
     config.train_cfg.update(max_iters=3, val_interval=3)
     config.visualizer.vis_backends = []
     with torch.random.fork_rng():
@@ -147,7 +147,7 @@ def test_a_config_without_cache_or_split_is_told_so(config):
     config.val_dataloader = None
     with pytest.raises(ValueError, match='the config has no val_dataloader'):
         fill_caches(config, build_cached_model(config), ['val'])
-    config.model.backbone.model = config.model.backbone.model.pop('tower')
+    config.model.backbone.tower = config.model.backbone.tower.pop('tower')
     with pytest.raises(ValueError, match="has no CachedTower; put one around its tower"):
         build_cached_model(config)
 
@@ -162,11 +162,11 @@ def test_the_command_line_fills_checks_prunes_and_finds_damage(demo_room, tmp_pa
     filled = run('--prune')
     assert filled.returncode == 0, filled.stderr
     assert 's left' in filled.stderr and 'deleted 0 and 0 damaged shards' in filled.stdout
-    other = run(more=['+model.backbone.model.tower.quantise=True'])
+    other = run(more=['+model.backbone.tower.tower.quantise=True'])
     assert other.returncode == 2 and 'quantise: False in the cache, True in the config' in other.stderr
     shard = next((tmp_path / 'cache' / 'shards').iterdir())
     os.truncate(shard, shard.stat().st_size // 2)
     checked = run('--verify')
     assert checked.returncode == 1 and 'truncated' in checked.stdout
-    full = run(more=['model.backbone.model.quota_gb=1e-9'])
+    full = run(more=['model.backbone.tower.quota_gb=1e-9'])
     assert full.returncode == 2 and 'has no room for a shard' in full.stderr and 'Traceback' not in full.stderr

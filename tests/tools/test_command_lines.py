@@ -106,7 +106,7 @@ def test_a_device_that_is_not_there_is_one_sentence(command, arguments):
     ('custom_hooks = [dict(interval=3)]', ['a part of the config has no type']),
     ('train_dataloader = dict(batchsize=3)', ["DataLoader has no key 'batchsize' (nearest: batch_size"]),
     ('optim_wrapper = dict(optimizer=dict(weight_deca=3))', ["AdamW has no key 'weight_deca' (nearest: weight_decay"]),
-    ('model = dict(backbone=dict(_delete_=True, type="frozenmm.FrozenBackbone"))', ['FrozenBackbone needs', 'model']),
+    ('model = dict(backbone=dict(_delete_=True, type="frozenmm.FrozenBackbone"))', ['FrozenBackbone needs', 'tower']),
 ])
 def test_a_mistake_in_a_config_file_is_one_sentence(command, repo_root, tiny_coco, tmp_path, text, messages):
     config = tmp_path / 'mine.py'

@@ -20,7 +20,7 @@ model = dict(
         size=(224, 224)),
     backbone=dict(
         type='frozenmm.FrozenBackbone',
-        model=dict(type='frozenmm.CLIPTower', model='ViT-L/14', patch_output='projected')),
+        tower=dict(type='frozenmm.CLIPTower', model='ViT-L/14', patch_output='projected')),
     decode_head=dict(
         type='frozenmm.FusionerHead',
         in_channels=768,

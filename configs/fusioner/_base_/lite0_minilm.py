@@ -9,7 +9,7 @@ _base_ = 'fusioner.py'
 model = dict(
     data_preprocessor=dict(mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0], size=(320, 320)),
     backbone=dict(
-        model=dict(
+        tower=dict(
             _delete_=True,
             type='frozenmm.CachedTower',
             folder='cache/features/lite0_conse',

@@ -136,8 +136,8 @@ def test_the_tool_gets_an_error_instead(images, tmp_path):
 def test_a_config_line_puts_it_into_a_model_and_the_checkpoint_does_not_notice(images, tmp_path):
     tower = dict(type='frozenmm.RandomTower')
     stats = dict(mean=[0.0] * 3, std=[1.0] * 3, channel_order='rgb')
-    plain = MODELS.build(dict(type='frozenmm.FrozenBackbone', model=tower, image_stats=stats))
-    cached = MODELS.build(dict(type='frozenmm.FrozenBackbone', image_stats=stats, model=dict(
+    plain = MODELS.build(dict(type='frozenmm.FrozenBackbone', tower=tower, image_stats=stats))
+    cached = MODELS.build(dict(type='frozenmm.FrozenBackbone', image_stats=stats, tower=dict(
         type='frozenmm.CachedTower', folder=str(tmp_path), tower=tower)))
     assert isinstance(cached, FrozenBackbone) and cached.tower.resize_mode == 'none'
     for _ in range(2):

@@ -25,7 +25,7 @@ def build():
             type='frozenmm.FusionerSegmentor',
             data_preprocessor=dict(type='mmseg.SegDataPreProcessor', mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True,
                                    size=(32, 32)),
-            backbone=dict(type='frozenmm.FrozenBackbone', model=IMAGE),
+            backbone=dict(type='frozenmm.FrozenBackbone', tower=IMAGE),
             decode_head=dict(head, **changes), test_cfg=test_cfg))
         model.init_weights()
         return model.eval()
