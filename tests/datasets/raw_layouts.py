@@ -64,6 +64,24 @@ def coco(root: Path) -> None:
     shutil.rmtree(inner)
 
 
+def coco_mini(root: Path) -> None:
+    """A whole COCO that holds coco_mini's validation pictures, each half a dog and half sky."""
+    from frozenmm.datasets.prepare import coco_mini as module
+    numbers = json.loads(Path(module.__file__).with_suffix('.json').read_text())['val']
+    names = {number: f'{number:012d}' for number in numbers}
+    annotations = root / 'coco' / 'annotations'
+    for name in names.values():
+        picture(root / 'coco/val2017' / f'{name}.jpg')
+        array(annotations / 'panoptic_val2017' / f'{name}.png',
+              segment_colours(columns((16, 300), (16, 70000), kind=np.int64)))
+    segments = [dict(id=key, category_id=category, iscrowd=0, area=384, bbox=[x, 0, 16, 24])
+                for key, category, x in ((300, 18, 0), (70000, 187, 16))]
+    (annotations / 'panoptic_val2017.json').write_text(json.dumps(dict(
+        images=[dict(id=n, file_name=f'{name}.jpg', height=HEIGHT, width=WIDTH) for n, name in names.items()],
+        annotations=[dict(image_id=n, file_name=f'{name}.png', segments_info=segments) for n, name in names.items()],
+        categories=[dict(id=18, name='dog', isthing=1), dict(id=187, name='sky-other-merged', isthing=0)])))
+
+
 def ade20k(root: Path) -> None:
     """Wall, sky, two chairs (one that the semantic map calls wall), void."""
     folder = root / 'ADEChallengeData2016'

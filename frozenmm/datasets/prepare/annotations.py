@@ -25,16 +25,23 @@ class AnnotatedImage:
     """An image and the files that annotate it.
 
     Attributes:
-        id: its name in annotation files.
+        id: its name in annotation files, and that of its map.
         image: the picture.
         file_name: how annotation files call the picture: its path below the image folder.
         annotations: the publisher's files.
+        number: what annotation files call it instead of `id`, where they count.
     """
 
     id: str
     image: Path
     file_name: str
     annotations: tuple[Path, ...]
+    number: int | None = None
+
+    @property
+    def listed_as(self) -> str | int:
+        """Its name in annotation files."""
+        return self.id if self.number is None else self.number
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def write_panoptic_set(images: Sequence[AnnotatedImage], read: Reader, *, json_p
         infos = [dict(id=value, category_id=segments.classes[value], iscrowd=int(value in segments.crowds), area=area,
                       bbox=box) for value, box, area in zip(values, boxes, areas)]
         return dict(_image_entry(image, segments.ids),
-                    annotation=dict(image_id=image.id, file_name=f'{image.id}.png', segments_info=infos))
+                    annotation=dict(image_id=image.listed_as, file_name=f'{image.id}.png', segments_info=infos))
 
     def content(entries: list[dict]) -> dict[str, Any]:
         return dict(images=[entry['image'] for entry in entries],
@@ -96,7 +103,7 @@ def write_instance_set(images: Sequence[AnnotatedImage], read: Reader, *, json_p
         for value, box, area in zip(*_regions(segments)):
             if segments.classes[value] in things:
                 run = encode(np.asfortranarray(segments.ids == value))
-                found.append(dict(image_id=image.id, category_id=segments.classes[value], area=area, bbox=box,
+                found.append(dict(image_id=image.listed_as, category_id=segments.classes[value], area=area, bbox=box,
                                   iscrowd=int(value in segments.crowds),
                                   segmentation=dict(size=list(run['size']), counts=run['counts'].decode())))
         return dict(_image_entry(image, segments.ids), annotations=found)
@@ -167,7 +174,7 @@ def _regions(segments: Segments) -> tuple[list[int], list[list[int]], list[int]]
 
 def _image_entry(image: AnnotatedImage, ids: np.ndarray) -> dict[str, Any]:
     check_size(image, ids)
-    return dict(image=dict(id=image.id, file_name=image.file_name, height=ids.shape[0], width=ids.shape[1]))
+    return dict(image=dict(id=image.listed_as, file_name=image.file_name, height=ids.shape[0], width=ids.shape[1]))
 
 
 def _write_set(images: Sequence[AnnotatedImage], entry: Callable[[AnnotatedImage], dict],
@@ -183,12 +190,13 @@ def _write_set(images: Sequence[AnnotatedImage], entry: Callable[[AnnotatedImage
     progress = Progress(len(images))
     with journal.open('a', encoding='utf-8') as file:
         for image in images:
-            if image.id not in entries or not done(image):
-                entries[image.id] = entry(image)
-                file.write(json.dumps(entries[image.id]) + '\n')
+            key = str(image.listed_as)
+            if key not in entries or not done(image):
+                entries[key] = entry(image)
+                file.write(json.dumps(entries[key]) + '\n')
                 file.flush()
             progress.add(1, json_path.name)
-    write_whole(json_path, json.dumps(content([entries[image.id] for image in images])).encode())
+    write_whole(json_path, json.dumps(content([entries[str(image.listed_as)] for image in images])).encode())
     journal.unlink()
 
 
@@ -200,13 +208,13 @@ def _read_journal(path: Path) -> dict[str, dict]:
     write_whole(path, f'{whole}\n'.encode() if whole else b'')
     with reading(path, 'the journal of an interrupted job', 'delete it and run the same command again'):
         entries = [json.loads(line) for line in whole.splitlines()]
-        return {entry['image']['id']: entry for entry in entries}
+        return {str(entry['image']['id']): entry for entry in entries}
 
 
 def _check_complete(json_path: Path, images: Sequence[AnnotatedImage]) -> None:
     with reading(json_path, 'a COCO annotation file', 'delete it and run the same command again'):
         listed = {str(entry['id']) for entry in json.loads(json_path.read_text(encoding='utf-8'))['images']}
-    lacking = [image.id for image in images if image.id not in listed]
+    lacking = [image.id for image in images if str(image.listed_as) not in listed]
     if lacking:
         raise UserError(f'{json_path} lacks {len(lacking)} of {len(images)} images, e.g. {lacking[0]}; it was made of '
                          'other data. Delete it and run the same command again')

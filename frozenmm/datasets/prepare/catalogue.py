@@ -13,12 +13,13 @@ from frozenmm.datasets.prepare import (
     bdd100k,
     cityscapes,
     coco,
+    coco_mini,
     lvis,
     mapillary_vistas,
     pascal_context,
     pascal_voc,
 )
-from frozenmm.datasets.prepare.sources import SourceFile, obtain
+from frozenmm.datasets.prepare.sources import SourceFile, obtain, obtain_pictures
 from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 
@@ -36,6 +37,7 @@ class Preparation:
         files: its archives.
         convert: makes the files of a split, given the data set's folder.
         evaluated_by: names of the files in `configs/_base_/datasets` that read it.
+        pictures: path -> address of the pictures that a split still lacks, where they are published one by one.
     """
 
     title: str
@@ -44,12 +46,17 @@ class Preparation:
     files: tuple[SourceFile, ...]
     convert: Callable[[Path, str], None]
     evaluated_by: tuple[str, ...]
+    pictures: Callable[[Path, str], dict[Path, str]] = lambda folder, split: {}
 
 
 PREPARATIONS = {
     'coco': Preparation(
         'COCO panoptic 2017', 'coco', 'annotations CC BY 4.0; pictures under the Flickr licence of each', coco.FILES,
         coco.convert, ('coco_panoptic', )),
+    'coco_mini': Preparation(
+        'coco_mini, 138 pictures of COCO 2017', 'coco_mini',
+        'annotations CC BY 4.0; pictures under the Flickr licence of each, most of them NonCommercial', coco_mini.FILES,
+        coco_mini.convert, (), coco_mini.addresses),
     'ade20k': Preparation(
         'ADE20K, 150 classes', 'ADEChallengeData2016', 'BSD-3-Clause for annotations; pictures for research only',
         ade20k.FILES, ade20k.convert, ('ade20k_150', )),
@@ -107,6 +114,7 @@ def prepare(name: str, root: str | Path = 'data', *, splits: Sequence[str] = ('v
     with locked(root / '.prepare.lock', busy=f'another process prepares a data set in {root}; waiting for it'):
         obtain(preparation.files, folder, splits=splits, archives=places, download=download, command=command)
         for split in splits:
+            obtain_pictures(preparation.pictures(folder, split), download=download, command=command)
             preparation.convert(folder, split)
     return folder
 

@@ -8,24 +8,24 @@ from frozenmm.datasets.prepare.sources import SourceFile, unpack
 from frozenmm.errors import MissingFile
 
 PAGE = 'https://cocodataset.org/#download'
-_HOST = 'http://images.cocodataset.org'
+HOST = 'http://images.cocodataset.org'
 
 
 def image_archives(into: str, *, all_splits: bool = False) -> tuple[SourceFile, ...]:
     """The archives of the 2017 images, unpacked into a folder; `all_splits`: both, whatever the splits asked for."""
     return (
-        SourceFile('val2017.zip', '778 MB', PAGE, (f'{into}/val2017', ), f'{_HOST}/zips/val2017.zip',
+        SourceFile('val2017.zip', '778 MB', PAGE, (f'{into}/val2017', ), f'{HOST}/zips/val2017.zip',
                    'md5:442b8da7639aecaf257c1dceb8ba8c80', into, '' if all_splits else 'val'),
-        SourceFile('train2017.zip', '18 GB', PAGE, (f'{into}/train2017', ), f'{_HOST}/zips/train2017.zip',
+        SourceFile('train2017.zip', '18 GB', PAGE, (f'{into}/train2017', ), f'{HOST}/zips/train2017.zip',
                    'md5:cced6f7f71b7629ddf16f17bbcfab6b2', into, '' if all_splits else 'train'))
 
 
 FILES = (
     *image_archives('.'),
     SourceFile('annotations_trainval2017.zip', '241 MB', PAGE, ('annotations/instances_{split}2017.json', ),
-               f'{_HOST}/annotations/annotations_trainval2017.zip', 'md5:f4bbac642086de4f52a3fdda2de5fa2c'),
+               f'{HOST}/annotations/annotations_trainval2017.zip', 'md5:f4bbac642086de4f52a3fdda2de5fa2c'),
     SourceFile('panoptic_annotations_trainval2017.zip', '821 MB', PAGE, ('annotations/panoptic_{split}2017.json', ),
-               f'{_HOST}/annotations/panoptic_annotations_trainval2017.zip',
+               f'{HOST}/annotations/panoptic_annotations_trainval2017.zip',
                'sha256:c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370'))
 
 

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from mmengine.logging import print_log
 
 from frozenmm.compat.fetch import fetch, file_digest, offline
 from frozenmm.compat.files import whole_file
+from frozenmm.compat.image_files import open_picture
 from frozenmm.datasets.progress import Progress
 from frozenmm.errors import MissingFile, UnreadableFile, UserError, reading
 
@@ -54,12 +56,13 @@ class SourceFile:
 
     def results(self, folder: Path, splits: Sequence[str]) -> list[Path]:
         """What unpacking makes for these splits."""
-        return [folder / name.format(split=split) for name in self.gives
+        # a set whose folder is not there yet may share a neighbour's: `new/../coco` exists for `normpath` only
+        return [Path(os.path.normpath(folder / name.format(split=split))) for name in self.gives
                 for split in (splits if '{split}' in name else splits[:1])]
 
     def unpacked(self, folder: Path, splits: Sequence[str]) -> bool:
         """Whether everything is there, and no unpacking was interrupted."""
-        target = folder / self.into
+        target = Path(os.path.normpath(folder / self.into))
         unfinished = any(target.glob(f'.{self.name}.unpacking')) if target.is_dir() else False
         return not unfinished and all(path.exists() for path in self.results(folder, splits))
 
@@ -89,7 +92,7 @@ def obtain(files: Sequence[SourceFile], folder: Path, *, splits: Sequence[str], 
             missing.append(f'  {file.name} ({file.size}) from {file.page}{reason}')
             continue
         _check_digest(archive, file)
-        unpack(archive, folder / file.into)
+        unpack(archive, Path(os.path.normpath(folder / file.into)))
         lacking = [path for path in file.results(folder, splits) if not path.exists()]
         if lacking:
             raise UserError(f'{archive} was unpacked, but {lacking[0]} is still missing; is it {file.name} from '
@@ -98,6 +101,40 @@ def obtain(files: Sequence[SourceFile], folder: Path, *, splits: Sequence[str], 
         raise MissingFile(f'{folder} lacks data:\n' + '\n'.join(missing) +
                                 f'\nPut what is missing into {archives[0]} (or unpack it in {folder} yourself), then '
                                 f'run: {command}')
+
+
+def obtain_pictures(addresses: Mapping[Path, str], *, download: bool, command: str) -> None:
+    """Fetch pictures that are published one by one; those that are there already are left alone.
+
+    Args:
+        addresses: path -> address.
+        download: ask the network for what is missing.
+        command: what to run again, for the error.
+
+    Raises:
+        MissingFile: some are missing; the text names their number, the first one and why.
+    """
+    missing = {path: url for path, url in addresses.items() if not path.is_file()}
+    progress = Progress(len(missing), unit='pictures')
+    for count, (path, url) in enumerate(missing.items()):
+        problem = 'fetching is switched off' if not download or offline() else ''
+        if not problem:
+            part = path.with_name(f'{path.name}.part')
+            part.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fetch(url, part, title=path.name)
+                with reading(part, 'a picture'), open_picture(part) as picture:
+                    picture.load()
+                part.replace(path)
+            except UnreadableFile:
+                part.unlink(missing_ok=True)
+                problem = 'the address gave no picture'
+            except OSError as error:
+                problem = f'fetching it failed: {error}'
+        if problem:
+            raise MissingFile(f'{path.parent} lacks {len(missing) - count} pictures, first {path.name} from {url} '
+                              f'({problem}). Put them there, or run again: {command}')
+        progress.add(1, path.name)
 
 
 def _archive(file: SourceFile, archives: Sequence[Path], download: bool) -> tuple[Path | None, str]:
