@@ -26,9 +26,8 @@ from frozenmm.foundation.vocabulary import Vocabulary
 LONGEST = 512
 """Pixels of a picture's longest side."""
 _JPEG_QUALITY = 85
-_COCO = '../coco'
 _LIST = Path(__file__).with_name('coco_mini.json')
-FILES = tuple(replace(file, gives=(f'{_COCO}/annotations/panoptic_{{split}}2017.json', ), into=_COCO)
+FILES = tuple(replace(file, gives=('../coco/annotations/panoptic_{split}2017.json', ), into='../coco')
               for file in coco.FILES if file.name.startswith('panoptic_'))
 
 
@@ -95,8 +94,8 @@ def _resized(folder: Path, split: str, image: PanopticImage, annotation: Path) -
     target = folder / 'images' / split / image.file_name
     if not target.is_file():
         pil = require('PIL.Image', 'making pictures smaller')
-        places = (folder / 'original' / split / image.file_name, folder.parent / 'coco' / f'{split}2017' / image.file_name)
-        path = next(place for place in places if place.is_file())
+        folders = (folder / 'original' / split, folder.parent / 'coco' / f'{split}2017')
+        path = next(place / image.file_name for place in folders if (place / image.file_name).is_file())
         with reading(path, 'a picture', 'delete it and run the same command again'), open_picture(path) as picture:
             scale = min(1.0, LONGEST / max(picture.size))
             small = picture.convert('RGB').resize([max(1, round(side * scale)) for side in picture.size],
