@@ -7,8 +7,12 @@ is a module of this package: its docstring is shown by `--help`, `add_arguments(
 """
 from __future__ import annotations
 
+import os
 import runpy
+import select
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +47,8 @@ COMMANDS = {
 }
 """Name of each command and what it does; its module has the name with `_` for `-`."""
 
+_NOBODY_READS = 141
+"""Exit code of a process that the signal of a closed pipe ends."""
 _GO_ON = ('cache', 'prepare', 'recon', 'rooms', 'sam-masks', 'scenes')
 """Commands that keep what they have done when they are interrupted."""
 
@@ -55,13 +61,35 @@ def main(command: str | None = None, arguments: list[str] | None = None) -> None
         arguments: what follows the name; by default those of this process.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if command is None:
-        command = _chosen(given)
-        given = given[1:]
-    module = import_module(f'{__name__}.{command.replace("-", "_")}')
-    run_reported(f'frozenmm {command}', module.__doc__ or '', module.add_arguments, module.run, given,
-                 interrupted='interrupted; the same command goes on where it stopped' if command in _GO_ON
-                 else 'interrupted')
+    with _while_somebody_reads():
+        if command is None:
+            command = _chosen(given)
+            given = given[1:]
+        module = import_module(f'{__name__}.{command.replace("-", "_")}')
+        run_reported(f'frozenmm {command}', module.__doc__ or '', module.add_arguments, module.run, given,
+                     interrupted='interrupted; the same command goes on where it stopped' if command in _GO_ON
+                     else 'interrupted')
+
+
+@contextmanager
+def _while_somebody_reads() -> Iterator[None]:
+    """Ends the process without a word where the reader of its output (`head`, a pager) has seen enough."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if _is_read():
+            raise  # a connection of the command's own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        sys.exit(_NOBODY_READS)
+
+
+def _is_read() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _chosen(given: list[str]) -> str:

@@ -33,6 +33,8 @@ def run_tool(main: Callable[[], None], *, interrupted: str = 'interrupted') -> N
             raise
         sys.stderr.write(f'error: {error}\n(FROZENMM_TRACEBACK=1 shows where)\n')
         sys.exit(2)
+    except BrokenPipeError:
+        raise  # whoever read the output has seen enough; `frozenmm_command.main` ends the process
     except Exception:
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         sys.stderr.write('\nThis is a fault of frozenmm or of code that it was asked to run, not of your input. Please '

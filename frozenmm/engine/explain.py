@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.registry import DefaultScope, Registry, build_from_cfg
 from mmengine.runner import Runner
 
+from frozenmm import deprecation
 from frozenmm import registry as ours
 from frozenmm.compat.dependencies import missing_package
 from frozenmm.errors import MissingFile, UnknownName, UserError
@@ -85,7 +86,10 @@ def _name(frame: FrameType) -> str:
 
 def _explain_keys(error: TypeError) -> UserError | None:
     """The error for keys that the config states wrongly; None where the call that failed is not the config's."""
-    built, last = _builds(error), list(traceback.walk_tb(error.__traceback__))[-1][0]
+    # a class whose arguments were renamed is called through the decorator that knows their old names
+    calls = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
+             if frame.f_globals.get('__name__') != deprecation.__name__]
+    built, last = _builds(error), calls[-1]
     if not built:
         return None
     unknown = _UNKNOWN_KEY.search(str(error))

@@ -104,3 +104,12 @@ def test_a_missing_mmengine_is_one_sentence(repo_root):
     done = subprocess.run([sys.executable, '-c', code], cwd=repo_root, capture_output=True, text=True)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert "needs the package 'mmengine'" in done.stderr and 'pip install' in done.stderr
+
+
+@pytest.mark.parametrize('arguments', [['--help'], ['zoo', 'list']])
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(arguments, repo_root):
+    command = subprocess.Popen(
+        [sys.executable, '-c', 'from frozenmm_command import main; main()', *arguments], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=repo_root)
+    command.stdout.close()  # before the first line
+    assert command.stderr.read() == '' and command.wait(120) == 141
