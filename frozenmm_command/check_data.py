@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Do it."""
     from frozenmm.engine.check_data import check_data, table
-    surveys = check_data(args.target, full=args.full, sheet=args.sheet, options=args.cfg_options)
+    from frozenmm.engine.terminal import without_noise
+    with without_noise():
+        surveys = check_data(args.target, full=args.full, sheet=args.sheet, options=args.cfg_options)
     print(table(surveys))
     if any(survey.errors for survey in surveys):
         sys.exit(2)

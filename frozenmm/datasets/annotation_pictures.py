@@ -71,6 +71,7 @@ def check_same_size(sample: Mapping, shape: Sequence[int]) -> None:
     turned = (f'; its EXIF entry turns it (orientation {turn}) and the annotations belong to the picture before the '
               'turn: remove the entry, or write the picture turned and annotate that' if turn > 1 else
               '; do picture and annotation belong together?')
+    label_map = sample.get('seg_map_path')
+    of_map = f'its map {label_map} {shape[1]}x{shape[0]}, and ' if label_map else ''
     raise UserError(f'{sample["img_path"]} has {shown[1]}x{shown[0]} pixels as shown and {width}x{height} as stored, '
-                    f'its map {sample.get("seg_map_path")} {shape[1]}x{shape[0]}, and the annotation file says '
-                    f'{stated[1]}x{stated[0]}{turned}')
+                    f'{of_map}the annotation file says {stated[1]}x{stated[0]}{turned}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,13 @@ def _prepare(cfg: Config, dataset: dict[str, Any], survey: Survey) -> list[str]:
         names = [str(name) for name in (getattr(kind, 'METAINFO', {}).get('classes') or ())]
     if ann_file is None or not _reads_boxes(kind):
         return names
-    content = read_boxes(ann_file)
+    mended = Counter[str]()
+    content = read_boxes(ann_file, mended)
     prefix = (dataset.get('data_prefix') or {}).get('img', '')
     stage = survey.name
     wanted = BoxReading(ann_file, Path(dataset.get('data_root') or '', prefix), tuple(names),
                         with_masks=_with_masks(cfg, stage, dataset), needed=stage == 'train')
-    if tidy_boxes(content, wanted, survey):
+    if tidy_boxes(content, wanted, survey, mended):
         copy = _use_copy(cfg, dataset, ann_file, content)
         survey.note(ann_file, f'it is read in a mended copy, {copy}')
     return names

@@ -3,15 +3,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from frozenmm.datasets.annotation_pictures import shown_size
+from frozenmm.datasets.checks.coco_values import corners_instead_of_sides, find_pictures, is_box, plain_values
 from frozenmm.datasets.checks.findings import Survey
 from frozenmm.errors import MissingFile, UnreadableFile, reading
 
+_MARK = '\ufeff'
 _UNREADABLE = ('unknown image', 'no box', 'no outline')
 """Reasons for which readers would stop at an annotation."""
 
@@ -35,21 +37,31 @@ class BoxReading:
     needed: bool = True
 
 
-def read_boxes(path: Path) -> dict[str, Any]:
-    """The content of a COCO instance file.
+def read_boxes(path: Path, mended: Counter[str] | None = None) -> dict[str, Any]:
+    """The content of a COCO instance file, with plain values (`plain_values`).
+
+    Args:
+        path: the file.
+        mended: takes what was changed -> how often.
 
     Raises:
         MissingFile: no such file.
         UnreadableFile: no JSON, or not in this format.
     """
     with reading(path, 'a COCO annotation file'):
-        content = json.loads(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
+        mended = Counter() if mended is None else mended
+        if text.startswith(_MARK):
+            text = text.removeprefix(_MARK)
+            mended['mark of the byte order stood before the text'] += 1
+        content = json.loads(text)
         content = {'images': [], 'annotations': []} | content
         for key in ('images', 'annotations', 'categories'):
             if not all(isinstance(entry, Mapping) for entry in content[key]):
                 raise ValueError(f'its {key} must be a list of objects')
         if any('segments_info' in entry for entry in content['annotations'][:1]):
             raise ValueError('it is a panoptic file; boxes are in instances_*.json')
+        plain_values(content, mended)
         return content
 
 
@@ -79,23 +91,29 @@ def used_categories(content: Mapping[str, Any], used: Counter[int] | None = None
     return kept
 
 
-def tidy_boxes(content: dict[str, Any], wanted: BoxReading, survey: Survey) -> bool:
+def tidy_boxes(content: dict[str, Any], wanted: BoxReading, survey: Survey, mended: Counter[str] | None = None
+               ) -> bool:
     """Give annotations what readers need, and count what they will keep; in place.
 
     Args:
         content: of the annotation file.
         wanted: how it is read.
         survey: takes the counts and what was found.
+        mended: what reading it changed already -> how often.
 
     Returns:
-        Whether anything was changed.
+        Whether anything was changed, then or now.
     """
-    before = json.dumps([content['categories'], content['images']])
+    mended = Counter() if mended is None else mended
+    before = _lists(content)
     survey.images = len(content['images'])
     _tidy_categories(content, wanted, survey)
+    renamed = find_pictures(content['images'], wanted.images)
+    if renamed:
+        mended[f'pictures have other names in {wanted.images} than the file says; they were found'] = renamed
     sizes = _tidy_images(content, wanted, survey)
     labels = {entry['id'] for entry in content['categories'] if not wanted.classes or entry['name'] in wanted.classes}
-    kept, mended = [], Counter[str]()
+    kept = []
     for entry in content['annotations']:
         tidy = _tidy_annotation(dict(entry), mended)
         reason = _unusable(tidy, labels, sizes, wanted.with_masks)
@@ -108,11 +126,9 @@ def tidy_boxes(content: dict[str, Any], wanted: BoxReading, survey: Survey) -> b
         kept = [dict(entry, id=number) for number, entry in enumerate(kept, 1)]
     for text, count in mended.items():
         survey.note(wanted.file, f'{count} {text}')
-    if not survey.kept and wanted.needed:
-        reasons = ', '.join(f'{reason} {count}' for reason, count in survey.dropped.items())
-        survey.fail(wanted.file, f'no annotation is left of {len(content["annotations"])} ({reasons or "it has none"})',
-                    f'look at its boxes, and whether its categories are the classes {list(wanted.classes)[:8]}')
-    changed = kept != content['annotations'] or before != json.dumps([content['categories'], content['images']])
+    _look_at_boxes(kept, sizes, wanted, survey)
+    _look_whether_any_is_left(content, wanted, survey)
+    changed = bool(mended) or kept != content['annotations'] or before != _lists(content)
     content['annotations'] = kept
     return changed
 
@@ -171,7 +187,7 @@ def _tidy_images(content: dict[str, Any], wanted: BoxReading, survey: Survey) ->
 
 def _tidy_annotation(entry: dict[str, Any], mended: Counter[str]) -> dict[str, Any]:
     box = entry.get('bbox')
-    if not _is_box(box):
+    if not is_box(box):
         box = entry['bbox'] = _box_of_outline(entry.get('segmentation'))
     if 'iscrowd' not in entry:
         entry['iscrowd'] = 0
@@ -185,9 +201,26 @@ def _tidy_annotation(entry: dict[str, Any], mended: Counter[str]) -> dict[str, A
     return entry
 
 
-def _is_box(value: object) -> bool:
-    return isinstance(value, Sequence) and len(value) == 4 and all(
-        isinstance(part, int | float) and not isinstance(part, bool) for part in value)
+def _look_whether_any_is_left(content: Mapping[str, Any], wanted: BoxReading, survey: Survey) -> None:
+    if not survey.kept and wanted.needed:
+        reasons = ', '.join(f'{reason} {count}' for reason, count in survey.dropped.items())
+        survey.fail(wanted.file, f'no annotation is left of {len(content["annotations"])} ({reasons or "it has none"})',
+                    f'look at its boxes, and whether its categories are the classes {list(wanted.classes)[:8]}')
+    elif not survey.kept:
+        survey.warn(wanted.file, 'no annotation of it can be found again, so its metrics will say nothing',
+                    'annotate some of its pictures, or take others')
+
+
+def _lists(content: Mapping[str, Any]) -> str:
+    return json.dumps([content['categories'], content['images']])
+
+
+def _look_at_boxes(kept: list[dict[str, Any]], sizes: Mapping, wanted: BoxReading, survey: Survey) -> None:
+    """Refuse boxes that fit another convention than COCO's and not that one."""
+    found = [(entry['bbox'], sizes[entry['image_id']]) for entry in kept if entry['image_id'] in sizes]
+    strange = corners_instead_of_sides([box for box, _ in found], [size for _, size in found])
+    if strange:
+        survey.fail(wanted.file, strange, 'write x, y (the upper left corner), width and height in pixels')
 
 
 def _box_of_outline(outline: object) -> list[float] | None:
