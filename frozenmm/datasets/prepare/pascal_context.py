@@ -1,13 +1,12 @@
 """PASCAL Context: label maps with 459 and with the 59 most frequent classes, out of the publisher's MATLAB files."""
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 
-from frozenmm.compat import require
 from frozenmm.datasets.prepare.annotations import AnnotatedImage, check_size, write_label_maps
+from frozenmm.datasets.prepare.matlab import read_matrix
 from frozenmm.datasets.prepare.pascal_voc import listed
 from frozenmm.datasets.prepare.sources import SourceFile
 from frozenmm.errors import UserError, reading
@@ -64,10 +63,8 @@ def label_map(path: Path, num_classes: int) -> np.ndarray:
         MissingFile: no such file.
         UserError: no MATLAB file, no `LabelMap` in it, or other values.
     """
-    loader = require('scipy.io', 'MATLAB files')
     with reading(path, 'a MATLAB file with a LabelMap', 'is trainval.tar.gz unpacked completely?'):
-        content = loader.loadmat(io.BytesIO(path.read_bytes()), variable_names=['LabelMap'])
-        labels = np.asarray(content['LabelMap']).astype(np.int64)
+        labels = read_matrix(path.read_bytes(), 'LabelMap').astype(np.int64)
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if labels.ndim != 2 or lowest < 0 or highest > num_classes:
         raise UserError(f'the LabelMap of {path} must be (H, W) with values 0..{num_classes}; got {labels.shape} with '

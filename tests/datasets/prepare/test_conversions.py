@@ -217,7 +217,7 @@ def test_an_interrupted_run_goes_on_with_the_images_that_lack(tmp_path, name, mo
     ('pascal_context', lambda f: (f / 'trainval/2008_000001.mat').write_bytes(b'no matrix' * 40),
      ValueError, '2008_000001.mat cannot be read as a MATLAB file'),
     ('pascal_context', lambda f: raw_layouts.scipy.io.savemat(f / 'trainval/2008_000001.mat', dict(a=1)),
-     ValueError, "2008_000001.mat cannot be read as a MATLAB file .* 'LabelMap' is missing"),
+     ValueError, "2008_000001.mat cannot be read as a MATLAB file .* no variable 'LabelMap'"),
     ('pascal_context', lambda f: raw_layouts.scipy.io.savemat(f / 'trainval/2008_000001.mat', dict(
         LabelMap=np.full((24, 32), 460))), ValueError, r'with values 0..459; got \(24, 32\) with 460..460'),
     ('pascal_context', lambda f: (f / 'trainval/2008_000002.mat').unlink(),
