@@ -21,7 +21,8 @@ class SemanticMaps(BaseDataset):
     Args:
         vocabulary: the classes, in the order of the labels.
         ann_file: a list of names without ending, one per line; all pictures of the folder by default.
-        img_suffix: what follows the name in a picture's file name; pictures may lie in subfolders.
+        img_suffix: what follows the name in a picture's file name, or several such endings; pictures may lie in
+            subfolders.
         seg_suffix: what follows the name in a map's file name.
         reduce_zero_label: label 0 is void, and k is class k - 1.
         void_labels: values of the maps, before that, that mean nothing; 255 (65535 in maps of 16 bits) always does.
@@ -30,13 +31,14 @@ class SemanticMaps(BaseDataset):
 
     Raises:
         MissingFile: no pictures, or a picture or a map is missing.
+        UserError: two pictures of one name with different endings.
     """
 
-    def __init__(self, vocabulary: VocabularySource, *, ann_file: str = '', img_suffix: str = '.jpg',
+    def __init__(self, vocabulary: VocabularySource, *, ann_file: str = '', img_suffix: str | Sequence[str] = '.jpg',
                  seg_suffix: str = '.png', reduce_zero_label: bool = False, void_labels: Sequence[int] = (),
                  **kwargs: object) -> None:
         self.vocabulary = Vocabulary.read(vocabulary)
-        self.img_suffix = img_suffix
+        self.img_suffixes = (img_suffix, ) if isinstance(img_suffix, str) else tuple(img_suffix)
         self.seg_suffix = seg_suffix
         self.reduce_zero_label = reduce_zero_label
         self.void_labels = tuple(void_labels)
@@ -48,12 +50,12 @@ class SemanticMaps(BaseDataset):
         if self.ann_file:
             with reading(self.ann_file, 'a list of names, one per line'):
                 names = Path(self.ann_file).read_text(encoding='utf-8').split()
-            found = {name: images / f'{name}{self.img_suffix}' for name in names}
+            found = {name: self._picture(images, name) for name in names}
         else:
-            found = {path.name.removesuffix(self.img_suffix): path for path in images.rglob(f'*{self.img_suffix}')}
+            found = self._pictures(images)
         if not found:
-            raise MissingFile(f'{images.absolute()} holds no pictures *{self.img_suffix}; prepare the data set '
-                                    'first (tools/prepare_data.py)')
+            raise MissingFile(f'{images.absolute()} holds no pictures *{" or *".join(self.img_suffixes)}; prepare the '
+                              'data set first (tools/prepare_data.py)')
         paths = {name: (found[name], maps / f'{name}{self.seg_suffix}') for name in sorted(found)}
         for files in zip(*paths.values()):
             _check_there(files)
@@ -62,14 +64,28 @@ class SemanticMaps(BaseDataset):
                      num_classes=len(self.vocabulary), label_map=None, seg_fields=[], instances=[])
                 for name, (picture, label_map) in paths.items()]
 
+    def _picture(self, images: Path, name: str) -> Path:
+        paths = [images / f'{name}{suffix}' for suffix in self.img_suffixes]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def _pictures(self, images: Path) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for suffix in self.img_suffixes:
+            for path in images.rglob(f'*{suffix}'):
+                other = found.setdefault(path.name.removesuffix(suffix), path)
+                if other.name != path.name:
+                    raise UserError(f'{other} and {path} would have the same label map; give one of them another name')
+        return found
+
 
 def _check_there(files: Sequence[Path]) -> None:
     folders = {folder: {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
                for folder in {file.parent for file in files}}
     lacking = [file for file in files if file.name not in folders[file.parent]]
     if lacking:
-        raise MissingFile(f'{len(lacking)} of {len(files)} files are missing, e.g. {lacking[0].absolute()}; prepare '
-                          'the data set first (tools/prepare_data.py)')
+        raise MissingFile(f'{len(lacking)} of {len(files)} files are missing, e.g. {lacking[0].absolute()}; a '
+                          'picture and its map have one name, but for the endings img_suffix and seg_suffix (public '
+                          'data sets: `frozenmm prepare`)')
 
 
 def void_of(stored: np.ndarray, path: object) -> int:

@@ -16,7 +16,7 @@ from frozenmm.compat.image_files import list_images, read_image_file, sorted_out
 from frozenmm.datasets.annotation_pictures import VOID_8BIT, VOID_16BIT, read_picture
 from frozenmm.datasets.checks.findings import Survey
 from frozenmm.datasets.checks.samples import QUICK, check_samples, innermost
-from frozenmm.datasets.layouts import find_split
+from frozenmm.datasets.layouts import Split, find_split
 from frozenmm.engine.browsing import browse, register
 from frozenmm.engine.data_checks import prepare_data
 from frozenmm.engine.data_root import MapOptions, use_data_root
@@ -62,6 +62,9 @@ def check_data(target: str | Path, *, full: bool = False, sheet: str | Path | No
         with tempfile.TemporaryDirectory() as folder:
             cfg.work_dir = folder
             surveys += _check_config(cfg, count, path)
+        if cfg.get('made_up_words'):
+            surveys[-1].warn(target, 'no classes.txt says what the numbers of its label maps mean, and a training asks '
+                             'for that', 'write it: one class a line, label 0 first')
     return surveys
 
 
@@ -119,24 +122,31 @@ def _configs_of(root: Path) -> list[Config]:
                 content[f'{split}_dataloader'] = dict(dataset=dict(dataset))
             first = first or found
         if first is not None:
-            words = _unnamed(root, first.annotations) if kind == 'semantic' else None
+            words = _unnamed(root, first) if kind == 'semantic' else None
             cfg = Config(content)
             use_data_root(cfg, root, MapOptions(words=words))
+            cfg.made_up_words = words is not None
             configs.append(cfg)
     return configs
 
 
-def _unnamed(root: Path, maps: Path) -> list[str] | None:
+def _unnamed(root: Path, found: Split) -> list[str] | None:
     """Names for the numbers of label maps that no file explains."""
     if (root / 'classes.txt').is_file() or (root / 'words.txt').is_file():
         return None
-    values = {value for path in sorted(maps.rglob('*.png'))[:QUICK] for value in np.unique(read_picture(path)).tolist()}
+    maps = sorted(found.annotations.rglob(f'*{found.map_suffix}'))[:QUICK]
+    values = {value for path in maps for value in np.unique(read_picture(path)).tolist()}
     return [f'label {number}' for number in range(max(values - {VOID_8BIT, VOID_16BIT}, default=0) + 1)]
 
 
 def _check_pictures(folder: Path) -> Survey:
     survey = Survey('pictures')
-    paths = list_images(folder)
+    try:
+        paths = list_images(folder)
+    except MissingFile as error:
+        there = sorted(path.name + '/' * path.is_dir() for path in folder.iterdir())
+        raise MissingFile(f'{folder} is in no layout of data that is known (docs/data.md shows them), and holds no '
+                          f'pictures itself; it has {", ".join(there[:12]) or "nothing"}') from error
     survey.images = len(paths)
     for reason, names in sorted_out(folder)[1].items():
         survey.warn(folder, f'{len(names)} left out: {", ".join(names[:12])}', reason)

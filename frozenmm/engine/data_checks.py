@@ -17,6 +17,7 @@ from frozenmm.compat.files import write_whole
 from frozenmm.datasets.checks.coco_boxes import BoxReading, read_boxes, tidy_boxes
 from frozenmm.datasets.checks.findings import Survey
 from frozenmm.datasets.checks.samples import QUICK, check_samples, innermost
+from frozenmm.datasets.layouts import left_out, origin
 from frozenmm.datasets.panoptic_files import read_panoptic_file
 from frozenmm.engine.class_words import agree_on_words
 from frozenmm.errors import UserError
@@ -124,11 +125,13 @@ def _prepare(cfg: Config, dataset: dict[str, Any], survey: Survey) -> list[str]:
     content = read_boxes(ann_file, mended)
     prefix = (dataset.get('data_prefix') or {}).get('img', '')
     stage = survey.name
-    wanted = BoxReading(ann_file, Path(dataset.get('data_root') or '', prefix), tuple(names),
+    wanted = BoxReading(origin(content, ann_file), Path(dataset.get('data_root') or '', prefix), tuple(names),
                         with_masks=_with_masks(cfg, stage, dataset), needed=stage == 'train')
+    survey.dropped += left_out(content)
     if tidy_boxes(content, wanted, survey, mended):
         copy = _use_copy(cfg, dataset, ann_file, content)
-        survey.note(ann_file, f'it is read in a mended copy, {copy}')
+        if wanted.file == ann_file:
+            survey.note(ann_file, f'it is read in a mended copy, {copy}')
     return names
 
 

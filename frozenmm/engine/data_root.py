@@ -9,9 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from frozenmm.compat.image_files import IMAGE_SUFFIXES
 from frozenmm.datasets.checks.coco_boxes import read_boxes, used_categories
-from frozenmm.datasets.layouts import Kind, Split, find_split
+from frozenmm.datasets.layouts import Kind, Split, find_split, pictures
 from frozenmm.datasets.panoptic_files import read_panoptic_file
 from frozenmm.engine.class_words import as_config
 from frozenmm.errors import MissingFile, UserError
@@ -173,10 +172,10 @@ def _point(dataset: Config, root: Path, found: Split, words: Vocabulary, options
 def _point_at_label_maps(dataset: Config, root: Path, found: Split, words: Vocabulary, options: MapOptions) -> None:
     for key in ('ann_file', 'filter_cfg'):
         dataset.pop(key, None)
-    suffix = next((path.suffix for path in sorted(found.images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
-                   and not path.name.startswith('.')), '.jpg')
+    suffixes = sorted({path.suffix for path in pictures(found.images)}) or ['.jpg']
     folders = dict(img=f'{_relative(found.images, root)}/', seg=f'{_relative(found.annotations, root)}/')
-    dataset.update(type='frozenmm.SemanticMaps', data_root=str(root), data_prefix=folders, img_suffix=suffix,
+    dataset.update(type='frozenmm.SemanticMaps', data_root=str(root), data_prefix=folders,
+                   img_suffix=suffixes[0] if len(suffixes) == 1 else suffixes, seg_suffix=found.map_suffix,
                    vocabulary=as_config(words), void_labels=list(options.void_labels),
                    reduce_zero_label=options.reduce_zero_label)
     dataset.pipeline = [_label_maps(step) for step in dataset.get('pipeline') or ()]

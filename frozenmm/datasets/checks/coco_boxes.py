@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from frozenmm.datasets.checks.findings import Survey
 from frozenmm.errors import MissingFile, UnreadableFile, reading
 
 _MARK = '\ufeff'
+_LEAST_INSIDE = 0.25
+"""Boxes of which less is inside the picture are strange."""
 _UNREADABLE = ('unknown image', 'no box', 'no outline')
 """Reasons for which readers would stop at an annotation."""
 
@@ -221,6 +223,21 @@ def _look_at_boxes(kept: list[dict[str, Any]], sizes: Mapping, wanted: BoxReadin
     strange = corners_instead_of_sides([box for box, _ in found], [size for _, size in found])
     if strange:
         survey.fail(wanted.file, strange, 'write x, y (the upper left corner), width and height in pixels')
+        return
+    far = [(box, size) for box, size in found if 0 < _share_inside(box, size) < _LEAST_INSIDE]
+    if far:
+        box, size = far[0]
+        say = survey.fail if len(far) > 1 and 2 * len(far) >= len(found) else survey.warn
+        say(wanted.file, f'{len(far)} of {len(found)} boxes lie for the most part outside their pictures, for instance '
+                         f'{list(box)} (x, y, width, height) in {size[0]:g}x{size[1]:g} pixels',
+            'were the pictures made smaller after they were annotated?')
+
+
+def _share_inside(box: Sequence[float], size: tuple[float, float]) -> float:
+    x, y, width, height = box
+    inside = [max(min(start + side, end) - max(start, 0), 0) for start, side, end in ((x, width, size[0]),
+                                                                                      (y, height, size[1]))]
+    return inside[0] * inside[1] / max(width * height, 1e-9)
 
 
 def _box_of_outline(outline: object) -> list[float] | None:

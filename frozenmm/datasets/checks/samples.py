@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from frozenmm.compat.image_files import read_image_file
 from frozenmm.datasets.annotation_pictures import check_same_size, read_picture, stored_size
 from frozenmm.datasets.checks.findings import Survey
-from frozenmm.datasets.label_maps import label_classes
+from frozenmm.datasets.label_maps import label_classes, void_of
 from frozenmm.datasets.panoptic_files import read_panoptic_map
 from frozenmm.errors import UserError
 
@@ -57,17 +58,46 @@ def check_samples(dataset: Any, survey: Survey, *, count: int | None = QUICK) ->
     _check_files([dataset.get_data_info(index) for index in listed], survey)
     chosen = np.unique(np.linspace(0, total - 1, min(total, total if count is None else count)).astype(int)).tolist()
     classes = len(meta.get('classes') or ())
-    labelled: Counter[bool] = Counter()
+    seen = _Seen()
     for index in chosen:
         info = {'void_labels': [getattr(dataset, 'ignore_index', 255)], **dataset.get_data_info(index)}
         try:
-            _check_pixels(info, survey, classes, labelled)
+            _check_pixels(info, survey, classes, seen)
         except UserError as error:
             survey.fail(info.get('img_path') or survey.name, str(error), '')
     if survey.dropped['no pixel']:
         survey.note(getattr(dataset, 'ann_file', survey.name),
                     f'{survey.dropped["no pixel"]} listed segments have no pixel in the maps of {len(chosen)} images')
-    _count_maps(survey, labelled, total)
+    _count_maps(survey, seen, total)
+    _look_for_classes(survey, seen, meta.get('classes') or (), whole=len(chosen) == total)
+
+
+@dataclass
+class _Seen:
+    """What the label maps that were looked at hold.
+
+    Attributes:
+        labelled: number of maps with any class, and without.
+        classes: labels that occur.
+        void: whether the value for void does.
+    """
+
+    labelled: Counter[bool] = field(default_factory=Counter)
+    classes: set[int] = field(default_factory=set)
+    void: bool = False
+
+
+def _look_for_classes(survey: Survey, seen: _Seen, names: Sequence[str], *, whole: bool) -> None:
+    """A model that is shown one class of several learns to say it everywhere."""
+    if len(names) < 2 or len(seen.classes) != 1:
+        return
+    only = names[next(iter(seen.classes))] if next(iter(seen.classes)) < len(names) else ''
+    text = f'of {len(names)} classes only {only!r} has pixels in the {seen.labelled.total()} label maps looked at'
+    if seen.void:
+        survey.fail(survey.name, f'{text}, and the rest is void (255 in maps of 8 bits)',
+                    'where 255 is meant as a class, write its number in its place')
+    else:
+        survey.warn(survey.name, text, '' if whole else '`frozenmm check-data --full` looks at all of them')
 
 
 def _check_files(infos: list[Mapping[str, Any]], survey: Survey) -> None:
@@ -79,7 +109,7 @@ def _check_files(infos: list[Mapping[str, Any]], survey: Survey) -> None:
                         'do data_root and data_prefix lead to it?')
 
 
-def _check_pixels(info: Mapping[str, Any], survey: Survey, classes: int, labelled: Counter[bool]) -> None:
+def _check_pixels(info: Mapping[str, Any], survey: Survey, classes: int, seen: _Seen) -> None:
     picture = info.get('img_path')
     if not isinstance(picture, str) or not Path(picture).is_file():
         return  # said already
@@ -96,7 +126,11 @@ def _check_pixels(info: Mapping[str, Any], survey: Survey, classes: int, labelle
     check_same_size(info, stored.shape[:2])
     _warn_of_turn(info, survey)
     # an episode asks for some classes of its map and takes all other values for background
-    labelled['asked' in info or 'class_ids' in info or bool(label_classes(stored, info, classes))] += 1
+    episode = 'asked' in info or 'class_ids' in info
+    found = [] if episode else label_classes(stored, info, classes)
+    seen.labelled[episode or bool(found)] += 1
+    seen.classes.update(found)
+    seen.void |= not episode and bool((stored == void_of(stored, label_map)).any())
 
 
 def _check_segments(info: Mapping[str, Any], survey: Survey) -> None:
@@ -125,7 +159,8 @@ def _warn_of_turn(info: Mapping[str, Any], survey: Survey) -> None:
                     'look at the picture sheet whether its annotations are turned too')
 
 
-def _count_maps(survey: Survey, labelled: Counter[bool], total: int) -> None:
+def _count_maps(survey: Survey, looked_at: _Seen, total: int) -> None:
+    labelled = looked_at.labelled
     seen = sum(labelled.values())
     if not seen:
         return
