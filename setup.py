@@ -44,7 +44,7 @@ EXTRAS = {
     'viewer': (),
 }
 """Packages of requirements/runtime.txt that an extra adds to `BASE`."""
-FILES = {'embedded': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'), 'video': ('video.txt', ),
+FILES = {'embedded': ('embedded.txt', ), 'recon': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'), 'video': ('video.txt', ),
          'viewer': ('viewer.txt', )}
 """Files of requirements/ that an extra adds."""
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from frozenmm.apis.sharing import config_of_weights
 from frozenmm.compat.config_files import read_config_file
+from frozenmm.compat.dependencies import missing_package
 from frozenmm.engine.explain import explain_miss, explained_building
 from frozenmm.engine.run_folder import best_checkpoint
 from frozenmm.engine.weights import load_weights
@@ -106,8 +107,14 @@ def _named_config(name: str) -> Path:
 
 
 def register_modules(cfg: Config) -> str:
-    """Fill the registries that a config may name; returns its scope."""
+    """Fill the registries that a config may name; returns its scope.
+
+    Raises:
+        MissingPackage: the scope is that of a package that is not installed.
+    """
     scope = cfg.get('default_scope', 'mmdet')
+    if cfg.get('default_scope') in ('mmdet', 'mmseg') and not installed(scope):
+        raise missing_package(scope, 'the model of this config')
     if installed('mmdet'):
         from mmdet.utils import register_all_modules
         register_all_modules(init_default_scope=False)
