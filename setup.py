@@ -44,8 +44,8 @@ EXTRAS = {
     'viewer': (),
 }
 """Packages of requirements/runtime.txt that an extra adds to `BASE`."""
-FILES = {'embedded': ('embedded.txt', ), 'recon': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'), 'video': ('video.txt', ),
-         'viewer': ('viewer.txt', )}
+FILES = {'embedded': ('embedded.txt', ), 'recon': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'),
+         'video': ('video.txt', ), 'viewer': ('viewer.txt', )}
 """Files of requirements/ that an extra adds."""
 
 

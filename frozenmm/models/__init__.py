@@ -31,6 +31,7 @@ from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
 from frozenmm.foundation.image_towers.timm import TimmTower
 from frozenmm.foundation.mask_prompters import SAMPrompter
 from frozenmm.foundation.remembering_tower import RememberingTower
+from frozenmm.foundation.shared_tower import SharedTower
 from frozenmm.foundation.text_towers.clip import CLIPTextTower
 from frozenmm.foundation.text_towers.hf import BertTextTower, MiniLMTextTower
 from frozenmm.foundation.text_towers.open_clip import OpenCLIPTextTower
