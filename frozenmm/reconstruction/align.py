@@ -1,12 +1,15 @@
-"""Alignment of frozen depth over a clip: three modes behind one interface.
+"""Alignment of frozen depth over a clip: several modes behind one interface.
 
 `tracks` is the default. It hands single frames without tracks, or a whole clip without any, to `direct`, with a
-warning. `compat` is the official first-order loop.
+warning. `auto` is the same with cameras of COLMAP as a second opinion where ours leave doubt, `colmap` takes COLMAP's
+as they are. `compat` is the official first-order loop.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -16,8 +19,9 @@ from torch.nn.functional import interpolate
 from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
-from frozenmm.reconstruction.camera_search import PRIOR_RATIO, TrackSettings
+from frozenmm.reconstruction.bundle_builder import PRIOR_RATIO, TrackSettings
 from frozenmm.reconstruction.cameras import optimisation_size
+from frozenmm.reconstruction.colmap_cameras import ColmapCameras, colmap_cameras
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.diagnosis import Diagnosis, blank_warnings, unlike_warnings
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
@@ -36,7 +40,7 @@ class AlignSettings:
     """Settings of an alignment.
 
     Attributes:
-        mode: `'tracks'`, `'direct'` or `'compat'`.
+        mode: `'tracks'`, `'auto'`, `'colmap'`, `'direct'` or `'compat'`.
         seed: of everything random.
         tracks: settings of the track solver.
         direct: settings of the direct solver.
@@ -180,26 +184,47 @@ def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known
     known.check(len(images))
 
 
-def _align_tracks(clip: Clip) -> Alignment:
-    settings = clip.settings
-    options = replace(settings.tracks, match=replace(settings.tracks.match, seed=settings.seed))
+def _tracks(clip: Clip) -> tuple[Tracks, float]:
+    """Tracks of the clip and their distortion, those of an earlier run where there was one."""
+    options = clip.settings.tracks
+    match = replace(options.match, seed=clip.settings.seed)
     stored = clip.store.load('tracks') if clip.store is not None else None
-    if stored is None:
-        tracks, bend = find_tracks(clip.images, options.match, clip.report, clip.invalid,
-                                   straight=options.radial is False)
-        if clip.store is not None:
-            clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels,
-                            bend=np.array(bend))
-    else:
-        tracks, bend = Tracks(stored['frame'], stored['point'], stored['pixels']), float(stored['bend'])
-    options = replace(options, bend=bend)
+    if stored is not None:
+        return Tracks(stored['frame'], stored['point'], stored['pixels']), float(stored['bend'])
+    tracks, bend = find_tracks(clip.images, match, clip.report, clip.invalid, straight=options.radial is False)
+    if clip.store is not None:
+        clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels, bend=np.array(bend))
+    return tracks, bend
+
+
+def _of_colmap(clip: Clip) -> ColmapCameras | None:
+    return colmap_cameras(clip.images, known=clip.known, invalid=clip.invalid, seed=clip.settings.seed,
+                          straight=clip.settings.tracks.radial is False)
+
+
+def _align_colmap(clip: Clip) -> Alignment:
+    cameras = _of_colmap(clip)
+    if cameras is None:
+        raise UserError(f'COLMAP joins no three of the {len(clip.images)} frames: too little texture, overlap or '
+                        'movement; give sharper frames with more overlap, or take mode tracks')
+    return _align_tracks(clip, cameras)
+
+
+def _align_auto(clip: Clip) -> Alignment:
+    """Mode `tracks` with a second opinion, where pycolmap is installed."""
+    return _align_tracks(clip, partial(_of_colmap, clip) if find_spec('pycolmap') is not None else None)
+
+
+def _align_tracks(clip: Clip, colmap: ColmapCameras | Callable[[], ColmapCameras | None] | None = None) -> Alignment:
+    tracks, bend = (colmap.tracks, 0.0) if isinstance(colmap, ColmapCameras) else _tracks(clip)
+    options = replace(clip.settings.tracks, bend=bend)
 
     def rescue(state: BundleState, weak: list[int]) -> tuple[BundleState, list[int]]:
         return rescue_frames(_direct_solver(clip), state, weak)
 
     try:
         solution = solve_tracks(tracks, clip.frozen, settings=options, known=clip.known, invalid=clip.invalid,
-                                rescue=rescue, report=clip.report)
+                                rescue=rescue, report=clip.report, colmap=colmap)
     except NothingSharedError as nothing:
         try:
             found = _align_direct(clip)
@@ -280,4 +305,4 @@ def _in_world(clip: Clip, result: Alignment) -> Alignment:
 
 
 SOLVERS: dict[str, Callable[[Clip], Alignment]] = {
-    'tracks': _align_tracks, 'direct': _align_direct, 'compat': _align_compat}
+    'tracks': _align_tracks, 'auto': _align_auto, 'colmap': _align_colmap, 'direct': _align_direct, 'compat': _align_compat}

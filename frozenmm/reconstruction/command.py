@@ -17,7 +17,7 @@ from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind, read
 from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.lookup import lookup, nearest
 from frozenmm.reconstruction.align import AlignSettings
-from frozenmm.reconstruction.camera_search import TrackSettings
+from frozenmm.reconstruction.bundle_builder import TrackSettings
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.footage import LONGEST_SIDE
 from frozenmm.reconstruction.given_lens import given_lens

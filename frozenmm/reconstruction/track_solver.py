@@ -8,8 +8,10 @@ import numpy as np
 
 from frozenmm.compat.dependencies import require
 from frozenmm.reconstruction.bundle import Bundle, BundleState
-from frozenmm.reconstruction.camera_search import BundleBuilder, CameraSearch, TrackSettings, depth_spread
+from frozenmm.reconstruction.bundle_builder import BundleBuilder, TrackSettings, depth_spread
+from frozenmm.reconstruction.camera_search import CameraSearch
 from frozenmm.reconstruction.cameras import NEAREST
+from frozenmm.reconstruction.colmap_cameras import ColmapCameras
 from frozenmm.reconstruction.dense_stage import Cameras, DenseStage, Marks
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.features import (
@@ -100,8 +102,8 @@ def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | 
 
 
 def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings, known: KnownCamera | None = None,
-                 invalid: np.ndarray | None = None, rescue: Rescue | None = None,
-                 report: Progress | None = None) -> TrackSolution:
+                 invalid: np.ndarray | None = None, rescue: Rescue | None = None, report: Progress | None = None,
+                 colmap: ColmapCameras | Callable[[], ColmapCameras | None] | None = None) -> TrackSolution:
     """Joint solution of cameras, depth and points.
 
     Args:
@@ -113,6 +115,7 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
         rescue: called with the state and the frames that have few tracks; gives a state in which some of them are
             placed, and which.
         report: called with the name of the step, steps done and their total.
+        colmap: cameras that are taken as they are, or what gives them where our own leave doubt.
 
     Raises:
         NothingSharedError: no two frames could be joined.
@@ -121,8 +124,8 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
         raise NothingSharedError
     known, tell = known or KnownCamera(), report or (lambda name, done, total: None)
     build = BundleBuilder(depth, settings, known)
-    search = CameraSearch(tracks, build, settings)
-    best, tried = search.run(tell)
+    search = CameraSearch(tracks, build, settings, None if isinstance(colmap, ColmapCameras) else colmap)
+    best, tried = search.run_colmap(colmap) if isinstance(colmap, ColmapCameras) else search.run(tell)
     bundle, state = search.finish(best)
     found, inliers = (np.bincount(t.frame, minlength=len(depth.maps)) for t in (tracks, search.fitting(best)))
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
