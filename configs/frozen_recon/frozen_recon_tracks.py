@@ -37,6 +37,7 @@ glb = False
 min_faces = 100
 # write consistent depth, report and summary only
 depth_only = False
-# tracks, direct (brightness, without features) or compat (the official first-order loop: minutes)
-mode = 'tracks'
+# auto (tracks, with COLMAP's cameras as a second opinion where pycolmap is installed and ours leave doubt), tracks,
+# colmap (COLMAP's cameras), direct (brightness, without features) or compat (the official first-order loop: minutes)
+mode = 'auto'
 seed = 0

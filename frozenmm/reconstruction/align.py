@@ -72,6 +72,7 @@ class Alignment:
         lens: (4, ) of `lens.distort`; poses and depth belong to the images as they are.
         focal_error: relative error of the focal length, about two standard deviations.
         depth_share: share of the tracked points whose depth the scaled and shifted prediction meets within 10 %.
+        confidence: (F, H, W) of the depth, 0 to 1, see `DenseStage`; empty in modes that do not tell.
     """
 
     poses_c2w: np.ndarray
@@ -86,6 +87,7 @@ class Alignment:
     lens: np.ndarray = field(default_factory=NO_LENS.copy)
     focal_error: float = 0.0
     depth_share: float = 0.0
+    confidence: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float16))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All fields as arrays by name, of the shapes above, to be stored."""
@@ -95,7 +97,8 @@ class Alignment:
         """The alignment of frames (F, ) that are copies of these by index."""
         per_frame = ('poses_c2w', 'depth', 'scale', 'shift', 'found', 'inliers')
         return self if np.array_equal(place, np.arange(len(self.poses_c2w))) else replace(
-            self, **{name: getattr(self, name)[place] for name in per_frame})
+            self, **{name: getattr(self, name)[place] for name in per_frame},
+            confidence=self.confidence[place] if len(self.confidence) else self.confidence)
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Alignment:
@@ -167,7 +170,7 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
     clip = Clip(images[kept], FrozenDepth(depth[kept], kind), known.part(kept),
                 None if invalid is None else invalid[kept], settings, report, store,
                 None if names is None else [names[frame] for frame in kept])
-    return _in_world(clip, SOLVERS[settings.mode](clip)).spread(place)
+    return _in_world(clip, SOLVERS[usable_mode(settings.mode)](clip)).spread(place)
 
 
 def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known: KnownCamera,
@@ -211,8 +214,13 @@ def _align_colmap(clip: Clip) -> Alignment:
 
 
 def _align_auto(clip: Clip) -> Alignment:
-    """Mode `tracks` with a second opinion, where pycolmap is installed."""
-    return _align_tracks(clip, partial(_of_colmap, clip) if find_spec('pycolmap') is not None else None)
+    """Mode `tracks` with a second opinion."""
+    return _align_tracks(clip, partial(_of_colmap, clip))
+
+
+def usable_mode(mode: str) -> str:
+    """The mode that is run: `tracks` in place of `auto` where pycolmap is not installed."""
+    return 'tracks' if mode == 'auto' and find_spec('pycolmap') is None else mode
 
 
 def _align_tracks(clip: Clip, colmap: ColmapCameras | Callable[[], ColmapCameras | None] | None = None) -> Alignment:
@@ -238,7 +246,7 @@ def _align_tracks(clip: Clip, colmap: ColmapCameras | Callable[[], ColmapCameras
     doubts = Diagnosis(clip.images, solution, tracks, unit, clip.names).warnings(clip.known.focal_prior_px)
     return Alignment(poses, solution.depth, state.focal_px, np.exp(state.depth.log_scale),
                      state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.lens,
-                     solution.focal_error, solution.depth_share)
+                     solution.focal_error, solution.depth_share, solution.confidence)
 
 
 def _direct_solver(clip: Clip) -> DirectSolver:
@@ -305,4 +313,5 @@ def _in_world(clip: Clip, result: Alignment) -> Alignment:
 
 
 SOLVERS: dict[str, Callable[[Clip], Alignment]] = {
-    'tracks': _align_tracks, 'auto': _align_auto, 'colmap': _align_colmap, 'direct': _align_direct, 'compat': _align_compat}
+    'tracks': _align_tracks, 'auto': _align_auto, 'colmap': _align_colmap, 'direct': _align_direct,
+    'compat': _align_compat}

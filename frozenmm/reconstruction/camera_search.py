@@ -31,13 +31,13 @@ from frozenmm.reconstruction.track_start import (
 from frozenmm.reconstruction.two_view_start import TwoViewGrowth, focal_votes, state_from
 
 START_WINDOW = 24
-GOOD_SCORE = 0.5
+GOOD_SCORE = 0.6
 """Score of cameras above which, with good depth, no other start is tried."""
 BRIEF_SCORE = 0.57
 """Score of cameras from which a few steps tell whether a lens is worth it."""
-GOOD_SHARE = 0.8
+GOOD_SHARE = 0.85
 """The same for the share of the observations that fit."""
-GOOD_DEPTH = 0.15
+GOOD_DEPTH = 0.1
 """Spread of the prediction's logarithmic error up to which it is good."""
 MORE_RATIOS = (1.2, )
 """Focal lengths over the mean side that are tried beside those for which fundamental matrices vote."""
@@ -121,8 +121,9 @@ class CameraSearch:
                 raise
         tell('cameras', 1, 3)
         if not known and (not tried or self.doubtful(tried[0])):
-            for state in self._two_view_starts():
-                self._try(tried, state, radial=self.may_bend)
+            if not self._try_colmap(tried):
+                for state in self._two_view_starts():
+                    self._try(tried, state, radial=self.may_bend)
         if not tried:
             raise NothingSharedError
         tell('cameras', 2, 3)
@@ -138,10 +139,6 @@ class CameraSearch:
         if self.settings.principal is None:
             self._try(tried, whole, free_principal=True, brief=brief)
         best = simplest(tried)
-        cameras = self.second() if self.second is not None and not known else None
-        if cameras is not None:
-            self._try_colmap(tried, cameras)
-            best = simplest(tried)
         if best.radial == 1 and self.settings.radial is None:
             self._try(tried, self._whole(best.state), radial=2, free_principal=best.principal)
             best = simplest(tried)
@@ -161,13 +158,17 @@ class CameraSearch:
             raise NothingSharedError
         return tried[0], tried
 
-    def _try_colmap(self, tried: list[Attempt], cameras: ColmapCameras) -> None:
-        """Add COLMAP's cameras as they are, where it placed all frames, and as a start of the joint solver."""
-        state = self._colmap_start(cameras)
-        if state is not None:
-            if cameras.placed.all():
-                self._try(tried, state, held=True)
-            self._try(tried, state, radial=int(state.lens.any()))
+    def _try_colmap(self, tried: list[Attempt]) -> bool:
+        """Add COLMAP's cameras as they are and as a start of the joint solver; whether it placed all frames well."""
+        cameras = None if self.second is None else self.second()
+        state = None if cameras is None else self._colmap_start(cameras)
+        if cameras is None or state is None:
+            return False
+        before = max((attempt.score for attempt in tried), default=0.0)
+        if cameras.placed.all():
+            self._try(tried, state, held=True)
+        self._try(tried, state, radial=int(state.lens.any()))
+        return bool(cameras.placed.all() and tried[-1].score > before)
 
     def _colmap_start(self, cameras: ColmapCameras) -> BundleState | None:
         """COLMAP's cameras with all points, the frames that it left out placed by them; None where too few are seen."""

@@ -34,7 +34,9 @@ from frozenmm.reconstruction.track_start import (
 Rescue = Callable[[BundleState, list[int]], tuple[BundleState, list[int]]]
 ENOUGH_INLIERS = 30
 RIVAL = 0.9
-"""Times the best score from which another solution explains the tracks about as well."""
+"""Times the best score from which another solution explains the tracks about as well,"""
+RIVAL_ERROR = 1.1
+"""given that its median error is at most so many times as large."""
 STRONG_LINK = 12
 """Points that fit and that two frames share, from which they hang together."""
 
@@ -57,8 +59,10 @@ class TrackSolution:
         depth_spread: (F, ) spread of the logarithmic error of the frozen depth at the tracks; NaN where none is known.
         depth_share: share of the points whose depth the frozen depth, scaled and shifted, meets within 10 %.
         rivals_px: focal lengths of other solutions that explain the tracks about as well.
+        rival_turn_deg: (F, ) the greatest turn of a frame against those.
         turn_deg: (F, ) standard deviation of the rotation in degrees, see `Bundle.turn_errors_deg`.
         joined: (F, ) bool, frames that hang together with the most of the others by points that fit.
+        confidence: (F, H, W) of the depth, see `DenseStage`.
     """
 
     state: BundleState
@@ -74,8 +78,10 @@ class TrackSolution:
     depth_spread: np.ndarray
     depth_share: float
     rivals_px: list[float]
+    rival_turn_deg: np.ndarray
     turn_deg: np.ndarray
     joined: np.ndarray
+    confidence: np.ndarray
 
 
 def find_tracks(images: np.ndarray, settings: MatchSettings, report: Progress | None = None,
@@ -137,16 +143,30 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
                        settings=settings.dense, links=bundle.shared_counts(), invalid=unusable, followers=rescued)
     maps = np.exp(stage.run())
     if depth.missing is not None:
-        maps[depth.missing] = 0
+        maps[depth.missing] = stage.confidence[depth.missing] = 0
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
-    rivals = [attempt.state.focal_px for attempt in tried if attempt.score > RIVAL * best.score
-              and attempt.lens_kind <= best.lens_kind]
+    rivals = [attempt.state for attempt in tried if attempt.score > RIVAL * best.score
+              and attempt.error_px < RIVAL_ERROR * best.error_px]
+    turned = np.max([np.zeros(len(found)), *(turns_apart_deg(state.poses, rival.poses) for rival in rivals)], axis=0)
     errors = np.abs(bundle.residuals(state)[2][bundle.known])
     share = float((errors < np.log(1.1)).mean()) if len(errors) else 0.0
     return TrackSolution(state, maps, bundle.tracks, found, inliers, pixels, rescued, search.focal_error(best),
-                         best.score, best.error_px, depth_spread(bundle, state), share, rivals,
-                         bundle.turn_errors_deg(state), largest_part(bundle.shared_counts()))
+                         best.score, best.error_px, depth_spread(bundle, state), share,
+                         [rival.focal_px for rival in rivals], turned, bundle.turn_errors_deg(state),
+                         largest_part(bundle.shared_counts()), stage.confidence)
+
+
+def turns_apart_deg(poses: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Angles (F, ) between rotations of world-to-camera poses (F, 4, 4), after the turn that brings most together.
+
+    >>> turns_apart_deg(np.tile(np.eye(4), (2, 1, 1)), np.tile(np.diag([-1.0, -1, 1, 1]), (2, 1, 1))).tolist()
+    [0.0, 0.0]
+    """
+    apart = poses[:, :3, :3].transpose(0, 2, 1) @ others[:, :3, :3]
+    cosines = (np.einsum('aij,bij->ab', apart, apart) - 1) / 2
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return angles[np.median(angles, axis=1).argmin()]
 
 
 def largest_part(shared: np.ndarray) -> np.ndarray:

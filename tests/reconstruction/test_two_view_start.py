@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from frozenmm.reconstruction.bundle import BundleState
-from frozenmm.reconstruction.camera_search import TrackSettings, spaced
+from frozenmm.reconstruction.bundle_builder import TrackSettings
+from frozenmm.reconstruction.camera_search import spaced
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.evidence import held_out, held_out_errors
 from frozenmm.reconstruction.features import Tracks, find_bend, unbend
