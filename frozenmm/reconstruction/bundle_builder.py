@@ -14,6 +14,8 @@ from frozenmm.reconstruction.lens import lens_of_bend
 from frozenmm.reconstruction.track_start import FOCAL_RATIOS, MIN_KNOWN, NothingSharedError
 
 PRIOR_RATIO = 1.2
+DISTRUST = 8
+"""Power with which the width of the depth grows with its spread: 2 left turns 2 to 6 times as wrong where that is 0.2."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,13 @@ def depth_spread(bundle: Bundle, state: BundleState) -> np.ndarray:
 
 
 def depth_widths(bundle: Bundle, state: BundleState) -> np.ndarray:
-    """(F, ) widths of the logarithmic depth by its agreement with the tracks: bad predictions count for nothing."""
+    """(F, ) widths of the logarithmic depth by its agreement with the tracks: bad predictions count for nothing.
+
+    A prediction errs by smooth amounts, which thousands of points repeat, so even a wide prior bends the cameras to it.
+    """
     spread, least = depth_spread(bundle, state), bundle.settings.log_depth
     usual = least if np.isnan(spread).all() else float(np.nanmedian(spread))
-    return np.minimum(least * np.maximum(np.nan_to_num(spread, nan=usual) / least, 1)**2, NO_DEPTH)
+    return np.minimum(least * np.maximum(np.nan_to_num(spread, nan=usual) / least, 1)**DISTRUST, NO_DEPTH)
 
 
 class BundleBuilder:

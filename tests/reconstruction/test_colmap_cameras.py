@@ -40,7 +40,7 @@ def test_given_cameras_stay_as_they_are(exact, given):
     found = solve_tracks(exact.tracks, _flat(exact), settings=TrackSettings(), colmap=given)
     np.testing.assert_allclose(found.state.poses, exact.poses_w2c, atol=1e-12)
     assert found.state.focal_px == pytest.approx(given.focal_px) and 0 < found.focal_error < 0.05
-    assert found.turn_deg.max() > 0 and np.median(found.reprojection) < 1e-6
+    assert found.turn_deg.max() > 0 and np.median(found.reprojection) < 1e-2
 
 
 def test_a_frame_that_was_left_out_is_placed_by_the_points_of_the_others(exact, given):
