@@ -15,7 +15,7 @@ from frozenmm.reconstruction.track_start import FOCAL_RATIOS, MIN_KNOWN, Nothing
 
 PRIOR_RATIO = 1.2
 DISTRUST = 8
-"""Power with which the width of the depth grows with its spread: 2 left turns 2 to 6 times as wrong where that is 0.2."""
+"""Power of the depth's width by its spread; with 2, rotations were 2 to 6 times as wrong where that is 0.2."""
 
 
 @dataclass(frozen=True)

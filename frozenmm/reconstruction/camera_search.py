@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -42,13 +42,15 @@ GOOD_DEPTH = 0.1
 MORE_RATIOS = (1.2, )
 """Focal lengths over the mean side that are tried beside those for which fundamental matrices vote."""
 EASIER = 1.1
-"""Times its score by which a pinhole is preferred as that from which a lens is looked for."""
+"""Times its score by which a pinhole is preferred as that from which a lens is looked for, and a lens believed."""
 PROFILE = 1.1
 """Times the focal length at which its curve of scores is taken."""
 NOTICEABLE = 0.01
 """Part of the score by which a solution must be worse to be told from the best."""
 BETTER_LENS = 0.95
-"""Times the error of held-out observations to which a lens must bring it down to be believed."""
+"""Times the error of held-out observations to which a lens must bring it down to be believed,"""
+SURE = 3.0
+"""and standard errors by which it must explain them better."""
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Attempt:
         kept: indexes of the observations that fit, among those that it was fitted to.
         brief: it was not brought to its end.
         held: the cameras are those of COLMAP and stay as they are.
+        fits: (H, ) 1 / (1 + error^2) of every held-out observation.
     """
 
     bundle: Bundle
@@ -72,6 +75,12 @@ class Attempt:
     error_px: float
     brief: bool = False
     held: bool = False
+    fits: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def clearly_better(self, other: Attempt) -> bool:
+        """Whether it explains held-out observations better than chance would have it."""
+        gain = self.fits - other.fits
+        return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain)**0.5
 
     @property
     def lens_kind(self) -> int:
@@ -218,14 +227,14 @@ class CameraSearch:
             state, _ = bundle.optimise(state, steps=steps)
             width = depth_widths(bundle, state)
         errors = held_out_errors(self.tracks, self.held, state, self.build.depth.size) / self.unit
-        share = 1.0
+        share, fits = 1.0, 1 / (1 + errors**2)
         if not len(errors):  # two frames: nothing can be held out
             errors = np.linalg.norm(bundle.residuals(state)[1], axis=1) / self.unit
             share = len(errors) / len(self.used)
         if held:  # its uncertainty is that of cameras that are found
             bundle = self.build(bundle.tracks, depth_width=width, radial=int(state.lens.any()))
         return Attempt(bundle, state, index, share * float((1 / (1 + errors**2)).mean()), float(np.median(errors)),
-                       brief, held)
+                       brief, held, fits)
 
     def finish(self, attempt: Attempt) -> tuple[Bundle, BundleState]:
         """The attempt with the held-out observations that fit, too."""
@@ -324,8 +333,8 @@ def simplest(tried: Sequence[Attempt]) -> Attempt:
     best: Attempt | None = None
     for unknowns in sorted({attempt.lens_kind for attempt in tried}):
         top = max((attempt for attempt in tried if attempt.lens_kind == unknowns), key=lambda attempt: attempt.score)
-        if best is None or top.score > EASIER * best.score or (
-                top.score > best.score and top.error_px < BETTER_LENS * best.error_px):
+        if best is None or (top.clearly_better(best) and (
+                top.score > EASIER * best.score or top.error_px < BETTER_LENS * best.error_px)):
             best = top
     if best is None:
         raise NothingSharedError

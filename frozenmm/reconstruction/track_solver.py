@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,9 +27,7 @@ from frozenmm.reconstruction.features import (
 )
 from frozenmm.reconstruction.frames import Progress
 from frozenmm.reconstruction.known_camera import KnownCamera
-from frozenmm.reconstruction.track_start import (
-    NothingSharedError,
-)
+from frozenmm.reconstruction.track_start import MIN_KNOWN, NothingSharedError
 
 Rescue = Callable[[BundleState, list[int]], tuple[BundleState, list[int]]]
 ENOUGH_INLIERS = 30
@@ -137,7 +135,7 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     weak = np.flatnonzero(inliers < ENOUGH_INLIERS).tolist()
     rescued: list[int] = []
     if weak and rescue is not None and known.poses_c2w is None:
-        state, rescued = rescue(state, weak)
+        state, rescued = _rescued(bundle, state, rescue, weak)
     cameras, unusable = Cameras(state.poses, state.focal_px, state.lens), depth.unusable(invalid)
     stage = DenseStage(depth.log_maps(state.depth), cameras, track_marks(bundle, state, settings),
                        settings=settings.dense, links=bundle.shared_counts(), invalid=unusable, followers=rescued)
@@ -155,6 +153,18 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
                          best.score, best.error_px, depth_spread(bundle, state), share,
                          [rival.focal_px for rival in rivals], turned, bundle.turn_errors_deg(state),
                          largest_part(bundle.shared_counts()), stage.confidence)
+
+
+def _rescued(bundle: Bundle, state: BundleState, rescue: Rescue, weak: list[int]) -> tuple[BundleState, list[int]]:
+    """The state in which `rescue` placed weak frames, but for those whose tracks held them better."""
+    tried, placed = rescue(state, weak)
+    frame, limit = bundle.tracks.frame, 2 * bundle.unit
+    before, after = (np.bincount(frame[np.linalg.norm(bundle.residuals(s)[1], axis=1) < limit],
+                                 minlength=bundle.frames) for s in (state, tried))
+    kept = [f for f in placed if before[f] < MIN_KNOWN or after[f] >= before[f] / 2]
+    poses, parameters = state.poses.copy(), state.depth.copy()
+    poses[kept], parameters.log_scale[kept] = tried.poses[kept], tried.depth.log_scale[kept]
+    return replace(state, poses=poses, depth=parameters), kept
 
 
 def turns_apart_deg(poses: np.ndarray, others: np.ndarray) -> np.ndarray:
