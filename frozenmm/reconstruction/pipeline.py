@@ -80,7 +80,7 @@ class PipelineSettings:
         mesh: fuse a mesh.
         glb: write it as binary glTF too.
         min_faces: connected parts of the mesh with fewer faces are dropped; 0 keeps all.
-        depth_only: write depth that is consistent over the frames, the report and the summary, nothing else.
+        depth_only: write consistent depth and its confidence, the report and the summary, nothing else.
         longest_side: larger images are made smaller, to this many pixels.
         lens: calibration of the images.
 

@@ -268,7 +268,7 @@ def test_the_mesh_as_gltf_is_that_of_the_ply(results, clip, tmp_path):
 
 def test_depth_alone_is_written_where_nothing_else_is_wanted(clip, tmp_path):
     reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'depth_only': True}, report=ProgressLine())
-    assert {path.name for path in tmp_path.iterdir()} == {'depth', 'report.png', 'summary.json', 'state'}
+    assert {path.name for path in tmp_path.iterdir()} == {'depth', 'confidence', 'report.png', 'summary.json', 'state'}
     assert len(list((tmp_path / 'depth').glob('*.npy'))) == 5
 
 

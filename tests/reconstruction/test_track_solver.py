@@ -184,3 +184,21 @@ def test_tracks_are_found_off_the_masked_pixels(room):
     assert told[:5] == [('features', index, 5) for index in range(1, 6)] and told[5:] == [
         ('matching', index, 10) for index in range(1, 11)]
     assert len(find_tracks(room.images, MatchSettings())[0]) > len(tracks)
+
+
+def test_a_weak_frame_is_moved_by_brightness_only_where_its_tracks_do_not_hold_it(exact):
+    """Of frame 4, 20 tracks are left, and of frame 3, 8: one goes with its tracks, the other with the brightness."""
+    frame, kept = exact.tracks.frame, np.ones(len(exact.tracks), dtype=bool)
+    for weak, count in ((4, 20), (3, 8)):
+        kept[np.flatnonzero(frame == weak)[count:]] = False
+
+    def rescue(state, weak):
+        moved = dataclasses.replace(state, poses=state.poses.copy())
+        moved.poses[weak, :3, 3] += 0.5
+        return moved, weak
+
+    found = _solve(exact, exact.tracks.subset(kept)[0], rescue=rescue)
+    assert found.rescued == [3]
+    plain = _solve(exact, exact.tracks.subset(kept)[0])
+    np.testing.assert_array_equal(found.state.poses[4], plain.state.poses[4])
+    np.testing.assert_allclose(found.state.poses[3, :3, 3], plain.state.poses[3, :3, 3] + 0.5)
