@@ -187,9 +187,10 @@ class CameraSearch:
         growth = TwoViewGrowth(self.used, begin, depth.size, len(depth.maps), self._free_bundle)
         return state_from(growth, depth, SHIFTS) if growth.run_from(cameras.poses, cameras.placed) else None
 
-    def _try(self, tried: list[Attempt], state: BundleState, **free: int) -> None:
+    def _try(self, tried: list[Attempt], state: BundleState, *, radial: int = 0, free_principal: bool = False,
+             brief: bool = False, held: bool = False) -> None:
         try:
-            tried.append(self.refine(state, **free))
+            tried.append(self.refine(state, radial=radial, free_principal=free_principal, brief=brief, held=held))
         except NothingSharedError:  # of this start nothing is left
             return
 
@@ -202,7 +203,7 @@ class CameraSearch:
         return bool(few or attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend
                     or max(off, default=0) > 0.2)
 
-    def refine(self, state: BundleState, *, radial: int = 0, free_principal: bool | int = False,
+    def refine(self, state: BundleState, *, radial: int = 0, free_principal: bool = False,
                of_depth: bool = False, brief: bool = False, held: bool = False) -> Attempt:
         """Joint steps from a start, without what does not fit, the depth of every frame weighed by its agreement.
 
