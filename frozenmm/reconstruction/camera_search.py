@@ -32,7 +32,7 @@ from frozenmm.reconstruction.two_view_start import TwoViewGrowth, focal_votes, s
 
 START_WINDOW = 24
 GOOD_SCORE = 0.6
-"""Score of cameras above which, with good depth, no other start is tried."""
+"""Score of cameras above which, with good depth, no other start is tried, and whatever the depth, not COLMAP's."""
 BRIEF_SCORE = 0.57
 """Score of cameras from which a few steps tell whether a lens is worth it."""
 GOOD_SHARE = 0.85
@@ -130,9 +130,10 @@ class CameraSearch:
                 raise
         tell('cameras', 1, 3)
         if not known and (not tried or self.doubtful(tried[0])):
-            if not self._try_colmap(tried):
-                for state in self._two_view_starts():
-                    self._try(tried, state, radial=self.may_bend)
+            for state in self._two_view_starts():
+                self._try(tried, state, radial=self.may_bend)
+            if not tried or self.unsure(max(tried, key=lambda attempt: attempt.score)):
+                self._try_colmap(tried)
         if not tried:
             raise NothingSharedError
         tell('cameras', 2, 3)
@@ -167,17 +168,15 @@ class CameraSearch:
             raise NothingSharedError
         return tried[0], tried
 
-    def _try_colmap(self, tried: list[Attempt]) -> bool:
-        """Add COLMAP's cameras as they are and as a start of the joint solver; whether it placed all frames well."""
+    def _try_colmap(self, tried: list[Attempt]) -> None:
+        """Add COLMAP's cameras as they are, where it placed all frames, and as a start of the joint solver."""
         cameras = None if self.second is None else self.second()
         state = None if cameras is None else self._colmap_start(cameras)
         if cameras is None or state is None:
-            return False
-        before = max((attempt.score for attempt in tried), default=0.0)
+            return
         if cameras.placed.all():
             self._try(tried, state, held=True)
         self._try(tried, state, radial=int(state.lens.any()))
-        return bool(cameras.placed.all() and tried[-1].score > before)
 
     def _colmap_start(self, cameras: ColmapCameras) -> BundleState | None:
         """COLMAP's cameras with all points, the frames that it left out placed by them; None where too few are seen."""
@@ -194,14 +193,16 @@ class CameraSearch:
         except NothingSharedError:  # of this start nothing is left
             return
 
+    def unsure(self, attempt: Attempt) -> bool:
+        """Whether it explains the tracks too badly for cameras that are right."""
+        return bool(attempt.score < GOOD_SCORE or len(attempt.kept) < GOOD_SHARE * len(self.used))
+
     def doubtful(self, attempt: Attempt) -> bool:
         """Whether other starts are worth their time."""
         spread = np.nanmedian(depth_spread(attempt.bundle, attempt.state))
         votes = self.votes[:1] if self.build.known.focal_px is None else []
         off = [abs(np.log(vote * self.build.mean_side) - attempt.state.log_focal) for vote in votes]
-        few = len(attempt.kept) < GOOD_SHARE * len(self.used)
-        return bool(few or attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend
-                    or max(off, default=0) > 0.2)
+        return bool(self.unsure(attempt) or spread > GOOD_DEPTH or self.settings.bend or max(off, default=0) > 0.2)
 
     def refine(self, state: BundleState, *, radial: int = 0, free_principal: bool = False,
                of_depth: bool = False, brief: bool = False, held: bool = False) -> Attempt:
