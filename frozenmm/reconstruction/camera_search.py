@@ -31,6 +31,8 @@ from frozenmm.reconstruction.track_start import (
 from frozenmm.reconstruction.two_view_start import TwoViewGrowth, focal_votes, state_from
 
 START_WINDOW = 24
+OTHER_FOCAL = 0.24
+"""Logarithm from which on a focal length contradicts EXIF: three of its standard deviations."""
 GOOD_SCORE = 0.6
 """Score of cameras above which, with good depth, no other start is tried, and whatever the depth, not COLMAP's."""
 BRIEF_SCORE = 0.57
@@ -120,7 +122,17 @@ class CameraSearch:
         self.votes = focal_votes(straight, len(build.depth.maps), build.depth.size)
 
     def run(self, tell: Progress) -> tuple[Attempt, list[Attempt]]:
-        """The best attempt, and all of them."""
+        """The best attempt, and all of them; a focal length from EXIF is given up only for a clearly better one."""
+        best, tried = self._search(tell)
+        prior = self.build.known.focal_prior_px
+        if prior is not None and abs(best.state.log_focal - np.log(prior)) > OTHER_FOCAL:
+            build = BundleBuilder(self.build.depth, self.settings, replace(self.build.known, focal_px=prior))
+            held, more = CameraSearch(self.tracks, build, self.settings)._search(tell)
+            tried += more
+            best = best if best.clearly_better(held) else held
+        return best, tried
+
+    def _search(self, tell: Progress) -> tuple[Attempt, list[Attempt]]:
         tried: list[Attempt] = []
         known = self.build.known.poses_c2w is not None
         try:
@@ -260,12 +272,13 @@ class CameraSearch:
             return least
         fixed = self.build.alike(replace(bundle.settings, fixed_focal=True), bundle.tracks,
                                  depth_width=depth_widths(bundle, state))
-        drops = []
-        for factor in (1 / PROFILE, PROFILE):
+        scores = []
+        for factor in (1 / PROFILE, 1.0, PROFILE):  # the middle one, too, as steps may lead on from where it ended
             other, _ = fixed.optimise(replace(state, log_focal=state.log_focal + float(np.log(factor))), steps=6)
             errors = held_out_errors(self.tracks, self.held, other, self.build.depth.size) / self.unit
-            drops.append(1 - float((1 / (1 + errors**2)).mean()) / attempt.score)
-        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(sum(drops) / 2, 1e-4))))
+            scores.append(float((1 / (1 + errors**2)).mean()))
+        drop = 1 - (scores[0] + scores[2]) / 2 / scores[1]
+        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(drop, 1e-4))))
         prior = 2 * self.build.known.focal_error if self.build.known.focal_prior_px else np.inf
         return float(1 / np.hypot(1 / error, 1 / prior))
 

@@ -70,6 +70,14 @@ def test_a_prior_of_the_focal_length_is_followed_only_as_far_as_it_is_right(exac
     assert _solve(exact, exact.room.depth, known=wrong).state.focal_px == pytest.approx(exact.room.focal_px, rel=0.03)
 
 
+def test_a_prior_of_the_focal_length_holds_where_tracks_tell_nothing_better(exact):
+    few = exact.tracks.subset(exact.tracks.point % 60 == 0)[0]
+    noisy = dataclasses.replace(few, pixels=few.pixels + np.random.default_rng(0).normal(0, 1.5, few.pixels.shape))
+    prior = 1.6 * exact.room.focal_px
+    known = KnownCamera(focal_prior_px=prior, focal_error=1.0)  # as weak as that of EXIF is beside many tracks
+    assert _solve(exact, exact.room.depth, tracks=noisy, known=known).state.focal_px == pytest.approx(prior, rel=0.25)
+
+
 def test_the_error_of_the_focal_length_is_small_where_it_is_well_known(exact):
     assert _solve(exact, exact.room.depth).focal_error < 0.05
     two = exact.tracks.subset(exact.tracks.frame < 2)[0]
