@@ -49,6 +49,8 @@ PROFILE = 1.1
 """Times the focal length at which its curve of scores is taken."""
 NOTICEABLE = 0.01
 """Part of the score by which a solution must be worse to be told from the best."""
+FLATTEST = NOTICEABLE / 16
+"""Least fall of the curve of scores that is counted: where it is flat, the focal length is said to be 40 % uncertain."""
 BETTER_LENS = 0.95
 """Times the error of held-out observations to which a lens must bring it down to be believed,"""
 SURE = 3.0
@@ -278,7 +280,7 @@ class CameraSearch:
             errors = held_out_errors(self.tracks, self.held, other, self.build.depth.size) / self.unit
             scores.append(float((1 / (1 + errors**2)).mean()))
         drop = 1 - (scores[0] + scores[2]) / 2 / scores[1]
-        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(drop, 1e-4))))
+        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(drop, FLATTEST))))
         prior = 2 * self.build.known.focal_error if self.build.known.focal_prior_px else np.inf
         return float(1 / np.hypot(1 / error, 1 / prior))
 
