@@ -50,7 +50,7 @@ PROFILE = 1.1
 NOTICEABLE = 0.01
 """Part of the score by which a solution must be worse to be told from the best."""
 FLATTEST = NOTICEABLE / 16
-"""Least fall of the curve of scores that is counted: where it is flat, the focal length is said to be 40 % uncertain."""
+"""Least fall of the curve of scores that counts: where it is flat, the focal length is called 40 % uncertain."""
 BETTER_LENS = 0.95
 """Times the error of held-out observations to which a lens must bring it down to be believed,"""
 SURE = 3.0
