@@ -167,13 +167,13 @@ def _rescued(bundle: Bundle, state: BundleState, rescue: Rescue, weak: list[int]
     return replace(state, poses=poses, depth=parameters), kept
 
 
-def turns_apart_deg(poses: np.ndarray, others: np.ndarray) -> np.ndarray:
+def turns_apart_deg(poses_w2c: np.ndarray, others_w2c: np.ndarray) -> np.ndarray:
     """Angles (F, ) between rotations of world-to-camera poses (F, 4, 4), after the turn that brings most together.
 
     >>> turns_apart_deg(np.tile(np.eye(4), (2, 1, 1)), np.tile(np.diag([-1.0, -1, 1, 1]), (2, 1, 1))).tolist()
     [0.0, 0.0]
     """
-    apart = poses[:, :3, :3].transpose(0, 2, 1) @ others[:, :3, :3]
+    apart = poses_w2c[:, :3, :3].transpose(0, 2, 1) @ others_w2c[:, :3, :3]
     cosines = (np.einsum('aij,bij->ab', apart, apart) - 1) / 2
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return angles[np.median(angles, axis=1).argmin()]

@@ -116,9 +116,9 @@ class TwoViewGrowth:
         self._polish(8)
         return True
 
-    def run_from(self, poses: np.ndarray, placed: np.ndarray) -> bool:
-        """Grow from poses (F, 4, 4) of the frames that are `placed` (F, ) bool, which stay; whether that was enough."""
-        self.poses[placed] = poses[placed]
+    def run_from(self, poses_w2c: np.ndarray, placed: np.ndarray) -> bool:
+        """Grow from poses (F, 4, 4) of frames that are `placed` (F, ) bool, which stay; whether that was enough."""
+        self.poses[placed] = poses_w2c[placed]
         self.inliers[placed] = MIN_KNOWN
         self._triangulate()
         self._join_others(polish=False)
