@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,10 +26,12 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 import cv2
 import numpy as np
 from machine import describe_machine
+from PIL import Image
 
 from frozenmm.compat.files import write_whole
 from frozenmm.errors import UserError
 from frozenmm.reconstruction.command import reconstruct_from
+from frozenmm.reconstruction.given_lens import FILM_DIAGONAL_MM
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results' / 'recon_field.json'
@@ -50,6 +52,7 @@ class Case:
         depth_kind: of the maps, where they are given in place of the network's.
         depth: maps of a sensor in millimetres.
         folder: of images that are files already.
+        exif_error: the images are JPEG files whose EXIF says this times the focal length.
     """
 
     images: list[np.ndarray] = field(default_factory=list)
@@ -58,14 +61,21 @@ class Case:
     depth_kind: str = ''
     depth: list[np.ndarray] | None = None
     folder: Path | None = None
+    exif_error: float | None = None
 
 
-def kitchen(shared: Path, frames: range = range(0, 400, 20)) -> Case:
+def kitchen(shared: Path, frames: Sequence[int] = range(0, 400, 20)) -> Case:
     """Frames of the real sequence, by their numbers."""
-    folder, names = shared / 'data' / 'rgbd_kitchen', [f'{number:06d}' for number in frames]
+    return sequence(shared / 'data' / 'rgbd_kitchen', frames)
+
+
+def sequence(folder: Path, frames: Sequence[int]) -> Case:
+    """Frames of a recording with poses, by their numbers."""
+    names = [f'{number:06d}' for number in frames]
     rows = {line.split()[0]: np.array(line.split()[1:], float).reshape(4, 4)[:3, :3]
             for line in (folder / 'poses.txt').read_text().splitlines() if line.strip()}
-    return Case([cv2.imread(str(folder / 'color' / f'{name}.jpg')) for name in names], FOCAL,
+    focal = float((folder / 'intrinsics.txt').read_text().split()[0])
+    return Case([cv2.imread(str(folder / 'color' / f'{name}.jpg')) for name in names], focal,
                 np.stack([rows[name] for name in names]),
                 depth=[cv2.imread(str(folder / 'depth' / f'{name}.png'), -1) for name in names])
 
@@ -82,7 +92,7 @@ def bent(case: Case, place: Callable[[np.ndarray], np.ndarray]) -> Case:
     height, width = case.images[0].shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
-    source = (place((grid - centre) / FOCAL) * FOCAL + centre).astype(np.float32)
+    source = (place((grid - centre) / case.focal_px) * case.focal_px + centre).astype(np.float32)
     images = [cv2.remap(image, source, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT) for image in case.images]
     return replace(case, images=images, depth=None)
 
@@ -105,13 +115,19 @@ def cropped(case: Case, top: int, left: int, size: tuple[int, int], factor: int 
     """A part of (height, width) of every image, enlarged."""
     parts = [image[top:top + size[0], left:left + size[1]] for image in case.images]
     large = [cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) for part in parts]
-    return replace(case, images=large, focal_px=FOCAL * factor, depth=None)
+    return replace(case, images=large, focal_px=case.focal_px * factor, depth=None)
 
 
 def upright(case: Case) -> Case:
     """Landscape and portrait of one camera: every third image upright."""
     images = [image[:, 70:250] if index % 3 == 1 else image[30:210, 40:280] for index, image in enumerate(case.images)]
     return replace(case, images=images, depth=None)
+
+
+def resized(case: Case, factor: float) -> Case:
+    """Images made smaller."""
+    images = [cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) for image in case.images]
+    return replace(case, images=images, focal_px=case.focal_px * factor, depth=None)
 
 
 def turned(shared: Path, frames: int = 12) -> Case:
@@ -156,6 +172,8 @@ def still(case: Case, frames: int = 8) -> Case:
 def cases(shared: Path) -> dict[str, Callable[[], Case]]:
     """Every clip by name."""
     field_sets, base = shared / 'field' / 'reconstruction', kitchen(shared)
+    room = shared / 'data' / 'photo_room'
+    base_room = sequence(room, range(20))
     shuffled = np.random.default_rng(0).permutation(len(base.images)).tolist()
     return {
         'kitchen': lambda: base,
@@ -174,6 +192,26 @@ def cases(shared: Path) -> dict[str, Callable[[], Case]]:
         'flat': lambda: flat(shared),
         'still': lambda: still(base),
         'millimetres': lambda: replace(base, depth_kind='metric'),
+        'portrait': lambda: cropped(base, 0, 70, (240, 180)),
+        'phone_small': lambda: resized(cropped(base, 0, 70, (240, 180)), 0.75),
+        'half': lambda: resized(base, 0.5),
+        'wide10': lambda: kitchen(shared, range(0, 400, 40)),
+        'wide5': lambda: kitchen(shared, range(0, 400, 80)),
+        'wide7_portrait': lambda: cropped(kitchen(shared, range(10, 400, 60)), 0, 70, (240, 180)),
+        'eight': lambda: kitchen(shared, range(200, 280, 10)),
+        'loop': lambda: kitchen(shared, [*range(0, 400, 20), *range(390, 0, -20)]),
+        'exif_right': lambda: replace(kitchen(shared, range(0, 200, 10)), exif_error=1.0),
+        'exif_tele': lambda: replace(cropped(kitchen(shared, range(0, 200, 10)), 60, 80, (120, 160)), exif_error=1.06),
+        'exif_wrong': lambda: replace(base, exif_error=1.5),
+        'room': lambda: base_room,
+        'room_barrel': lambda: bent(base_room, barrel),
+        'room_tele': lambda: cropped(base_room, 60, 80, (120, 160), 2),
+        'room_corner': lambda: cropped(base_room, 60, 100, (180, 220)),
+        'room_portrait': lambda: cropped(base_room, 0, 70, (240, 180)),
+        'room_half': lambda: resized(base_room, 0.5),
+        'room_blurred': lambda: replace(base_room, images=[cv2.GaussianBlur(i, (0, 0), 2.5) for i in base_room.images]),
+        'room_wide5': lambda: sequence(room, range(0, 20, 4)),
+        'room_six': lambda: sequence(room, range(8, 20, 2)),
         'berlin': lambda: Case(focal_px=PHONE_FOCAL, folder=field_sets / 'berlin'),
         'lund': lambda: Case(focal_px=PHONE_FOCAL, folder=field_sets / 'lund')}
 
@@ -192,10 +230,20 @@ def write_case(case: Case, folder: Path) -> tuple[Path, Path | None]:
     for kind in ('images', 'depth'):
         (folder / kind).mkdir()
     for index, image in enumerate(case.images):
-        cv2.imwrite(str(folder / 'images' / f'{index:03d}.png'), image)
+        _write_image(folder / 'images' / f'{index:03d}', image, case)
         if case.depth is not None:
             cv2.imwrite(str(folder / 'depth' / f'{index:03d}.png'), case.depth[index])
     return folder / 'images', folder / 'depth' if case.depth is not None else None
+
+
+def _write_image(path: Path, image: np.ndarray, case: Case) -> None:
+    if case.exif_error is None:
+        cv2.imwrite(str(path.with_suffix('.png')), image)
+        return
+    picture, exif = Image.fromarray(image[:, :, ::-1]), Image.Exif()
+    film = FILM_DIAGONAL_MM / float(np.hypot(*image.shape[:2]))
+    exif.get_ifd(0x8769)[41989] = round(case.exif_error * case.focal_px * film)
+    picture.save(path.with_suffix('.jpg'), quality=95, exif=exif)
 
 
 def ours(case: Case, images: Path, depth: Path | None, out: Path) -> dict[str, object]:

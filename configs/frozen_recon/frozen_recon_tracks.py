@@ -18,8 +18,8 @@ focal_px = None
 poses_c2w = None
 # metres per unit of the frozen depth, where it is known; 1 for networks that predict metres
 metric_scale = None
-# radial distortion (two coefficients) and principal point: None finds them where the tracks fit clearly better with
-# them, True always, False never; results are written for the straightened images
+# radial distortion (one or two coefficients) and principal point: None finds them where the tracks fit clearly better
+# with them, True always, False never; results are written for the straightened images
 radial = None
 principal = None
 # calibration: fx, fy, cx, cy and k1, k2, p1, p2, k3, or a cameras.txt of COLMAP, transforms.json or .yml of OpenCV;
@@ -37,6 +37,7 @@ glb = False
 min_faces = 100
 # write consistent depth, report and summary only
 depth_only = False
-# tracks, direct (brightness, without features) or compat (the official first-order loop: minutes)
-mode = 'tracks'
+# auto (tracks, with COLMAP's cameras as a second opinion where pycolmap is installed and ours leave doubt), tracks,
+# colmap (COLMAP's cameras), direct (brightness, without features) or compat (the official first-order loop: minutes)
+mode = 'auto'
 seed = 0

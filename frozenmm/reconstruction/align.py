@@ -1,12 +1,15 @@
-"""Alignment of frozen depth over a clip: three modes behind one interface.
+"""Alignment of frozen depth over a clip: several modes behind one interface.
 
 `tracks` is the default. It hands single frames without tracks, or a whole clip without any, to `direct`, with a
-warning. `compat` is the official first-order loop.
+warning. `auto` is the same with cameras of COLMAP as a second opinion where ours leave doubt, `colmap` takes COLMAP's
+as they are. `compat` is the official first-order loop.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -16,8 +19,9 @@ from torch.nn.functional import interpolate
 from frozenmm.errors import UserError
 from frozenmm.foundation.lookup import lookup
 from frozenmm.reconstruction.bundle import BundleState
-from frozenmm.reconstruction.camera_search import PRIOR_RATIO, TrackSettings
+from frozenmm.reconstruction.bundle_builder import PRIOR_RATIO, TrackSettings
 from frozenmm.reconstruction.cameras import optimisation_size
+from frozenmm.reconstruction.colmap_cameras import ColmapCameras, colmap_cameras
 from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.diagnosis import Diagnosis, blank_warnings, unlike_warnings
 from frozenmm.reconstruction.direct_solver import DirectSettings, DirectSolver, rescue_frames, solve_direct
@@ -36,7 +40,7 @@ class AlignSettings:
     """Settings of an alignment.
 
     Attributes:
-        mode: `'tracks'`, `'direct'` or `'compat'`.
+        mode: `'tracks'`, `'auto'`, `'colmap'`, `'direct'` or `'compat'`.
         seed: of everything random.
         tracks: settings of the track solver.
         direct: settings of the direct solver.
@@ -68,6 +72,7 @@ class Alignment:
         lens: (4, ) of `lens.distort`; poses and depth belong to the images as they are.
         focal_error: relative error of the focal length, about two standard deviations.
         depth_share: share of the tracked points whose depth the scaled and shifted prediction meets within 10 %.
+        confidence: (F, H, W) of the depth, 0 to 1, see `DenseStage`; empty in modes that do not tell.
     """
 
     poses_c2w: np.ndarray
@@ -82,6 +87,7 @@ class Alignment:
     lens: np.ndarray = field(default_factory=NO_LENS.copy)
     focal_error: float = 0.0
     depth_share: float = 0.0
+    confidence: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float16))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All fields as arrays by name, of the shapes above, to be stored."""
@@ -91,7 +97,8 @@ class Alignment:
         """The alignment of frames (F, ) that are copies of these by index."""
         per_frame = ('poses_c2w', 'depth', 'scale', 'shift', 'found', 'inliers')
         return self if np.array_equal(place, np.arange(len(self.poses_c2w))) else replace(
-            self, **{name: getattr(self, name)[place] for name in per_frame})
+            self, **{name: getattr(self, name)[place] for name in per_frame},
+            confidence=self.confidence[place] if len(self.confidence) else self.confidence)
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Alignment:
@@ -163,7 +170,7 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
     clip = Clip(images[kept], FrozenDepth(depth[kept], kind), known.part(kept),
                 None if invalid is None else invalid[kept], settings, report, store,
                 None if names is None else [names[frame] for frame in kept])
-    return _in_world(clip, SOLVERS[settings.mode](clip)).spread(place)
+    return _in_world(clip, SOLVERS[usable_mode(settings.mode)](clip)).spread(place)
 
 
 def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known: KnownCamera,
@@ -180,26 +187,52 @@ def _check(images: np.ndarray, depth: np.ndarray, settings: AlignSettings, known
     known.check(len(images))
 
 
-def _align_tracks(clip: Clip) -> Alignment:
-    settings = clip.settings
-    options = replace(settings.tracks, match=replace(settings.tracks.match, seed=settings.seed))
+def _tracks(clip: Clip) -> tuple[Tracks, float]:
+    """Tracks of the clip and their distortion, those of an earlier run where there was one."""
+    options = clip.settings.tracks
+    match = replace(options.match, seed=clip.settings.seed)
     stored = clip.store.load('tracks') if clip.store is not None else None
-    if stored is None:
-        tracks, bend = find_tracks(clip.images, options.match, clip.report, clip.invalid,
-                                   straight=options.radial is False)
-        if clip.store is not None:
-            clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels,
-                            bend=np.array(bend))
-    else:
-        tracks, bend = Tracks(stored['frame'], stored['point'], stored['pixels']), float(stored['bend'])
-    options = replace(options, bend=bend)
+    if stored is not None:
+        return Tracks(stored['frame'], stored['point'], stored['pixels']), float(stored['bend'])
+    tracks, bend = find_tracks(clip.images, match, clip.report, clip.invalid, straight=options.radial is False)
+    if clip.store is not None:
+        clip.store.save('tracks', frame=tracks.frame, point=tracks.point, pixels=tracks.pixels, bend=np.array(bend))
+    return tracks, bend
+
+
+def _of_colmap(clip: Clip) -> ColmapCameras | None:
+    return colmap_cameras(clip.images, known=clip.known, invalid=clip.invalid, seed=clip.settings.seed,
+                          straight=clip.settings.tracks.radial is False)
+
+
+def _align_colmap(clip: Clip) -> Alignment:
+    cameras = _of_colmap(clip)
+    if cameras is None:
+        raise UserError(f'COLMAP joins no three of the {len(clip.images)} frames: too little texture, overlap or '
+                        'movement; give sharper frames with more overlap, or take mode tracks')
+    return _align_tracks(clip, cameras)
+
+
+def _align_auto(clip: Clip) -> Alignment:
+    """Mode `tracks` with a second opinion."""
+    return _align_tracks(clip, partial(_of_colmap, clip))
+
+
+def usable_mode(mode: str) -> str:
+    """The mode that is run: `tracks` in place of `auto` where pycolmap is not installed."""
+    return 'tracks' if mode == 'auto' and find_spec('pycolmap') is None else mode
+
+
+def _align_tracks(clip: Clip, colmap: ColmapCameras | Callable[[], ColmapCameras | None] | None = None) -> Alignment:
+    tracks, bend = (colmap.tracks, 0.0) if isinstance(colmap, ColmapCameras) else _tracks(clip)
+    options = replace(clip.settings.tracks, bend=bend)
 
     def rescue(state: BundleState, weak: list[int]) -> tuple[BundleState, list[int]]:
         return rescue_frames(_direct_solver(clip), state, weak)
 
     try:
         solution = solve_tracks(tracks, clip.frozen, settings=options, known=clip.known, invalid=clip.invalid,
-                                rescue=rescue, report=clip.report)
+                                rescue=rescue, report=clip.report, colmap=colmap)
     except NothingSharedError as nothing:
         try:
             found = _align_direct(clip)
@@ -213,7 +246,7 @@ def _align_tracks(clip: Clip) -> Alignment:
     doubts = Diagnosis(clip.images, solution, tracks, unit, clip.names).warnings(clip.known.focal_prior_px)
     return Alignment(poses, solution.depth, state.focal_px, np.exp(state.depth.log_scale),
                      state.depth.shift, solution.found, solution.inliers, solution.reprojection, doubts, state.lens,
-                     solution.focal_error, solution.depth_share)
+                     solution.focal_error, solution.depth_share, solution.confidence)
 
 
 def _direct_solver(clip: Clip) -> DirectSolver:
@@ -280,4 +313,5 @@ def _in_world(clip: Clip, result: Alignment) -> Alignment:
 
 
 SOLVERS: dict[str, Callable[[Clip], Alignment]] = {
-    'tracks': _align_tracks, 'direct': _align_direct, 'compat': _align_compat}
+    'tracks': _align_tracks, 'auto': _align_auto, 'colmap': _align_colmap, 'direct': _align_direct,
+    'compat': _align_compat}

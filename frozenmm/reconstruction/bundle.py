@@ -54,6 +54,7 @@ class BundleSettings:
         principal: width of the prior on the principal point, in focal lengths.
         fixed_focal: the focal length is given.
         fixed_radial: the radial distortion is given.
+        fixed_second: so is its second coefficient alone.
         fixed_principal: the principal point is given.
         fixed_poses: the poses are given.
     """
@@ -67,6 +68,7 @@ class BundleSettings:
     principal: float = 0.3
     fixed_focal: bool = False
     fixed_radial: bool = True
+    fixed_second: bool = False
     fixed_principal: bool = True
     fixed_poses: bool = False
 
@@ -352,7 +354,8 @@ class Bundle:
         if self.depth.kind == 'metric':
             free[:, 7] = False
         s = self.settings
-        return free, ~np.array([s.fixed_focal, s.fixed_radial, s.fixed_radial, s.fixed_principal, s.fixed_principal])
+        return free, ~np.array([s.fixed_focal, s.fixed_radial, s.fixed_radial or s.fixed_second, s.fixed_principal,
+                                s.fixed_principal])
 
     def _apply(self, state: BundleState, step: np.ndarray, shared: np.ndarray, point_step: np.ndarray) -> BundleState:
         moved = se3_exp(torch.from_numpy(step[:, :POSE].copy())).numpy() @ state.poses

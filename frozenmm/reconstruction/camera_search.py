@@ -1,29 +1,27 @@
 """Solutions of the cameras from several starts, and the choice among them by what they were not fitted to."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
-from frozenmm.reconstruction.bundle import NO_DEPTH, Bundle, BundleSettings, BundleState
-from frozenmm.reconstruction.dense_stage import DenseSettings
-from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
-from frozenmm.reconstruction.evidence import held_out, held_out_errors
-from frozenmm.reconstruction.features import (
-    ALL_PAIRS_UP_TO,
-    MatchSettings,
-    Tracks,
-    pixel_unit,
-    unbend,
+from frozenmm.reconstruction.bundle import NO_DEPTH, Bundle, BundleState
+from frozenmm.reconstruction.bundle_builder import (
+    BundleBuilder,
+    TrackSettings,
+    depth_spread,
+    depth_widths,
+    drop_outliers,
 )
+from frozenmm.reconstruction.colmap_cameras import ColmapCameras
+from frozenmm.reconstruction.depth_model import DepthParameters
+from frozenmm.reconstruction.evidence import held_out, held_out_errors
+from frozenmm.reconstruction.features import ALL_PAIRS_UP_TO, Tracks, pixel_unit, unbend
 from frozenmm.reconstruction.frames import Progress
-from frozenmm.reconstruction.known_camera import KnownCamera
-from frozenmm.reconstruction.lens import NO_LENS, lens_of_bend, straighten
+from frozenmm.reconstruction.lens import NO_LENS, straighten
 from frozenmm.reconstruction.track_start import (
-    FOCAL_RATIOS,
-    MIN_KNOWN,
     SHIFTS,
     NothingSharedError,
     best_start,
@@ -33,62 +31,30 @@ from frozenmm.reconstruction.track_start import (
 from frozenmm.reconstruction.two_view_start import TwoViewGrowth, focal_votes, state_from
 
 START_WINDOW = 24
-PRIOR_RATIO = 1.2
-GOOD_SCORE = 0.5
-"""Score of cameras above which, with good depth, no other start is tried."""
+OTHER_FOCAL = 0.24
+"""Logarithm from which on a focal length contradicts EXIF: three of its standard deviations."""
+GOOD_SCORE = 0.6
+"""Score of cameras above which, with good depth, no other start is tried, and whatever the depth, not COLMAP's."""
 BRIEF_SCORE = 0.57
 """Score of cameras from which a few steps tell whether a lens is worth it."""
-GOOD_SHARE = 0.8
+GOOD_SHARE = 0.85
 """The same for the share of the observations that fit."""
-GOOD_DEPTH = 0.15
+GOOD_DEPTH = 0.1
 """Spread of the prediction's logarithmic error up to which it is good."""
 MORE_RATIOS = (1.2, )
 """Focal lengths over the mean side that are tried beside those for which fundamental matrices vote."""
 EASIER = 1.1
-"""Times its score by which a pinhole is preferred as that from which a lens is looked for."""
+"""Times its score by which a pinhole is preferred as that from which a lens is looked for, and a lens believed."""
 PROFILE = 1.1
 """Times the focal length at which its curve of scores is taken."""
 NOTICEABLE = 0.01
 """Part of the score by which a solution must be worse to be told from the best."""
+FLATTEST = NOTICEABLE / 16
+"""Least fall of the curve of scores that counts: where it is flat, the focal length is called 40 % uncertain."""
 BETTER_LENS = 0.95
-"""Times the error of held-out observations to which a lens must bring it down to be believed."""
-
-
-@dataclass(frozen=True)
-class TrackSettings:
-    """Settings of the whole solver.
-
-    Attributes:
-        match: of features and matches.
-        bundle: widths of the joint solver.
-        dense: of the dense stage.
-        start_steps: steps per start.
-        first_drop_px: observations above it are dropped before the joint solver, at a diagonal of 400 pixels.
-        first_steps: steps after that.
-        second_drop_px: observations above it are dropped then.
-        second_steps: steps after that.
-        lens_steps: steps in which a lens is tried.
-        mark_px: error of a track's pixels in the dense stage, at a diagonal of 400 pixels.
-        mark_depth: error there of the logarithmic prediction at one pixel.
-        radial: two coefficients of radial distortion are unknowns; None: where the tracks fit better with them.
-        principal: the principal point is an unknown; None: where the tracks fit better with it.
-        bend: distortion to begin with, of `features.unbend`.
-    """
-
-    match: MatchSettings = field(default_factory=MatchSettings)
-    bundle: BundleSettings = field(default_factory=BundleSettings)
-    dense: DenseSettings = field(default_factory=DenseSettings)
-    start_steps: int = 8
-    first_drop_px: float = 4.2
-    first_steps: int = 15
-    second_drop_px: float = 2.1
-    second_steps: int = 20
-    lens_steps: int = 6
-    mark_px: float = 0.3
-    mark_depth: float = 0.01
-    radial: bool | None = None
-    principal: bool | None = None
-    bend: float = 0.0
+"""Times the error of held-out observations to which a lens must bring it down to be believed,"""
+SURE = 3.0
+"""and standard errors by which it must explain them better."""
 
 
 @dataclass
@@ -102,6 +68,8 @@ class Attempt:
         error_px: median error there, at a diagonal of 400 pixels.
         kept: indexes of the observations that fit, among those that it was fitted to.
         brief: it was not brought to its end.
+        held: the cameras are those of COLMAP and stay as they are.
+        fits: (H, ) 1 / (1 + error^2) of every held-out observation.
     """
 
     bundle: Bundle
@@ -110,11 +78,28 @@ class Attempt:
     score: float
     error_px: float
     brief: bool = False
+    held: bool = False
+    fits: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def clearly_better(self, other: Attempt) -> bool:
+        """Whether it explains held-out observations better than chance would have it."""
+        gain = self.fits - other.fits
+        return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain)**0.5
 
     @property
     def lens_kind(self) -> int:
-        """0: a pinhole; 1: with radial distortion; 2: with a principal point of its own; 3: with both."""
-        return int(self.state.lens[:2].any()) + 2 * int(self.state.lens[2:].any())
+        """0: a pinhole; 1, 2: with so many coefficients of distortion; 3 more with a principal point of its own."""
+        return self.radial + 3 * self.principal
+
+    @property
+    def principal(self) -> bool:
+        """Whether the principal point is its own."""
+        return bool(self.state.lens[2:].any())
+
+    @property
+    def radial(self) -> int:
+        """Coefficients of distortion."""
+        return 2 if self.state.lens[1] else int(self.state.lens[0] != 0)
 
 
 class CameraSearch:
@@ -124,30 +109,45 @@ class CameraSearch:
         tracks: of the clip.
         build: of joint solvers.
         settings: of the solver.
+        second: gives COLMAP's cameras, which are tried where ours leave doubt.
     """
 
-    def __init__(self, tracks: Tracks, build: BundleBuilder, settings: TrackSettings) -> None:
+    def __init__(self, tracks: Tracks, build: BundleBuilder, settings: TrackSettings,
+                 second: Callable[[], ColmapCameras | None] | None = None) -> None:
+        self.second = second
         self.tracks, self.build, self.settings = tracks, build, settings
         self.unit, self.held = pixel_unit(*build.depth.size), held_out(tracks)
         self.used = tracks.subset(~self.held)[0]
-        self.may_bend = settings.radial is not False
-        self.bent = self.may_bend and bool(settings.bend)
+        self.may_bend = build.coefficients if settings.radial is not False else 0
+        self.bent = self.may_bend if settings.bend else 0
         straight = replace(self.used, pixels=unbend(self.used.pixels, settings.bend, build.depth.size))
         self.votes = focal_votes(straight, len(build.depth.maps), build.depth.size)
 
     def run(self, tell: Progress) -> tuple[Attempt, list[Attempt]]:
-        """The best attempt, and all of them."""
+        """The best attempt, and all of them; a focal length from EXIF is given up only for a clearly better one."""
+        best, tried = self._search(tell)
+        prior = self.build.known.focal_prior_px
+        if prior is not None and abs(best.state.log_focal - np.log(prior)) > OTHER_FOCAL:
+            build = BundleBuilder(self.build.depth, self.settings, replace(self.build.known, focal_px=prior))
+            held, more = CameraSearch(self.tracks, build, self.settings)._search(tell)
+            tried += more
+            best = best if best.clearly_better(held) else held
+        return best, tried
+
+    def _search(self, tell: Progress) -> tuple[Attempt, list[Attempt]]:
         tried: list[Attempt] = []
         known = self.build.known.poses_c2w is not None
         try:
-            tried.append(self.refine(self._depth_start(), of_depth=True, free_radial=self.bent))
+            tried.append(self.refine(self._depth_start(), of_depth=True, radial=self.bent))
         except NothingSharedError:
             if known:
                 raise
         tell('cameras', 1, 3)
         if not known and (not tried or self.doubtful(tried[0])):
             for state in self._two_view_starts():
-                self._try(tried, state, free_radial=self.may_bend)
+                self._try(tried, state, radial=self.may_bend)
+            if not tried or self.unsure(max(tried, key=lambda attempt: attempt.score)):
+                self._try_colmap(tried)
         if not tried:
             raise NothingSharedError
         tell('cameras', 2, 3)
@@ -155,48 +155,83 @@ class CameraSearch:
         whole, brief = self._whole(base.state), base.score > BRIEF_SCORE
         if not self.held.any():  # two frames: any lens would be believed
             return base, tried
-        if self.settings.radial is None and base.lens_kind & 1:
+        if self.settings.radial is None and base.radial:
             whole = self._whole(replace(base.state, lens=NO_LENS.copy()))
             self._try(tried, whole)
         elif self.settings.radial is None:
-            self._try(tried, whole, free_radial=True, brief=brief)
+            self._try(tried, whole, radial=1, brief=brief)
         if self.settings.principal is None:
             self._try(tried, whole, free_principal=True, brief=brief)
         best = simplest(tried)
+        if best.radial == 1 and self.settings.radial is None:
+            self._try(tried, self._whole(best.state), radial=2, free_principal=best.principal)
+            best = simplest(tried)
         if best.brief:
-            best = self.refine(self._whole(best.state), free_radial=bool(best.lens_kind & 1),
-                               free_principal=bool(best.lens_kind & 2))
+            best = self.refine(self._whole(best.state), radial=best.radial, free_principal=best.principal)
         tell('cameras', 3, 3)
         return best, tried
 
-    def _try(self, tried: list[Attempt], state: BundleState, **free: bool) -> None:
+    def run_colmap(self, cameras: ColmapCameras) -> tuple[Attempt, list[Attempt]]:
+        """COLMAP's cameras as they are, as `run` gives what it found."""
+        tried: list[Attempt] = []
+        state = self._colmap_start(cameras)
+        if state is None:
+            raise NothingSharedError
+        self._try(tried, state, held=True)
+        if not tried:
+            raise NothingSharedError
+        return tried[0], tried
+
+    def _try_colmap(self, tried: list[Attempt]) -> None:
+        """Add COLMAP's cameras as they are, where it placed all frames, and as a start of the joint solver."""
+        cameras = None if self.second is None else self.second()
+        state = None if cameras is None else self._colmap_start(cameras)
+        if cameras is None or state is None:
+            return
+        if cameras.placed.all():
+            self._try(tried, state, held=True)
+        self._try(tried, state, radial=int(state.lens.any()))
+
+    def _colmap_start(self, cameras: ColmapCameras) -> BundleState | None:
+        """COLMAP's cameras with all points, the frames that it left out placed by them; None where too few are seen."""
+        begin = BundleState(np.zeros((0, 4, 4)), float(np.log(cameras.focal_px)),
+                            DepthParameters(np.zeros(0), np.zeros(0)), np.zeros((0, 3)), cameras.lens)
+        depth = self.build.depth
+        growth = TwoViewGrowth(self.used, begin, depth.size, len(depth.maps), self._free_bundle)
+        return state_from(growth, depth, SHIFTS) if growth.run_from(cameras.poses, cameras.placed) else None
+
+    def _try(self, tried: list[Attempt], state: BundleState, *, radial: int = 0, free_principal: bool = False,
+             brief: bool = False, held: bool = False) -> None:
         try:
-            tried.append(self.refine(state, **free))
+            tried.append(self.refine(state, radial=radial, free_principal=free_principal, brief=brief, held=held))
         except NothingSharedError:  # of this start nothing is left
             return
+
+    def unsure(self, attempt: Attempt) -> bool:
+        """Whether it explains the tracks too badly for cameras that are right."""
+        return bool(attempt.score < GOOD_SCORE or len(attempt.kept) < GOOD_SHARE * len(self.used))
 
     def doubtful(self, attempt: Attempt) -> bool:
         """Whether other starts are worth their time."""
         spread = np.nanmedian(depth_spread(attempt.bundle, attempt.state))
         votes = self.votes[:1] if self.build.known.focal_px is None else []
         off = [abs(np.log(vote * self.build.mean_side) - attempt.state.log_focal) for vote in votes]
-        few = len(attempt.kept) < GOOD_SHARE * len(self.used)
-        return bool(few or attempt.score < GOOD_SCORE or spread > GOOD_DEPTH or self.settings.bend
-                    or max(off, default=0) > 0.2)
+        return bool(self.unsure(attempt) or spread > GOOD_DEPTH or self.settings.bend or max(off, default=0) > 0.2)
 
-    def refine(self, state: BundleState, *, free_radial: bool = False, free_principal: bool = False,
-               of_depth: bool = False, brief: bool = False) -> Attempt:
+    def refine(self, state: BundleState, *, radial: int = 0, free_principal: bool = False,
+               of_depth: bool = False, brief: bool = False, held: bool = False) -> Attempt:
         """Joint steps from a start, without what does not fit, the depth of every frame weighed by its agreement.
 
         Args:
             state: all unknowns.
-            free_radial: the distortion is an unknown, whatever the settings say.
+            radial: coefficients of the distortion that are unknowns, whatever the settings say.
             free_principal: the principal point is.
             of_depth: the start follows the depth, so their agreement says nothing yet.
             brief: the start has converged but for what is freed.
+            held: the cameras stay.
         """
         s, width = self.settings, None
-        build = partial(self.build, free_radial=free_radial, free_principal=free_principal)
+        build = partial(self.build, radial=radial, free_principal=free_principal, held=held)
         bundle, index = build(self.used), np.arange(len(self.used))
         turns = ((s.first_drop_px, s.first_steps), (s.second_drop_px, s.second_steps))
         for limit, steps in turns if not brief else ((s.second_drop_px, s.lens_steps), ):
@@ -208,12 +243,14 @@ class CameraSearch:
             state, _ = bundle.optimise(state, steps=steps)
             width = depth_widths(bundle, state)
         errors = held_out_errors(self.tracks, self.held, state, self.build.depth.size) / self.unit
-        share = 1.0
+        share, fits = 1.0, 1 / (1 + errors**2)
         if not len(errors):  # two frames: nothing can be held out
             errors = np.linalg.norm(bundle.residuals(state)[1], axis=1) / self.unit
             share = len(errors) / len(self.used)
+        if held:  # its uncertainty is that of cameras that are found
+            bundle = self.build(bundle.tracks, depth_width=width, radial=int(state.lens.any()))
         return Attempt(bundle, state, index, share * float((1 / (1 + errors**2)).mean()), float(np.median(errors)),
-                       brief)
+                       brief, held, fits)
 
     def finish(self, attempt: Attempt) -> tuple[Bundle, BundleState]:
         """The attempt with the held-out observations that fit, too."""
@@ -221,9 +258,10 @@ class CameraSearch:
         if not self.held.any():
             return attempt.bundle, attempt.state
         state = self._whole(attempt.state, left)
-        bundle = Bundle(left, self.build.depth, log_focal_prior=attempt.bundle.log_focal_prior, unit=self.unit,
-                        settings=attempt.bundle.settings, depth_width=depth_widths(attempt.bundle, attempt.state))
-        return bundle, bundle.optimise(state, steps=self.settings.lens_steps)[0]
+        width = depth_widths(attempt.bundle, attempt.state)
+        bundle, solver = (self.build.alike(attempt.bundle.settings, left, depth_width=width, held=held)
+                          for held in (False, attempt.held))
+        return bundle, solver.optimise(state, steps=self.settings.lens_steps)[0]
 
     def focal_error(self, attempt: Attempt) -> float:
         """Relative error of the focal length: what changes it without explaining held-out observations worse.
@@ -234,15 +272,15 @@ class CameraSearch:
         least = 2 * bundle.focal_error(state)
         if self.build.known.focal_px is not None or self.build.known.poses_c2w is not None or not self.held.any():
             return least
-        held = replace(bundle.settings, fixed_focal=True)
-        fixed = Bundle(bundle.tracks, self.build.depth, log_focal_prior=bundle.log_focal_prior, unit=self.unit,
-                       settings=held, depth_width=depth_widths(bundle, state))
-        drops = []
-        for factor in (1 / PROFILE, PROFILE):
+        fixed = self.build.alike(replace(bundle.settings, fixed_focal=True), bundle.tracks,
+                                 depth_width=depth_widths(bundle, state))
+        scores = []
+        for factor in (1 / PROFILE, 1.0, PROFILE):  # the middle one, too, as steps may lead on from where it ended
             other, _ = fixed.optimise(replace(state, log_focal=state.log_focal + float(np.log(factor))), steps=6)
             errors = held_out_errors(self.tracks, self.held, other, self.build.depth.size) / self.unit
-            drops.append(1 - float((1 / (1 + errors**2)).mean()) / attempt.score)
-        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(sum(drops) / 2, 1e-4))))
+            scores.append(float((1 / (1 + errors**2)).mean()))
+        drop = 1 - (scores[0] + scores[2]) / 2 / scores[1]
+        error = max(least, float((PROFILE - 1) * np.sqrt(NOTICEABLE / max(drop, FLATTEST))))
         prior = 2 * self.build.known.focal_error if self.build.known.focal_prior_px else np.inf
         return float(1 / np.hypot(1 / error, 1 / prior))
 
@@ -257,7 +295,7 @@ class CameraSearch:
     def _depth_start(self) -> BundleState:
         """A first state of all frames from the frozen depth; of a long clip, focal length and shift from a window."""
         build, side, steps = self.build, self.build.mean_side, self.settings.start_steps
-        whole = build(self.used, free_radial=self.bent)
+        whole = build(self.used, radial=self.bent)
         ratios: tuple[float, ...] = build.ratios
         if len(ratios) > 1 and self.votes:
             ratios = (self.votes[0], )
@@ -272,7 +310,7 @@ class CameraSearch:
             window = np.arange(first, first + START_WINDOW)
             inside = self.used.window(window)
             if len(inside):
-                bundle = build(inside, depth=build.depth.part(window), free_radial=self.bent)
+                bundle = build(inside, depth=build.depth.part(window), radial=self.bent)
                 state, _ = best_start(bundle, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps,
                                       lens=build.lens)
                 ratios = (state.focal_px / side, )
@@ -286,17 +324,18 @@ class CameraSearch:
         stated = build.ratios if len(build.ratios) == 1 else ()
         ratios = build.ratios if build.known.focal_px else spaced([*stated, *self.votes[:1], *MORE_RATIOS])
 
-        def bundle(tracks: Tracks, window: np.ndarray) -> Bundle:
-            return build(tracks, depth=build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH),
-                         free_radial=self.may_bend)
-
         for ratio in ratios:
             focal = ratio * build.mean_side
             begin = BundleState(np.zeros((0, 4, 4)), float(np.log(focal)), DepthParameters(np.zeros(0), np.zeros(0)),
                                 np.zeros((0, 3)), build.lens(focal))
-            growth = TwoViewGrowth(self.used, begin, size, frames, bundle)
+            growth = TwoViewGrowth(self.used, begin, size, frames, self._free_bundle)
             if growth.run():
                 yield state_from(growth, build.depth, SHIFTS)
+
+    def _free_bundle(self, tracks: Tracks, window: np.ndarray) -> Bundle:
+        """The joint solver of the tracks of a window of frames (W, ) whose depth says nothing."""
+        return self.build(tracks, depth=self.build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH),
+                          radial=self.may_bend)
 
     def _whole(self, state: BundleState, tracks: Tracks | None = None) -> BundleState:
         """A state with points for all observations to fit, those that were dropped before, too; or for some tracks."""
@@ -311,8 +350,8 @@ def simplest(tried: Sequence[Attempt]) -> Attempt:
     best: Attempt | None = None
     for unknowns in sorted({attempt.lens_kind for attempt in tried}):
         top = max((attempt for attempt in tried if attempt.lens_kind == unknowns), key=lambda attempt: attempt.score)
-        if best is None or top.score > EASIER * best.score or (
-                top.score > best.score and top.error_px < BETTER_LENS * best.error_px):
+        if best is None or (top.clearly_better(best) and (
+                top.score > EASIER * best.score or top.error_px < BETTER_LENS * best.error_px)):
             best = top
     if best is None:
         raise NothingSharedError
@@ -330,65 +369,3 @@ def spaced(ratios: Sequence[float], factor: float = 1.2) -> tuple[float, ...]:
         if all(max(ratio / other, other / ratio) > factor for other in kept):
             kept.append(ratio)
     return tuple(kept)
-
-
-def depth_spread(bundle: Bundle, state: BundleState) -> np.ndarray:
-    """(F, ) spread of the error of the frozen depth's logarithm at the tracks, robust; NaN where none is known."""
-    error, frame = np.abs(bundle.residuals(state)[2]), bundle.tracks.frame
-    of_frame = (error[bundle.known & (frame == f)] for f in range(bundle.frames))
-    return np.array([1.4826 * np.median(values) if len(values) >= MIN_KNOWN else np.nan for values in of_frame])
-
-
-def depth_widths(bundle: Bundle, state: BundleState) -> np.ndarray:
-    """(F, ) widths of the logarithmic depth by its agreement with the tracks: bad predictions count for nothing."""
-    spread, least = depth_spread(bundle, state), bundle.settings.log_depth
-    usual = least if np.isnan(spread).all() else float(np.nanmedian(spread))
-    return np.minimum(least * np.maximum(np.nan_to_num(spread, nan=usual) / least, 1)**2, NO_DEPTH)
-
-
-class BundleBuilder:
-    """Joint solvers of one clip, or of a window of it, with the widths and priors that its settings and cameras ask.
-
-    Args:
-        depth: predictions.
-        settings: of the solver.
-        known: what is given of the cameras.
-    """
-
-    def __init__(self, depth: FrozenDepth, settings: TrackSettings, known: KnownCamera) -> None:
-        self.depth, self.known, self.mean_side = depth, known, sum(depth.size) / 2
-        self.bend = settings.bend
-        self.widths = replace(settings.bundle, fixed_focal=known.focal_px is not None,
-                              fixed_poses=known.poses_c2w is not None, fixed_principal=not settings.principal,
-                              fixed_radial=not settings.radial)
-        focal = known.focal_px or known.focal_prior_px
-        if focal is not None and known.focal_px is None:
-            self.widths = replace(self.widths, log_focal=known.focal_error)
-        self.log_focal_prior = float(np.log(focal or PRIOR_RATIO * self.mean_side))
-        self.ratios = FOCAL_RATIOS if focal is None else (focal / self.mean_side, )
-
-    def lens(self, focal_px: float) -> np.ndarray:
-        """The lens (4, ) to begin with under a focal length."""
-        return lens_of_bend(self.bend, focal_px, float(np.hypot(*self.depth.size)) / 2)
-
-    def __call__(self, tracks: Tracks, *, depth: FrozenDepth | None = None, depth_width: np.ndarray | None = None,
-                 free_radial: bool = False, free_principal: bool = False) -> Bundle:
-        """The solver of these tracks, on the clip's predictions or a window's."""
-        widths = replace(self.widths, fixed_radial=self.widths.fixed_radial and not free_radial,
-                         fixed_principal=self.widths.fixed_principal and not free_principal)
-        return Bundle(tracks, depth or self.depth, log_focal_prior=self.log_focal_prior,
-                      unit=pixel_unit(*self.depth.size), settings=widths, depth_width=depth_width)
-
-
-def drop_outliers(bundle: Bundle, state: BundleState, limit_px: float) -> tuple[Tracks, BundleState, np.ndarray]:
-    """Tracks without observations that reproject farther than the limit or lie behind the camera.
-
-    Returns:
-        the tracks, the state of their points, and which observations (O, ) are left.
-    """
-    points, pixels, _ = bundle.residuals(state)
-    kept = (np.linalg.norm(pixels, axis=1) <= limit_px) & (points[:, 2] > 0)
-    tracks, old, kept = bundle.tracks.subset(kept)
-    if not len(tracks):
-        raise NothingSharedError
-    return tracks, replace(state, points=state.points[old]), kept

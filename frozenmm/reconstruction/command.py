@@ -17,7 +17,7 @@ from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind, read
 from frozenmm.foundation.depth_networks import DepthNetwork
 from frozenmm.foundation.lookup import lookup, nearest
 from frozenmm.reconstruction.align import AlignSettings
-from frozenmm.reconstruction.camera_search import TrackSettings
+from frozenmm.reconstruction.bundle_builder import TrackSettings
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.footage import LONGEST_SIDE
 from frozenmm.reconstruction.given_lens import given_lens
@@ -30,7 +30,7 @@ DEFAULTS: dict[str, object] = {
     'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses_c2w': None,
     'metric_scale': None, 'radial': None, 'voxel_size': None, 'mesh': True, 'glb': False,
     'min_faces': 100, 'depth_only': False, 'camera': None, 'longest_side': 1024, 'principal': None,
-    'mode': 'tracks', 'seed': 0}
+    'mode': 'auto', 'seed': 0}
 """What is used without a config; the same as configs/frozen_recon/frozen_recon_tracks.py."""
 _ALSO_IN_CONFIGS = {'custom_imports', 'default_scope'}
 _RENAMED = {'poses': 'poses_c2w'}

@@ -130,6 +130,10 @@ class DenseStage:
         links: (F, F) greater means more in common, 0 nothing; of a clip of more than 40 frames.
         invalid: (F, H, W) bool, pixels that carry nothing.
         followers: frames with few known points whose poses are right all the same: they are bent, but pull no other.
+
+    Attributes:
+        confidence: (F, H, W) float16 after `run`, 0 to 1: how many of the frames that see a pixel's place agree with
+            its depth, and how well; 0 where none does.
     """
 
     def __init__(self, log_maps: np.ndarray, cameras: Cameras, marks: Marks, *, settings: DenseSettings,
@@ -141,6 +145,7 @@ class DenseStage:
         self.invalid = None if invalid is None else invalid.astype(np.float32)
         self.start = log_maps.astype(np.float32)
         self.maps = self.start.copy()
+        self.confidence = np.zeros(log_maps.shape, np.float16)
         self.size = height, width = log_maps.shape[1:]
         self.unit, self.centre = pixel_unit(height, width), np.array([(width - 1) / 2, (height - 1) / 2])
         self.points = self._points(settings.stride)
@@ -222,15 +227,20 @@ class DenseStage:
         self.maps[frame] = self.start[frame] + self.rows @ self.factors[frame] @ self.columns.T
 
     def _mean_maps(self) -> np.ndarray:
-        """Every pixel's mean with the partners' depth."""
+        """Every pixel's mean with the partners' depth; sets `confidence`."""
         cv2, s = require('cv2', 'the dense stage'), self.settings
         points, out = self._points(s.mean_stride), self.maps.astype(np.float64)
+
+        def enlarged(values: np.ndarray) -> np.ndarray:
+            return cv2.resize(values.reshape(points.shape), out.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+
         for frame, partners in self.partners.items():
             found = self._compare(points, frame, partners)
             kept = found.seen & (np.abs(found.gap) < s.mean_limit)
             weight = np.where(kept, 1 / (1 + (found.gap / s.width)**2), 0)
             change = (weight * found.gap / found.gain).sum(0) / (1 + weight.sum(0))
-            out[frame] += cv2.resize(change.reshape(points.shape), out.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+            out[frame] += enlarged(change)
+            self.confidence[frame] = enlarged(weight.sum(0) / np.maximum(found.seen.sum(0), 1))
         return out
 
 

@@ -24,6 +24,8 @@ FOCAL_ERROR = 0.12
 """Relative error of the focal length that is worth a warning."""
 TURN_ERROR_DEG = 0.25
 """Standard deviation of a rotation by the normal matrix that is worth a warning; errors were 7 to 20 times as large."""
+RIVAL_TURN_DEG = 5.0
+"""Turn of a frame between two solutions that is worth a warning."""
 SECOND_VIEW_PX = 2.5
 ONE_PLANE = 0.75
 """Share of the matches of two frames that one homography explains where there is a plane or a turning camera only."""
@@ -202,6 +204,8 @@ class Diagnosis:
         odd = [int(f) for f in np.flatnonzero(share < FRAME_FITTING) if int(f) not in {*blank, *weak, *apart}]
         loose = [int(f) for f in np.flatnonzero(solution.turn_deg > TURN_ERROR_DEG)
                  if int(f) not in {*blank, *weak, *apart, *odd}]
+        turned = [int(f) for f in np.flatnonzero(solution.rival_turn_deg > RIVAL_TURN_DEG)
+                  if int(f) not in {*blank, *weak, *apart, *odd, *loose}]
         if lost:
             found.append(f'{named(lost, self.names)}: fewer than {FEW} fitting feature tracks; the pose is uncertain '
                          '(little texture, blur or moving things): leave it out, or give frames between')
@@ -217,6 +221,10 @@ class Diagnosis:
         if loose:
             found.append(f'{named(loose, self.names)}: held by few tracks; rotations may be off by some degrees: give '
                          'sharper frames, or more of them between')
+        if turned:
+            found.append(f'{named(turned, self.names)}: another solution, which explains the tracks about as well, '
+                         f'turns them by up to {solution.rival_turn_deg[turned].max():.0f} degrees: look at the mesh; '
+                         'frames between, or the focal length, decide it')
         return found
 
     def _depth(self) -> list[str]:

@@ -131,7 +131,8 @@ def _solve_dense(matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> np.
     linalg = require('scipy.linalg', 'the joint solver')
     kept, solved = free.ravel(), np.zeros_like(right)
     reduced = matrix.reshape(free.size, free.size)[np.ix_(kept, kept)]
-    solved[kept] = linalg.solve(reduced, right[kept], assume_a='pos', check_finite=False)
+    factor = linalg.cho_factor(reduced, lower=True, overwrite_a=True, check_finite=False)
+    solved[kept] = linalg.cho_solve(factor, right[kept], check_finite=False)
     return solved
 
 

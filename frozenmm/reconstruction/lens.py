@@ -35,7 +35,7 @@ def straighten(seen: np.ndarray, lens: np.ndarray) -> np.ndarray:
     return ideal
 
 
-def lens_of_bend(bend: float, focal_px: float, half_diagonal_px: float) -> np.ndarray:
+def lens_of_bend(bend: float, focal_px: float, half_diagonal_px: float, coefficients: int = 2) -> np.ndarray:
     """The lens (4, ) that agrees best with r / (1 + bend r^2), r in half diagonals, for places seen in the image.
 
     Source: the division model of Fitzgibbon, Simultaneous linear estimation of multiple view geometry and lens
@@ -44,9 +44,9 @@ def lens_of_bend(bend: float, focal_px: float, half_diagonal_px: float) -> np.nd
     reach = half_diagonal_px / focal_px
     seen = np.linspace(0, 1, 33)[1:]
     ideal = reach * seen / (1 + bend * seen**2)
-    rows = np.stack((ideal**3, ideal**5), 1)
+    rows = np.stack((ideal**3, ideal**5), 1)[:, :coefficients]
     found = np.linalg.lstsq(rows, reach * seen - ideal, rcond=None)[0]
-    return np.concatenate((found, [0.0, 0.0])) if bend else NO_LENS.copy()
+    return np.pad(found, (0, LENS - coefficients)) if bend else NO_LENS.copy()
 
 
 def straighten_clip(images: np.ndarray, depth: np.ndarray, focal_px: float, lens: np.ndarray,

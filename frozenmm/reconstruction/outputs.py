@@ -100,6 +100,16 @@ def write_depth(folder: Path, names: Sequence[str], depth: np.ndarray) -> list[P
     return written
 
 
+def write_confidence(folder: Path, names: Sequence[str], confidence: np.ndarray) -> None:
+    """Confidence (F, H, W) of the depth, 0 to 1, as 8-bit PNG (255 is 1); those of an earlier run go."""
+    cv2 = require('cv2', 'writing confidence images')
+    for outdated in folder.glob('*.png'):
+        outdated.unlink()
+    for name, values in zip(names, confidence):
+        steps = np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+        write_whole(folder / f'{name}.png', cv2.imencode('.png', steps)[1].tobytes())
+
+
 def write_images(folder: Path, names: Sequence[str], images: np.ndarray) -> list[str]:
     """The images (F, H, W, 3) that the cameras belong to, under their names; exports refer to them.
 

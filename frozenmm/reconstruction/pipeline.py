@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from frozenmm.compat.files import locked, write_whole
 from frozenmm.compat.threads import steady_threads
 from frozenmm.errors import UserError
-from frozenmm.reconstruction.align import Alignment, AlignSettings, align
+from frozenmm.reconstruction.align import Alignment, AlignSettings, align, usable_mode
 from frozenmm.reconstruction.depth_sources import NetworkDepth, PrecomputedDepth
 from frozenmm.reconstruction.diagnosis import black_frames, named
 from frozenmm.reconstruction.footage import LONGEST_SIDE, Footage, read_footage
@@ -28,6 +28,7 @@ from frozenmm.reconstruction.lens import straighten_clip
 from frozenmm.reconstruction.outputs import (
     point_cloud,
     write_colmap,
+    write_confidence,
     write_depth,
     write_glb,
     write_images,
@@ -79,7 +80,7 @@ class PipelineSettings:
         mesh: fuse a mesh.
         glb: write it as binary glTF too.
         min_faces: connected parts of the mesh with fewer faces are dropped; 0 keeps all.
-        depth_only: write depth that is consistent over the frames, the report and the summary, nothing else.
+        depth_only: write consistent depth and its confidence, the report and the summary, nothing else.
         longest_side: larger images are made smaller, to this many pixels.
         lens: calibration of the images.
 
@@ -128,9 +129,9 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
         report: called with the name of the step, units done and their total.
 
     Returns:
-        the alignment, in pixels of the images written. Written are `poses.txt` (TUM), `depth/`, `colmap/`,
-        `transforms.json`, `points.ply`,
-        `mesh.ply`, `mesh.png`, `report.png` and `summary.json`; with `depth_only` just `depth/` and the last two.
+        the alignment, in pixels of the images written. Written are `poses.txt` (TUM), `depth/`, `confidence/`,
+        `colmap/`, `transforms.json`, `points.ply`, `mesh.ply`, `mesh.png`, `report.png` and `summary.json`;
+        with `depth_only` just the maps and the last two.
         A mesh of an earlier, different alignment in the same folder is removed.
 
     Raises:
@@ -287,7 +288,8 @@ def _alignment(footage: Footage, frozen: np.ndarray, invalid: np.ndarray | None,
     digest = hashlib.sha256(frozen.tobytes())
     for values in (settings.known.poses_c2w, invalid):
         digest.update(b'' if values is None else values.tobytes())
-    given = f'{settings.known.focal_px} {settings.known.focal_prior_px} {settings.known.metric_scale}'
+    given = f'{settings.known.focal_px} {settings.known.focal_prior_px} {settings.known.metric_scale} '
+    given += usable_mode(settings.align.mode)
     state = state.with_key(f'{digest.hexdigest()} {kind} {given} {json.dumps(asdict(settings.align))}')
     stored = state.load('alignment')
     if stored is not None:
@@ -310,7 +312,10 @@ def _as_pinhole(images: np.ndarray, frozen: np.ndarray, invalid: np.ndarray | No
     frozen = straighten_clip(images, frozen, result.focal_px, result.lens)[1]
     if invalid is not None:
         invalid = straighten_clip(images, invalid.astype(np.float32), result.focal_px, result.lens)[1] > 0
-    return straight, frozen, invalid, replace(result, depth=depth)
+    confidence = result.confidence
+    if len(confidence):
+        confidence = straighten_clip(images, confidence.astype(np.float32), result.focal_px, result.lens)[1]
+    return straight, frozen, invalid, replace(result, depth=depth, confidence=confidence)
 
 
 def write_scene(out: Path, images: np.ndarray, names: list[str], result: Alignment) -> None:
@@ -343,7 +348,9 @@ def write_overview(out: Path, images: np.ndarray, names: list[str], frozen: np.n
         result: of the alignment.
         source: where the frames are from, for the picture's title.
     """
-    write_depth(out / 'depth', [Path(name).stem for name in names], result.depth)
+    stems = [Path(name).stem for name in names]
+    write_depth(out / 'depth', stems, result.depth)
+    write_confidence(out / 'confidence', stems, result.confidence)
     draw_report(out / 'report.png', images, frozen, result, title=f'{source}: {len(images)} frames')
     pixels = float(np.median(result.reprojection)) if len(result.reprojection) else None
     lens = {'radial': result.lens[:2].tolist(), 'principal_px': (result.lens[2:] * result.focal_px).tolist()}

@@ -112,6 +112,20 @@ class TwoViewGrowth:
         """Grow until no frame sees enough known points; whether there was a pair to begin with."""
         if not self._begin():
             return False
+        self._join_others()
+        self._polish(8)
+        return True
+
+    def run_from(self, poses_w2c: np.ndarray, placed: np.ndarray) -> bool:
+        """Grow from poses (F, 4, 4) of frames that are `placed` (F, ) bool, which stay; whether that was enough."""
+        self.poses[placed] = poses_w2c[placed]
+        self.inliers[placed] = MIN_KNOWN
+        self._triangulate()
+        self._join_others(polish=False)
+        return bool((~np.isnan(self.points[:, 0])).sum() >= MIN_KNOWN)
+
+    def _join_others(self, *, polish: bool = True) -> None:
+        """Place frames one by one; with joint steps of all on the way, if asked."""
         refused: set[int] = set()
         polished = 2
         while True:
@@ -125,13 +139,11 @@ class TwoViewGrowth:
             if self._locate(frame, known):
                 refused.clear()
                 self._triangulate(frame)
-                if self.joined.sum() >= 1.6 * polished:
+                if polish and self.joined.sum() >= 1.6 * polished:
                     self._polish(6)
                     polished = int(self.joined.sum())
             else:
                 refused.add(frame)
-        self._polish(8)
-        return True
 
     def _begin(self) -> bool:
         """Place the pair of frames whose essential matrix has most points under good angles."""

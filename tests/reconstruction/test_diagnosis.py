@@ -55,6 +55,8 @@ def test_frames_are_named(exact, solution):
     odd = np.where(np.arange(5) == 1, solution.found // 2, solution.inliers)
     said, = (s for s in _warnings(exact, solution, inliers=odd) if 'b.jpg' in s)
     assert 'most tracked points do not fit' in said
+    said, = _warnings(exact, solution, rival_turn_deg=np.array([0, 1, 0, 12.0, 6.0]))
+    assert said.startswith('frames d.jpg, e.jpg: another solution') and 'up to 12 degrees' in said
     assert named(list(range(9)), None) == 'frames 0, 1, 2, 3, 4, 5 and 3 more'
 
 

@@ -12,12 +12,15 @@ from mmengine.config import Config
 import frozenmm.reconstruction.pipeline as pipeline
 from frozenmm.errors import DeviceError, UserError
 from frozenmm.evaluation.trajectory import trajectory_errors
+from frozenmm.reconstruction.bundle_builder import TrackSettings
 from frozenmm.reconstruction.command import DEFAULTS, ProgressLine, read_settings, reconstruct_from
+from frozenmm.reconstruction.depth_model import FrozenDepth
 from frozenmm.reconstruction.depth_sources import PrecomputedDepth
 from frozenmm.reconstruction.footage import read_footage
 from frozenmm.reconstruction.frames import list_images, read_images
 from frozenmm.reconstruction.outputs import read_ply, read_tum, write_glb
 from frozenmm.reconstruction.pipeline import UnwritableFolder
+from frozenmm.reconstruction.track_solver import solve_tracks
 
 
 @pytest.fixture(scope='module')
@@ -65,6 +68,15 @@ def test_depth_images_hold_the_depth(results):
     unit = json.loads((results / 'depth/scale.json').read_text())['depth_per_step']
     steps = cv2.imread(str(results / 'depth/9.png'), -1)
     np.testing.assert_allclose(steps * unit, np.load(results / 'depth/9.npy'), atol=unit)
+
+
+def test_confidence_is_high_where_frames_agree_and_low_where_depth_is_spoilt(results, exact):
+    maps = np.stack([cv2.imread(str(results / 'confidence' / f'{index + 8}.png'), -1) for index in range(5)])
+    assert maps.shape == exact.room.depth.shape and maps.dtype == np.uint8 and np.median(maps) > 150
+    depth = exact.room.depth.copy()
+    depth[2, 40:80, 40:80] *= 1.5  # a thing that no other frame sees
+    found = solve_tracks(exact.tracks, FrozenDepth(depth), settings=TrackSettings()).confidence[2].astype(float)
+    assert np.median(found[50:70, 50:70]) < 0.3 < 0.7 < np.median(found[:30])
 
 
 def test_ply_files_have_the_size_that_their_header_says(results):
@@ -256,7 +268,7 @@ def test_the_mesh_as_gltf_is_that_of_the_ply(results, clip, tmp_path):
 
 def test_depth_alone_is_written_where_nothing_else_is_wanted(clip, tmp_path):
     reconstruct_from(clip, tmp_path, depth=clip / 'depth.npz', options={'depth_only': True}, report=ProgressLine())
-    assert {path.name for path in tmp_path.iterdir()} == {'depth', 'report.png', 'summary.json', 'state'}
+    assert {path.name for path in tmp_path.iterdir()} == {'depth', 'confidence', 'report.png', 'summary.json', 'state'}
     assert len(list((tmp_path / 'depth').glob('*.npy'))) == 5
 
 

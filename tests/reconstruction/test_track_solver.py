@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from frozenmm.reconstruction import camera_search
+from frozenmm.reconstruction import bundle_builder, camera_search, track_start
 from frozenmm.reconstruction.bundle import BundleState
-from frozenmm.reconstruction.camera_search import BundleBuilder, TrackSettings, drop_outliers
+from frozenmm.reconstruction.bundle_builder import BundleBuilder, TrackSettings, drop_outliers
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import MatchSettings, Tracks, pixel_unit
 from frozenmm.reconstruction.generated_room import distort_depth
@@ -78,9 +78,9 @@ def test_observations_beyond_the_limit_are_dropped_with_points_seen_once():
 def test_what_is_known_of_the_cameras_is_held(known, fixed):
     build = BundleBuilder(FrozenDepth(np.ones((2, 48, 64))), TrackSettings(radial=True), known)
     assert (build.widths.fixed_focal, build.widths.fixed_poses) == fixed
-    focal = known.focal_px or camera_search.PRIOR_RATIO * 56
+    focal = known.focal_px or bundle_builder.PRIOR_RATIO * 56
     assert np.exp(build.log_focal_prior) == pytest.approx(focal)
-    assert build.ratios == ((70 / 56, ) if known.focal_px else camera_search.FOCAL_RATIOS)
+    assert build.ratios == ((70 / 56, ) if known.focal_px else track_start.FOCAL_RATIOS)
     tracks = Tracks(np.array([0, 1]), np.array([0, 0]), np.ones((2, 2)))
     assert not build(tracks).settings.fixed_radial and build(tracks).settings.fixed_principal
     assert not build(tracks, free_principal=True).settings.fixed_principal
@@ -184,3 +184,21 @@ def test_tracks_are_found_off_the_masked_pixels(room):
     assert told[:5] == [('features', index, 5) for index in range(1, 6)] and told[5:] == [
         ('matching', index, 10) for index in range(1, 11)]
     assert len(find_tracks(room.images, MatchSettings())[0]) > len(tracks)
+
+
+def test_a_weak_frame_is_moved_by_brightness_only_where_its_tracks_do_not_hold_it(exact):
+    """Of frame 4, 20 tracks are left, and of frame 3, 8: one goes with its tracks, the other with the brightness."""
+    frame, kept = exact.tracks.frame, np.ones(len(exact.tracks), dtype=bool)
+    for weak, count in ((4, 20), (3, 8)):
+        kept[np.flatnonzero(frame == weak)[count:]] = False
+
+    def rescue(state, weak):
+        moved = dataclasses.replace(state, poses=state.poses.copy())
+        moved.poses[weak, :3, 3] += 0.5
+        return moved, weak
+
+    found = _solve(exact, exact.tracks.subset(kept)[0], rescue=rescue)
+    assert found.rescued == [3]
+    plain = _solve(exact, exact.tracks.subset(kept)[0])
+    np.testing.assert_array_equal(found.state.poses[4], plain.state.poses[4])
+    np.testing.assert_allclose(found.state.poses[3, :3, 3], plain.state.poses[3, :3, 3] + 0.5)

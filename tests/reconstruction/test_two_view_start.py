@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from frozenmm.reconstruction.bundle import BundleState
-from frozenmm.reconstruction.camera_search import TrackSettings, spaced
+from frozenmm.reconstruction.bundle_builder import TrackSettings
+from frozenmm.reconstruction.camera_search import spaced
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.evidence import held_out, held_out_errors
 from frozenmm.reconstruction.features import Tracks, find_bend, unbend
@@ -67,6 +68,14 @@ def test_no_lens_is_believed_where_there_is_none(exact):
 def test_a_prior_of_the_focal_length_is_followed_only_as_far_as_it_is_right(exact):
     wrong = KnownCamera(focal_prior_px=2 * exact.room.focal_px)
     assert _solve(exact, exact.room.depth, known=wrong).state.focal_px == pytest.approx(exact.room.focal_px, rel=0.03)
+
+
+def test_a_prior_of_the_focal_length_holds_where_tracks_tell_nothing_better(exact):
+    few = exact.tracks.subset(exact.tracks.point % 60 == 0)[0]
+    noisy = dataclasses.replace(few, pixels=few.pixels + np.random.default_rng(0).normal(0, 1.5, few.pixels.shape))
+    prior = 1.6 * exact.room.focal_px
+    known = KnownCamera(focal_prior_px=prior, focal_error=1.0)  # as weak as that of EXIF is beside many tracks
+    assert _solve(exact, exact.room.depth, tracks=noisy, known=known).state.focal_px == pytest.approx(prior, rel=0.25)
 
 
 def test_the_error_of_the_focal_length_is_small_where_it_is_well_known(exact):
