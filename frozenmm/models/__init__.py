@@ -55,6 +55,7 @@ if installed('mmdet'):
         # open-vocabulary segmentation
         from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
         from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
+        from frozenmm.segmentation.word_cells.segmentor import WordCellSegmentor
 
         # closed-set segmentation
         from frozenmm.segmentation.plain_mask.segmentor import PlainMaskSegmentor
