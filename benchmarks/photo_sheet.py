@@ -137,6 +137,11 @@ def few_words(truth: Truth, words: Vocabulary) -> list[int]:
             *random.Random(truth.path.name).sample(absent, 2)]
 
 
+def asked_for(asked: list[int], words: Vocabulary) -> Vocabulary:
+    """The classes at these indices as a user types them, who does not say what is a thing."""
+    return Vocabulary(tuple(VocabularyClass(words[index].name, words[index].synonyms) for index in asked), 'asked', True)
+
+
 def judged(truth: Truth, asked: list[int], sample: Any) -> list[tuple[float, bool, int, np.ndarray]]:
     """(score, right, class, mask) of every segment."""
     found = []
@@ -165,8 +170,7 @@ def few_words_table(args: argparse.Namespace, split: str = 'val') -> dict[str, A
     segments, mains, pictures = [], [], 0
     for truth in truths(args.data_root, split, words):
         asked = few_words(truth, words)
-        model.set_vocabulary(Vocabulary(tuple(VocabularyClass(words[index].name, words[index].synonyms)
-                                              for index in asked), 'asked', True))
+        model.set_vocabulary(asked_for(asked, words))
         sample, = model(str(truth.path), task='panoptic')
         found = judged(truth, asked, sample)
         segments += [entry[:2] for entry in found]

@@ -139,6 +139,7 @@ class WordCellSegmentor(BaseDetector):
         return self.head(cells_of(self.extract_feat(batch_inputs, batch_data_samples)))
 
     # ------------------------------------------------------------------------------------------------ results
+    @torch.no_grad()
     def predict(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample],
                 rescale: bool = True) -> list[DetDataSample]:
         """The data samples of a batch (B, 3, H, W) with the results of all tasks, at original or network size."""
@@ -156,8 +157,10 @@ class WordCellSegmentor(BaseDetector):
         geometry = MaskGeometry((image.shape[-2], image.shape[-1]), (image.shape[-2], image.shape[-1]), output)
         found = self.grouping.segments(probabilities, regions, self.words.things)
         results, count = MaskResults(), len(self.vocabulary)
-        masks = torch.stack([mask for _, mask in found]) if found else regions.new_zeros(0, *regions.shape).bool()
-        scores = probabilities.new_zeros(len(found), count + 1)
+        # the last row is nothing, so that there is one
+        masks = torch.stack([*(mask for _, mask in found), torch.zeros_like(regions, dtype=torch.bool)])
+        scores = probabilities.new_zeros(len(masks), count + 1)
+        scores[-1, -1] = 1
         for row, (word, mask) in enumerate(found):
             scores[row, word] = self.score(probabilities[word][mask])
         logits = (masks.float() * 2 - 1) * _INSIDE
@@ -169,12 +172,16 @@ class WordCellSegmentor(BaseDetector):
             results.panoptic = mask_ensemble_panoptic(scores, logits, geometry, thing_classes=things)
             results.segment_scores = segment_scores(results.panoptic, scores)
         if 'instance' in tasks:
-            results.instance = mask_ensemble_instance(scores[:, :-1], logits, geometry, top_k=len(found),
-                                                      thing_classes=things)
+            results.instance = mask_ensemble_instance(scores[:, :-1], logits, geometry, top_k=max(1, len(found)),
+                                                      thing_classes=things if found else ())
         return results
 
     def probabilities(self, image: Tensor) -> Tensor:
         """(K, h, w) calibrated probabilities of the words on the grouping's grid, of one image (1, 3, H, W)."""
+        return self.calibration.cells(*self.opinions(image), self.words).cpu()
+
+    def opinions(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(K, h, w) twice, see `opinions`, on the grouping's grid, of one image (1, 3, H, W)."""
         size = self.grouping.grid(*image.shape[-2:])
         views, sizes = [], []
         for scale in self.scales:
@@ -184,8 +191,7 @@ class WordCellSegmentor(BaseDetector):
             sizes.append((view.shape[-2], view.shape[-1]))
             views.append(self.image_tower(view, sizes[-1:], self._stats))
         inner = self.image_tower.inner if isinstance(self.image_tower, WrappingTower) else self.image_tower
-        taught, learned = opinions(inner, self.head, views, self.words, sizes, size)
-        return self.calibration.cells(taught, learned, self.words).cpu()
+        return opinions(inner, self.head, views, self.words, sizes, size)
 
     def score(self, probabilities: Tensor) -> float:
         """How often a segment whose pixels have these probabilities (N,) of its word is right."""
