@@ -4,13 +4,13 @@
     python benchmarks/photo_sheet.py --val                           # few words on coco_mini's val pictures, judged
     python benchmarks/photo_sheet.py --model open-vocabulary-mini    # another model
 
-The photographs come from what is installed (scikit-image, matplotlib; scikit-learn in `--packages`) and from coco_mini's
-validation set. None was used to choose a threshold or to train.
+The photographs come from what is installed (scikit-image, matplotlib; scikit-learn in `--packages`) and from the
+validation set of coco_mini. None was used to choose a threshold or to train.
 
-`--val` asks for the classes that cover 1 % of a picture or more, and for two that are not there. A segment is right if half
-of its pixels with a label carry its name. The main object is the largest class of things of 5 % or more that ImageNet
-has a name for; it is found if what carries its name overlaps it with an IoU above 0.25. The table of reliability says
-how many of the segments of a score are right.
+`--val` asks for the classes that cover 1 % of a picture or more, and for two that are not there. A segment is right if
+half of its pixels with a label carry its name. The main object is the largest class of things of 5 % or more that
+ImageNet has a name for; it is found if what carries its name overlaps it with an IoU above 0.25. The table says
+how many of the segments of each score are right.
 """
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ PACKAGED = {
 VALIDATION = {
     '000000000285': 'bear, grass', '000000001818': 'zebra, grass', '000000001675': 'cat, keyboard, dog',
     '000000002006': 'bus, road, tree', '000000008629': 'pizza, table', '000000003661': 'banana, cup, table',
-    '000000005477': 'airplane, sky, pavement', '000000006040': 'train, sky, tree', '000000007816': 'motorcycle, grass, road',
+    '000000005477': 'airplane, sky, pavement', '000000006040': 'train, sky, tree',
+    '000000007816': 'motorcycle, grass, road',
     '000000009448': 'umbrella, person, pavement', '000000000724': 'street sign, road, sky',
     '000000001503': 'laptop, keyboard, wall', '000000000776': 'teddy bear, bed', '000000005992': 'sheep, grass, wall',
     '000000009769': 'truck, snow, house'}
@@ -139,7 +140,8 @@ def few_words(truth: Truth, words: Vocabulary) -> list[int]:
 
 def asked_for(asked: list[int], words: Vocabulary) -> Vocabulary:
     """The classes at these indices as a user types them, who does not say what is a thing."""
-    return Vocabulary(tuple(VocabularyClass(words[index].name, words[index].synonyms) for index in asked), 'asked', True)
+    classes = tuple(VocabularyClass(words[index].name, words[index].synonyms) for index in asked)
+    return Vocabulary(classes, 'asked', True)
 
 
 def judged(truth: Truth, asked: list[int], sample: Any) -> list[tuple[float, bool, int, np.ndarray]]:
@@ -188,7 +190,8 @@ def few_words_table(args: argparse.Namespace, split: str = 'val') -> dict[str, A
         rows.append(dict(at_least=least, main=sum(score >= max(least, 1e-6) for score in mains), of=len(mains),
                          right=int(right[shown].sum()), wrong=int((~right[shown]).sum()),
                          wrong_per_picture=round(float((~right[shown]).sum()) / pictures, 2),
-                         in_bin=int(here.sum()), right_in_bin=round(float(right[here].mean()), 2) if here.any() else None))
+                         in_bin=int(here.sum()),
+                         right_in_bin=round(float(right[here].mean()), 2) if here.any() else None))
         print(rows[-1], flush=True)
     return dict(model=args.model, pictures=pictures, rows=rows)
 

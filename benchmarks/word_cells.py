@@ -67,7 +67,7 @@ def fold_model(args: argparse.Namespace, fold: int, count: int) -> OpenVocabular
 
 @torch.no_grad()
 def pixels(chosen: Any, truth: Truth, asked: list[int]) -> dict[str, Tensor]:
-    """(N, 3) by who knows a word: logits of both opinions, and whether the pixel is the word."""
+    """(N, 3) for the words that each knows: logits of both opinions, and whether the pixel is the word."""
     image, = read_images(str(truth.path))
     data = chosen.model.data_preprocessor(batch_of([chosen._prepare(image)]), False)
     height, width = data['data_samples'][0].img_shape
@@ -77,10 +77,9 @@ def pixels(chosen: Any, truth: Truth, asked: list[int]) -> dict[str, Tensor]:
     found: dict[str, list[Tensor]] = {}
     for row, index in enumerate(asked):
         rows = torch.stack([logit(taught[row]), logit(learned[row]), (labels == index).float()], -1)
-        source = chosen.model.words.source(row)
-        found.setdefault(source, []).append(rows[labels >= 0][::EVERY])
-        if source == 'both':  # no word of COCO's is ImageNet's alone
-            found.setdefault('imagenet', []).append(rows[labels >= 0][::EVERY])
+        for source in 'imagenet', 'trained':
+            if getattr(chosen.model.words, source)[row]:
+                found.setdefault(source, []).append(rows[labels >= 0][::EVERY])
     return {source: torch.cat(rows) for source, rows in found.items()}
 
 
@@ -111,21 +110,22 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.set_vocabulary(asked_for(asked, words))
         for source, rows in pixels(chosen, truth, asked).items():
             by_source.setdefault(source, []).append(rows)
-    columns = dict(both=[0, 1], imagenet=[0], trained=[1])
+    columns = dict(imagenet=[0], trained=[1])
     fitted: dict[str, Any] = {name: regression(torch.cat(by_source[name]), chosen) for name, chosen in columns.items()}
-    segments: list[tuple[float, bool]] = []
+    segments: list[tuple[float, float, bool]] = []
     for number, truth in enumerate(pictures):
         chosen, asked = models[number % args.folds], few_words(truth, words)
         chosen.model.calibration = Calibration(**fitted)
         chosen.set_vocabulary(asked_for(asked, words))
         sample, = chosen(str(truth.path), task='panoptic')
-        segments += [entry[:2] for entry in judged(truth, asked, sample)]
+        # without weights of segments, the score is the sureness
+        segments += [(score, float(mask.mean()), right) for score, right, _, mask in judged(truth, asked, sample)]
     table = torch.tensor(segments, dtype=torch.float32)
-    table[:, 0] = logit(table[:, 0])
-    fitted['segment'] = regression(table, [0])
+    table[:, 0], table[:, 1] = logit(table[:, 0]), table[:, 1].log()
+    fitted['segment'] = regression(table, [0, 1])
     print(fitted)
     write_json(args.out, dict(calibration=fitted, segments=len(segments),
-                              right=round(float(np.mean([entry[1] for entry in segments])), 3), machine=machine()))
+                              right=round(float(np.mean([entry[-1] for entry in segments])), 3), machine=machine()))
 
 
 if __name__ == '__main__':

@@ -30,7 +30,6 @@ model = dict(
         tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res3', 'res4', 'res5'])),
     train_vocabulary=vocabulary,
     calibration=dict(
-        both=(0.30, 0.31, 1.5),
         imagenet=(0.55, 0.5),
         trained=(0.37, -0.3)))
 

@@ -55,10 +55,10 @@ if installed('mmdet'):
         # open-vocabulary segmentation
         from frozenmm.segmentation.fc_clip.segmentor import FCCLIP
         from frozenmm.segmentation.frozen_seg.segmentor import FrozenSeg
-        from frozenmm.segmentation.word_cells.segmentor import WordCellSegmentor
 
         # closed-set segmentation
         from frozenmm.segmentation.plain_mask.segmentor import PlainMaskSegmentor
+        from frozenmm.segmentation.word_cells.segmentor import WordCellSegmentor
 
 if installed('mmdet') and installed('mmseg'):
     with explained('mmseg'):

@@ -1,6 +1,7 @@
 """How probable each word is at each cell: what ImageNet taught the tower, and what a small trained head adds."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.structures import TowerFeatures
 
 MAPS = ('res3', 'res4', 'res5')
-SOURCES = ('both', 'imagenet', 'trained')
 _LEAST = 1e-4  # of a probability, before its logit
 
 
@@ -74,46 +74,56 @@ class KnownWords:
                   for _, rows, isthing in known]
         return cls(tuple(rows for rows, _, _ in known), tuple(rows for _, rows, _ in known), torch.tensor(things))
 
-    def source(self, index: int) -> str | None:
-        """Who knows a word: one of `SOURCES`, or None."""
-        if self.imagenet[index]:
-            return 'both' if self.trained[index] else 'imagenet'
-        return 'trained' if self.trained[index] else None
+    def known(self, index: int) -> bool:
+        """Whether anyone has a class for a word."""
+        return bool(self.imagenet[index] or self.trained[index])
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From opinions to probabilities: weights of a logistic regression, by who knows a word.
+    """From opinions to probabilities: weights of logistic regressions.
 
     Attributes:
-        both: weights of the logits of ImageNet's opinion and of the head's, and a constant.
-        imagenet: weight of the one opinion, and a constant.
-        trained: likewise.
-        segment: of a segment: weight of the logit of its mean probability, and a constant.
+        imagenet: weight of the logit of ImageNet's opinion on a pixel, and a constant.
+        trained: likewise of the head's.
+        segment: of a segment: weight of the logit of its sureness, of the logarithm of its share of the picture, and a
+            constant.
+        surest: share of a segment's pixels whose mean probability is its sureness, the surest ones.
     """
 
-    both: Sequence[float]
     imagenet: Sequence[float]
     trained: Sequence[float]
-    segment: Sequence[float] = (1.0, 0.0)
+    segment: Sequence[float] = (1.0, 0.0, 0.0)
+    surest: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, count in (('both', 3), ('imagenet', 2), ('trained', 2), ('segment', 2)):
+        for name, count in (('imagenet', 2), ('trained', 2), ('segment', 3)):
             if len(getattr(self, name)) != count:
                 raise UserError(f'calibration.{name} must be {count} numbers, got {getattr(self, name)}')
+        if not 0 < self.surest <= 1:
+            raise UserError(f'calibration.surest is a share above 0, up to 1; got {self.surest}')
 
     def cells(self, taught: Tensor, learned: Tensor, words: KnownWords) -> Tensor:
-        """(K, h, w) probabilities of words from both opinions (K, h, w); 0 for words that nobody knows."""
+        """(K, h, w) probabilities of words from both opinions (K, h, w); 0 for words that nobody knows.
+
+        Where both know a word the surer one counts: the head has seen few of the things, and says no to most.
+        """
         found = torch.zeros_like(taught)
         for index in range(len(taught)):
-            source = words.source(index)
-            if source is None:
-                continue
-            opinions = [logit(part[index]) for part, rows in ((taught, words.imagenet), (learned, words.trained))
-                        if rows[index]]
-            *weights, constant = getattr(self, source)
-            found[index] = (sum(weight * opinion for weight, opinion in zip(weights, opinions)) + constant).sigmoid()
+            for part, rows, (weight, constant) in ((taught, words.imagenet, self.imagenet),
+                                                   (learned, words.trained, self.trained)):
+                if rows[index]:
+                    found[index] = torch.maximum(found[index], (weight * logit(part[index]) + constant).sigmoid())
         return found
+
+    def sureness(self, probabilities: Tensor) -> Tensor:
+        """Mean of the surest ones of a segment's probabilities (N,)."""
+        return probabilities.sort(descending=True).values[:max(1, int(len(probabilities) * self.surest))].mean()
+
+    def score(self, sureness: Tensor, share: float) -> float:
+        """How often a segment is right that is so sure and takes this share of its picture."""
+        weight, size_weight, constant = self.segment
+        return float((weight * logit(sureness) + size_weight * math.log(share) + constant).sigmoid())
 
 
 def logit(probability: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class WordCellSegmentor(BaseDetector):
         """
         self.vocabulary = Vocabulary.read(vocabulary)
         self.words = KnownWords.of(self.vocabulary, self.train_vocabulary)
-        unknown = [entry.name for index, entry in enumerate(self.vocabulary) if self.words.source(index) is None]
+        unknown = [entry.name for index, entry in enumerate(self.vocabulary) if not self.words.known(index)]
         if unknown:
             print_log(f'this demonstration model has no class for {", ".join(map(repr, unknown))} and will find none: '
                       'it knows the 1000 classes of ImageNet and those of COCO', logger='current')
@@ -162,7 +162,8 @@ class WordCellSegmentor(BaseDetector):
         scores = probabilities.new_zeros(len(masks), count + 1)
         scores[-1, -1] = 1
         for row, (word, mask) in enumerate(found):
-            scores[row, word] = self.score(probabilities[word][mask])
+            scores[row, word] = self.calibration.score(self.calibration.sureness(probabilities[word][mask]),
+                                                       float(mask.float().mean()))
         logits = (masks.float() * 2 - 1) * _INSIDE
         things = self.words.things.nonzero()[:, 0].tolist()
         if 'semantic' in tasks:
@@ -192,11 +193,6 @@ class WordCellSegmentor(BaseDetector):
             views.append(self.image_tower(view, sizes[-1:], self._stats))
         inner = self.image_tower.inner if isinstance(self.image_tower, WrappingTower) else self.image_tower
         return opinions(inner, self.head, views, self.words, sizes, size)
-
-    def score(self, probabilities: Tensor) -> float:
-        """How often a segment whose pixels have these probabilities (N,) of its word is right."""
-        weight, constant = self.calibration.segment
-        return float((weight * logit(probabilities.mean()) + constant).sigmoid())
 
     def _pixels(self, image: Tensor) -> Tensor:
         """(3, h, w) RGB 0..255 on the grouping's grid."""

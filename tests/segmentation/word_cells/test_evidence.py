@@ -1,6 +1,8 @@
 """Two opinions on words, calibrated."""
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from frozenmm.segmentation.word_cells.evidence import Calibration, CellHead, Kno
 
 TRAINED = Vocabulary.read([dict(name='person', isthing=True), dict(name='bear', isthing=True),
                            dict(name='grass', isthing=False)])
-CALIBRATION = dict(both=(1.0, 2.0, 0.5), imagenet=(1.0, 0.0), trained=(3.0, -1.0))
+CALIBRATION = dict(imagenet=(1.0, 0.0), trained=(3.0, -1.0))
 
 
 def known(*words: str) -> KnownWords:
@@ -19,7 +21,9 @@ def known(*words: str) -> KnownWords:
 
 def test_who_knows_a_word():
     words = known('bear', 'zebra', 'grass', 'unicorn')
-    assert [words.source(index) for index in range(4)] == ['both', 'imagenet', 'trained', None]
+    assert [bool(rows) for rows in words.imagenet] == [True, True, False, False]
+    assert [bool(rows) for rows in words.trained] == [True, False, True, False]
+    assert [words.known(index) for index in range(4)] == [True, True, True, False]
 
 
 def test_words_are_stuff_where_they_mean_trained_stuff_and_things_else():
@@ -28,12 +32,13 @@ def test_words_are_stuff_where_they_mean_trained_stuff_and_things_else():
     assert said.things.tolist() == [True]
 
 
-def test_each_source_has_its_own_weights():
-    taught, learned = torch.full((4, 1, 1), 0.3), torch.full((4, 1, 1), 0.6)
+def test_the_surer_opinion_counts():
+    taught, learned = torch.tensor([0.3, 0.3, 0.3, 0.3]).view(4, 1, 1), torch.tensor([0.9, 0.9, 0.6, 0.9]).view(4, 1, 1)
     found = Calibration(**CALIBRATION).cells(taught, learned, known('bear', 'zebra', 'grass', 'unicorn'))[:, 0, 0]
-    a, b = (logit(torch.tensor(value)) for value in (0.3, 0.6))
-    torch.testing.assert_close(found, torch.stack([
-        (a + 2 * b + 0.5).sigmoid(), a.sigmoid(), (3 * b - 1).sigmoid(), torch.tensor(0.0)]))
+    sure, unsure = (3 * logit(torch.tensor(0.9)) - 1).sigmoid(), (3 * logit(torch.tensor(0.6)) - 1).sigmoid()
+    torch.testing.assert_close(found, torch.stack([sure, torch.tensor(0.3), unsure, torch.tensor(0.0)]))
+    learned[0] = 0.0001
+    assert Calibration(**CALIBRATION).cells(taught, learned, known('bear', 'zebra', 'grass', 'unicorn'))[0] == 0.3
 
 
 def test_words_asked_for_do_not_compete():
@@ -44,8 +49,18 @@ def test_words_asked_for_do_not_compete():
 
 
 def test_a_calibration_of_another_length_is_refused():
-    with pytest.raises(UserError, match='calibration.both must be 3 numbers'):
-        Calibration(**{**CALIBRATION, 'both': (1.0, 2.0)})
+    with pytest.raises(UserError, match='calibration.imagenet must be 2 numbers'):
+        Calibration(**{**CALIBRATION, 'imagenet': (1.0, 2.0, 3.0)})
+    with pytest.raises(UserError, match='calibration.surest is a share'):
+        Calibration(**CALIBRATION, surest=0)
+
+
+def test_a_segment_is_as_sure_as_its_surest_pixels():
+    calibration = Calibration(**CALIBRATION, surest=0.5, segment=(2.0, 0.5, 1.0))
+    sureness = calibration.sureness(torch.tensor([0.1, 0.9, 0.7, 0.2]))
+    assert float(sureness) == pytest.approx(0.8)
+    expected = 2 * logit(torch.tensor(0.8)) + 0.5 * math.log(0.25) + 1
+    assert calibration.score(sureness, 0.25) == pytest.approx(float(expected.sigmoid()))
 
 
 def test_the_head_leaves_nothing_out_in_eval_mode():

@@ -14,7 +14,7 @@ from frozenmm.segmentation.word_cells.segmentor import WordCellSegmentor
 WORDS = [dict(name='person', isthing=True), dict(name='bear', isthing=True), dict(name='grass', isthing=False)]
 OPTIONS = dict(
     type='frozenmm.WordCellSegmentor', tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'),
-    train_vocabulary=WORDS, calibration=dict(both=(1., 1., 0.), imagenet=(1., 0.), trained=(1., 0.)),
+    train_vocabulary=WORDS, calibration=dict(imagenet=(1., 0.), trained=(1., 0.)),
     data_preprocessor=dict(type='mmdet.DetDataPreprocessor', mean=[127.] * 3, std=[64.] * 3, bgr_to_rgb=True))
 
 
@@ -71,11 +71,6 @@ def test_the_loss_falls_and_counts_labels_only():
     assert losses[-1] < losses[0] / 3
     data.gt_sem_seg = PixelData(sem_seg=torch.full((1, 64, 64), 255))
     assert float(chosen.loss(images, [data])['loss_cells'].detach()) == 0
-
-
-def test_the_score_follows_its_calibration():
-    sure = model(calibration=dict(OPTIONS['calibration'], segment=(2.0, 1.0)))
-    assert sure.score(torch.tensor([0.5, 0.5])) == pytest.approx(torch.tensor(1.0).sigmoid().item())
 
 
 def test_another_tower_is_refused():
