@@ -59,6 +59,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'coco_mini')
     parser.add_argument('--packages', type=Path, nargs='*', default=[], help='folders with further packages')
     parser.add_argument('--model', default='open-vocabulary')
+    parser.add_argument('--weights', type=Path, help='of a config as model')
     parser.add_argument('--min-score', type=float, default=MIN_SCORE)
     parser.add_argument('--sheet', type=Path)
     parser.add_argument('--val', action='store_true')
@@ -80,12 +81,12 @@ def photographs(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
 
 def sheet(args: argparse.Namespace) -> list[dict[str, Any]]:
     import cv2
-    model: Any = inferencer(args.model, ['thing'])
+    model: Any = inferencer(args.model, ['cat'], weights=args.weights, task='panoptic')
     rows, tiles = [], []
     for path, words in photographs(args):
         model.set_vocabulary([word.strip() for word in words.split(',')])
-        sample, = model(str(path), task='panoptic')
-        names = [(sample.classes[info['category_id']].name, round(info['score'], 2)) for info in sample.segments_info]
+        sample, = model(str(path))
+        names = [(sample.classes[info['category_id']], round(info['score'], 2)) for info in sample.segments_info]
         rows.append(dict(picture=path.name, words=words, found=[found for found in names if found[1] >= args.min_score],
                          below=[found for found in names if found[1] < args.min_score]))
         print(rows[-1], flush=True)
@@ -168,12 +169,12 @@ def overlap(mask: np.ndarray, other: np.ndarray) -> float:
 def few_words_table(args: argparse.Namespace, split: str = 'val') -> dict[str, Any]:
     words = Vocabulary.read('coco_panoptic_133')
     known = {index for index, entry in enumerate(words) if imagenet_classes().meant(entry.words)}
-    model: Any = inferencer(args.model, ['thing'])
+    model: Any = inferencer(args.model, ['cat'], weights=args.weights, task='panoptic')
     segments, mains, pictures = [], [], 0
     for truth in truths(args.data_root, split, words):
         asked = few_words(truth, words)
         model.set_vocabulary(asked_for(asked, words))
-        sample, = model(str(truth.path), task='panoptic')
+        sample, = model(str(truth.path))
         found = judged(truth, asked, sample)
         segments += [entry[:2] for entry in found]
         pictures += 1

@@ -60,7 +60,7 @@ def fold_model(args: argparse.Namespace, fold: int, count: int) -> OpenVocabular
     else:
         run_training(runner)
         torch.save(runner.model.state_dict(), state)
-    chosen = OpenVocabularyInferencer(runner.model, device='cpu')
+    chosen = OpenVocabularyInferencer(runner.model, device='cpu', task='panoptic')
     chosen.pipeline = ImagePipeline.of_config(cfg)
     return chosen
 
@@ -112,17 +112,17 @@ def main(arguments: list[str] | None = None) -> None:
             by_source.setdefault(source, []).append(rows)
     columns = dict(imagenet=[0], trained=[1])
     fitted: dict[str, Any] = {name: regression(torch.cat(by_source[name]), chosen) for name, chosen in columns.items()}
-    segments: list[tuple[float, float, bool]] = []
+    segments: list[tuple[float, bool]] = []
     for number, truth in enumerate(pictures):
         chosen, asked = models[number % args.folds], few_words(truth, words)
         chosen.model.calibration = Calibration(**fitted)
         chosen.set_vocabulary(asked_for(asked, words))
-        sample, = chosen(str(truth.path), task='panoptic')
-        # without weights of segments, the score is the sureness
-        segments += [(score, float(mask.mean()), right) for score, right, _, mask in judged(truth, asked, sample)]
+        sample, = chosen(str(truth.path))
+        # without weights of segments, the score is their mean probability
+        segments += [entry[:2] for entry in judged(truth, asked, sample)]
     table = torch.tensor(segments, dtype=torch.float32)
-    table[:, 0], table[:, 1] = logit(table[:, 0]), table[:, 1].log()
-    fitted['segment'] = regression(table, [0, 1])
+    table[:, 0] = logit(table[:, 0])
+    fitted['segment'] = regression(table, [0])
     print(fitted)
     write_json(args.out, dict(calibration=fitted, segments=len(segments),
                               right=round(float(np.mean([entry[-1] for entry in segments])), 3), machine=machine()))

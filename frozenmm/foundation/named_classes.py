@@ -28,36 +28,44 @@ class NamedClasses:
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
-    def _known(self) -> dict[str, frozenset[int]]:
-        """What is known by a word: its group, else classes of that name and of its kinds, else names that end so."""
+    def _named(self) -> dict[str, frozenset[int]]:
+        """What is known by a word: its group, else classes of that name and of its kinds."""
         exact: dict[str, set[int]] = {}
-        ends: dict[str, set[int]] = {}
         for index, names in enumerate(self.names):
-            for name in map(_singular, names):
-                exact.setdefault(name, set()).add(index)
-                ends.setdefault(name.split(' ')[-1], set()).add(index)  # a trailer truck is a truck
+            for name in names:
+                exact.setdefault(_singular(name), set()).add(index)
         kinds = {_singular(word): set().union(*(exact.get(_singular(name), set()) for name in (word, *names)))
                  for word, names in _tables()['kinds'].items()}
-        found = {**ends, **exact, **{word: rows for word, rows in kinds.items() if rows},
+        found = {**exact, **{word: rows for word, rows in kinds.items() if rows},
                  **{_singular(word): set(rows) for word, rows in self.groups.items()}}
-        aliases = [[_singular(word) for word in words] for words in
-                   (*_tables()['same'], *(words.split(',') for words in _tables()['imagenet']))]
-        for words in aliases:
-            same = set().union(*(found[word] for word in words if word in exact or word in kinds and kinds[word]))
-            found |= {word: same for word in words if same and word not in self.groups and word not in exact}
+        for words in (*_tables()['same'], *(words.split(',') for words in _tables()['imagenet'])):
+            words = [_singular(word) for word in words]
+            same: set[int] = set().union(*(found.get(word, set()) for word in words))
+            found |= {word: same for word in words if same and word not in found}
+        return {word: frozenset(rows) for word, rows in found.items()}
+
+    @cached_property
+    def _ends(self) -> dict[str, frozenset[int]]:
+        """Classes by the last word of their first name: a trailer truck is a truck."""
+        found: dict[str, set[int]] = {}
+        for index, names in enumerate(self.names):
+            found.setdefault(_singular(names[0]).split(' ')[-1], set()).add(index)
         return {word: frozenset(rows) for word, rows in found.items()}
 
     def meant(self, words: Sequence[str]) -> tuple[int, ...]:
-        """Indices of the classes that any of these words means; none where no class is known by it.
+        """Indices of the classes that any of these words means; none where no class is known by one.
 
-        A word of several parts that no class has, as `red mug`, means what its end means.
+        Where no class has any of the words, classes whose names end with one count; else what the ends of the words
+        mean, as of `red mug`.
         """
-        found: set[int] = set()
-        for word in words:
-            parts = _singular(word).split(' ')
-            endings = (' '.join(parts[start:]) for start in range(len(parts)))
-            found |= next((self._known[ending] for ending in endings if ending in self._known), frozenset())
-        return tuple(sorted(found))
+        whole = [_singular(word) for word in words]
+        ends = [' '.join(parts[start:]) for parts in (word.split(' ') for word in whole)
+                for start in range(1, len(parts))]
+        for known, tried in ((self._named, whole), (self._ends, whole), (self._named, ends)):
+            found = [known[word] for word in tried if word in known]
+            if found:  # a word of no class ends the search as well: a bird is called kite
+                return tuple(sorted(frozenset().union(*found)))
+        return ()
 
 
 def classes_of(vocabulary: Vocabulary) -> NamedClasses:
@@ -88,7 +96,7 @@ def _tables() -> dict[str, Any]:
 
 def _indices(text: str) -> tuple[int, ...]:
     """(3, 7, 8, 9) of '3,7-9'."""
-    ends = [part.partition('-') for part in text.split(',')]
+    ends = [part.partition('-') for part in text.split(',') if part]
     return tuple(index for first, _, last in ends for index in range(int(first), int(last or first) + 1))
 
 

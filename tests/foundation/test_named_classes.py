@@ -45,7 +45,7 @@ def test_kinds_and_synonyms_hold_for_trained_classes():
     assert coco('carpet') == {'rug'} and coco('lawn') == {'grass'}
 
 
-@pytest.mark.parametrize('word', ['person', 'unicorn', 'sky', 'grass'])
+@pytest.mark.parametrize('word', ['person', 'unicorn', 'sky', 'grass', 'kite', 'house'])
 def test_what_imagenet_has_no_class_for_means_none(word):
     assert imagenet(word) == set()
 

@@ -1,7 +1,6 @@
 """How probable each word is at each cell: what ImageNet taught the tower, and what a small trained head adds."""
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,44 +85,39 @@ class Calibration:
     Attributes:
         imagenet: weight of the logit of ImageNet's opinion on a pixel, and a constant.
         trained: likewise of the head's.
-        segment: of a segment: weight of the logit of its sureness, of the logarithm of its share of the picture, and a
-            constant.
-        surest: share of a segment's pixels whose mean probability is its sureness, the surest ones.
+        segment: likewise of the mean probability of a segment's pixels.
     """
 
     imagenet: Sequence[float]
     trained: Sequence[float]
-    segment: Sequence[float] = (1.0, 0.0, 0.0)
-    surest: float = 0.25
+    segment: Sequence[float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
-        for name, count in (('imagenet', 2), ('trained', 2), ('segment', 3)):
-            if len(getattr(self, name)) != count:
-                raise UserError(f'calibration.{name} must be {count} numbers, got {getattr(self, name)}')
-        if not 0 < self.surest <= 1:
-            raise UserError(f'calibration.surest is a share above 0, up to 1; got {self.surest}')
+        for name in 'imagenet', 'trained', 'segment':
+            if len(getattr(self, name)) != 2:
+                raise UserError(f'calibration.{name} must be a weight and a constant, got {getattr(self, name)}')
 
     def cells(self, taught: Tensor, learned: Tensor, words: KnownWords) -> Tensor:
         """(K, h, w) probabilities of words from both opinions (K, h, w); 0 for words that nobody knows.
 
-        Where both know a word the surer one counts: the head has seen few of the things, and says no to most.
+        Where both know a word, one that is sure is enough: the head has seen few of the things, and says no to most.
         """
         found = torch.zeros_like(taught)
         for index in range(len(taught)):
-            for part, rows, (weight, constant) in ((taught, words.imagenet, self.imagenet),
-                                                   (learned, words.trained, self.trained)):
-                if rows[index]:
-                    found[index] = torch.maximum(found[index], (weight * logit(part[index]) + constant).sigmoid())
+            for part, known, weights in ((taught, words.imagenet, self.imagenet),
+                                         (learned, words.trained, self.trained)):
+                if known[index]:
+                    found[index] += (1 - found[index]) * calibrated(part[index], weights)
         return found
 
-    def sureness(self, probabilities: Tensor) -> Tensor:
-        """Mean of the surest ones of a segment's probabilities (N,)."""
-        return probabilities.sort(descending=True).values[:max(1, int(len(probabilities) * self.surest))].mean()
+    def score(self, probability: Tensor) -> float:
+        """How often a segment is right whose pixels have this mean probability, ()."""
+        return float(calibrated(probability, self.segment))
 
-    def score(self, sureness: Tensor, share: float) -> float:
-        """How often a segment is right that is so sure and takes this share of its picture."""
-        weight, size_weight, constant = self.segment
-        return float((weight * logit(sureness) + size_weight * math.log(share) + constant).sigmoid())
+
+def calibrated(probability: Tensor, weights: Sequence[float]) -> Tensor:
+    """A probability after a logistic regression on its logit: weight and constant."""
+    return (weights[0] * logit(probability) + weights[1]).sigmoid()
 
 
 def logit(probability: Tensor) -> Tensor:

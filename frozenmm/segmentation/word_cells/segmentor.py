@@ -61,6 +61,7 @@ class WordCellSegmentor(BaseDetector):
         head: options of `CellHead`.
         calibration: options of `Calibration`.
         grouping: options of `Grouping`.
+        least_score: segments that score below it are left out of panoptic and instance results.
         scales: sizes at which the tower sees a picture, relative to the pipeline's.
         data_preprocessor: see mmdet.
         init_cfg: see mmengine.
@@ -76,7 +77,7 @@ class WordCellSegmentor(BaseDetector):
     def __init__(self, tower: ImageTower | Mapping[str, object], *, train_vocabulary: VocabularySource,
                  calibration: Mapping[str, object], vocabulary: VocabularySource | None = None,
                  head: Mapping[str, object] | None = None, grouping: Mapping[str, object] | None = None,
-                 scales: Sequence[float] = (2 / 3, 1.0),
+                 least_score: float = 0.6, scales: Sequence[float] = (2 / 3, 1.0),
                  data_preprocessor: nn.Module | Mapping[str, object] | None = None,
                  init_cfg: Mapping[str, object] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -91,7 +92,7 @@ class WordCellSegmentor(BaseDetector):
         self.head = built(CellHead, head, sum(self.image_tower.channels[name] for name in MAPS),
                           len(self.train_vocabulary))
         self.calibration, self.grouping = built(Calibration, calibration), built(Grouping, grouping)
-        self.scales = tuple(scales)
+        self.least_score, self.scales = least_score, tuple(scales)
         self.vocabulary = self.train_vocabulary
         self.words = KnownWords.of(self.vocabulary, self.train_vocabulary)
         if vocabulary is not None:
@@ -155,15 +156,15 @@ class WordCellSegmentor(BaseDetector):
         """Results of one image (1, 3, H, W) at a size."""
         probabilities, regions = self.probabilities(image), self.grouping.regions(self._pixels(image))
         geometry = MaskGeometry((image.shape[-2], image.shape[-1]), (image.shape[-2], image.shape[-1]), output)
-        found = self.grouping.segments(probabilities, regions, self.words.things)
+        found = [(word, mask, score) for word, mask in self.grouping.segments(probabilities, regions, self.words.things)
+                 if (score := self.calibration.score(probabilities[word][mask].mean())) >= self.least_score]
         results, count = MaskResults(), len(self.vocabulary)
         # the last row is nothing, so that there is one
-        masks = torch.stack([*(mask for _, mask in found), torch.zeros_like(regions, dtype=torch.bool)])
+        masks = torch.stack([*(mask for _, mask, _ in found), torch.zeros_like(regions, dtype=torch.bool)])
         scores = probabilities.new_zeros(len(masks), count + 1)
         scores[-1, -1] = 1
-        for row, (word, mask) in enumerate(found):
-            scores[row, word] = self.calibration.score(self.calibration.sureness(probabilities[word][mask]),
-                                                       float(mask.float().mean()))
+        for row, (word, _, score) in enumerate(found):
+            scores[row, word] = score
         logits = (masks.float() * 2 - 1) * _INSIDE
         things = self.words.things.nonzero()[:, 0].tolist()
         if 'semantic' in tasks:

@@ -1,8 +1,6 @@
 """Two opinions on words, calibrated."""
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -32,13 +30,11 @@ def test_words_are_stuff_where_they_mean_trained_stuff_and_things_else():
     assert said.things.tolist() == [True]
 
 
-def test_the_surer_opinion_counts():
-    taught, learned = torch.tensor([0.3, 0.3, 0.3, 0.3]).view(4, 1, 1), torch.tensor([0.9, 0.9, 0.6, 0.9]).view(4, 1, 1)
+def test_one_opinion_that_is_sure_is_enough():
+    taught, learned = torch.full((4, 1, 1), 0.3), torch.full((4, 1, 1), 0.9)
     found = Calibration(**CALIBRATION).cells(taught, learned, known('bear', 'zebra', 'grass', 'unicorn'))[:, 0, 0]
-    sure, unsure = (3 * logit(torch.tensor(0.9)) - 1).sigmoid(), (3 * logit(torch.tensor(0.6)) - 1).sigmoid()
-    torch.testing.assert_close(found, torch.stack([sure, torch.tensor(0.3), unsure, torch.tensor(0.0)]))
-    learned[0] = 0.0001
-    assert Calibration(**CALIBRATION).cells(taught, learned, known('bear', 'zebra', 'grass', 'unicorn'))[0] == 0.3
+    sure = (3 * logit(torch.tensor(0.9)) - 1).sigmoid()
+    torch.testing.assert_close(found, torch.stack([1 - (1 - sure) * 0.7, torch.tensor(0.3), sure, torch.tensor(0.0)]))
 
 
 def test_words_asked_for_do_not_compete():
@@ -49,18 +45,13 @@ def test_words_asked_for_do_not_compete():
 
 
 def test_a_calibration_of_another_length_is_refused():
-    with pytest.raises(UserError, match='calibration.imagenet must be 2 numbers'):
+    with pytest.raises(UserError, match='calibration.imagenet must be a weight and a constant'):
         Calibration(**{**CALIBRATION, 'imagenet': (1.0, 2.0, 3.0)})
-    with pytest.raises(UserError, match='calibration.surest is a share'):
-        Calibration(**CALIBRATION, surest=0)
 
 
-def test_a_segment_is_as_sure_as_its_surest_pixels():
-    calibration = Calibration(**CALIBRATION, surest=0.5, segment=(2.0, 0.5, 1.0))
-    sureness = calibration.sureness(torch.tensor([0.1, 0.9, 0.7, 0.2]))
-    assert float(sureness) == pytest.approx(0.8)
-    expected = 2 * logit(torch.tensor(0.8)) + 0.5 * math.log(0.25) + 1
-    assert calibration.score(sureness, 0.25) == pytest.approx(float(expected.sigmoid()))
+def test_a_segment_scores_by_its_calibration():
+    score = Calibration(**CALIBRATION, segment=(2.0, 1.0)).score(torch.tensor(0.5))
+    assert score == pytest.approx(float(torch.tensor(1.0).sigmoid()))
 
 
 def test_the_head_leaves_nothing_out_in_eval_mode():

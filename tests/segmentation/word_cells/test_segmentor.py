@@ -20,7 +20,7 @@ OPTIONS = dict(
 
 def model(**changes: object) -> WordCellSegmentor:
     torch.manual_seed(0)
-    return MODELS.build(dict(OPTIONS, **changes)).eval()
+    return MODELS.build(dict(OPTIONS, **{'least_score': 0.0, **changes})).eval()
 
 
 def sample(height: int = 64, width: int = 96) -> DetDataSample:
@@ -37,6 +37,15 @@ def test_where_nobody_is_sure_there_is_nothing():
     found, = model(grouping=dict(floor=1.0)).predict(torch.randn(1, 3, 64, 96), [sample()])
     assert found.segments_info == [] and not len(found.pred_instances.scores)
     assert (found.pred_panoptic_seg.sem_seg == 3).all()
+
+
+def test_a_segment_that_scores_too_low_is_left_out():
+    images = torch.randn(1, 3, 64, 96)
+    found, = model(grouping=dict(floor=0.0)).predict(images, [sample()])
+    score = max(info['score'] for info in found.segments_info)
+    for least, kept in (score - 0.01, True), (score + 0.01, False):
+        found, = model(grouping=dict(floor=0.0), least_score=least).predict(images, [sample()])
+        assert bool(found.segments_info) == bool(len(found.pred_instances.scores)) == kept
 
 
 def test_a_word_that_nobody_knows_is_said_and_never_found(monkeypatch):
