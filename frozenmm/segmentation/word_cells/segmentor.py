@@ -143,7 +143,10 @@ class WordCellSegmentor(BaseDetector):
     @torch.no_grad()
     def predict(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample],
                 rescale: bool = True) -> list[DetDataSample]:
-        """The data samples of a batch (B, 3, H, W) with the results of all tasks, at original or network size."""
+        """The data samples of a batch (B, 3, H, W) with the results of all tasks, at original or network size.
+
+        K is the label of pixels where there is nothing, in panoptic and semantic maps.
+        """
         sizes = valid_sizes(batch_inputs, batch_data_samples)
         for index, (sample, (height, width)) in enumerate(zip(batch_data_samples, sizes)):
             output = (int(sample.ori_shape[0]), int(sample.ori_shape[1])) if rescale else (height, width)
@@ -169,7 +172,9 @@ class WordCellSegmentor(BaseDetector):
         things = self.words.things.nonzero()[:, 0].tolist()
         if 'semantic' in tasks:
             smooth = region_means(probabilities, regions)[:, regions]
-            results.semantic = mask_ensemble_semantic(torch.eye(count), logit(smooth), geometry)
+            nothing = torch.full_like(smooth[:1], self.grouping.floor)
+            results.semantic = mask_ensemble_semantic(torch.eye(count + 1), logit(torch.cat([smooth, nothing])),
+                                                      geometry)
         if 'panoptic' in tasks:
             results.panoptic = mask_ensemble_panoptic(scores, logits, geometry, thing_classes=things)
             results.segment_scores = segment_scores(results.panoptic, scores)

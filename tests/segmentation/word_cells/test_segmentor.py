@@ -36,7 +36,7 @@ def test_results_of_all_tasks_have_the_pictures_size():
 def test_where_nobody_is_sure_there_is_nothing():
     found, = model(grouping=dict(floor=1.0)).predict(torch.randn(1, 3, 64, 96), [sample()])
     assert found.segments_info == [] and not len(found.pred_instances.scores)
-    assert (found.pred_panoptic_seg.sem_seg == 3).all()
+    assert (found.pred_panoptic_seg.sem_seg == 3).all() and (found.pred_sem_seg.sem_seg == 3).all()
 
 
 def test_a_segment_that_scores_too_low_is_left_out():
