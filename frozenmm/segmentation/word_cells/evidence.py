@@ -22,7 +22,7 @@ _LEAST = 1e-4  # of a probability, before its logit
 def cells_of(features: TowerFeatures) -> Tensor:
     """(B, C, h, w): the maps res3, res4 and res5 side by side on the grid of res4."""
     fine, middle, coarse = (features.map(name) for name in MAPS)
-    size = middle.shape[-2:]
+    size = (middle.shape[-2], middle.shape[-1])
     return torch.cat([F.adaptive_avg_pool2d(fine, size), middle,
                       F.interpolate(coarse, size, mode='bilinear', align_corners=False)], 1)
 
