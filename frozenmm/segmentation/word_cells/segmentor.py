@@ -18,9 +18,9 @@ from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
 from frozenmm.foundation.wrapping_tower import WrappingTower
 from frozenmm.ops.mask_ensemble import (
     MaskGeometry,
+    SemanticMap,
     mask_ensemble_instance,
     mask_ensemble_panoptic,
-    mask_ensemble_semantic,
 )
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.fc_clip.postprocess import MaskResults, segment_scores
@@ -33,7 +33,6 @@ from frozenmm.segmentation.word_cells.evidence import (
     CellHead,
     KnownWords,
     cells_of,
-    logit,
     opinions,
 )
 from frozenmm.segmentation.word_cells.grouping import Grouping, region_means
@@ -171,10 +170,7 @@ class WordCellSegmentor(BaseDetector):
         logits = (masks.float() * 2 - 1) * _INSIDE
         things = self.words.things.nonzero()[:, 0].tolist()
         if 'semantic' in tasks:
-            smooth = region_means(probabilities, regions)[:, regions]
-            nothing = torch.full_like(smooth[:1], self.grouping.floor)
-            results.semantic = mask_ensemble_semantic(torch.eye(count + 1), logit(torch.cat([smooth, nothing])),
-                                                      geometry)
+            results.semantic = self.semantic(probabilities, regions, output)
         if 'panoptic' in tasks:
             results.panoptic = mask_ensemble_panoptic(scores, logits, geometry, thing_classes=things)
             results.segment_scores = segment_scores(results.panoptic, scores)
@@ -182,6 +178,14 @@ class WordCellSegmentor(BaseDetector):
             results.instance = mask_ensemble_instance(scores[:, :-1], logits, geometry, top_k=max(1, len(found)),
                                                       thing_classes=things if found else ())
         return results
+
+    def semantic(self, probabilities: Tensor, regions: Tensor, output: tuple[int, int]) -> SemanticMap:
+        """The word that fits each region best, K where none reaches the floor, at a size (H, W)."""
+        best, words = region_means(probabilities, regions).max(0)
+        labels = torch.where(best >= self.grouping.floor, words, len(probabilities))
+        found = torch.stack([labels.float(), best])[:, regions]
+        labels, scores = F.interpolate(found[None], output, mode='nearest')[0]
+        return SemanticMap(labels.long(), scores, None)
 
     def probabilities(self, image: Tensor) -> Tensor:
         """(K, h, w) calibrated probabilities of the words on the grouping's grid, of one image (1, 3, H, W)."""
