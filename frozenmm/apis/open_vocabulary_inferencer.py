@@ -27,6 +27,7 @@ from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass, VocabularySource, same_word
 from frozenmm.registry import INFERENCERS, installed
 from frozenmm.segmentation.fc_clip.segmentor import MaskSegmentor
+from frozenmm.segmentation.word_cells.segmentor import WordCellSegmentor
 
 RESULTS: dict[str, tuple[str, ...]] = {
     'panoptic': ('panoptic', ), 'instance': ('instance', ), 'semantic': ('semantic', ),
@@ -101,10 +102,10 @@ class OpenVocabularyInferencer(Inferencer):
     def models(cls) -> tuple[type, ...]:
         """FC-CLIP, FrozenSeg and what else is built on their trunk, of mmdet and of mmseg; and training-free models."""
         if not installed('mmseg'):
-            return (MaskSegmentor, )
+            return MaskSegmentor, WordCellSegmentor
         from frozenmm.segmentation.dense_clip.segmentor import DenseCLIPSegmentor
         from frozenmm.segmentation.fc_clip.mmseg_segmentor import OpenVocabularySegmentor
-        return MaskSegmentor, OpenVocabularySegmentor, DenseCLIPSegmentor
+        return MaskSegmentor, WordCellSegmentor, OpenVocabularySegmentor, DenseCLIPSegmentor
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -166,7 +167,7 @@ class OpenVocabularyInferencer(Inferencer):
         prepared = [self._prepare(image) for image in images]
         for item in prepared:
             item['data_samples'].set_metainfo(dict(tasks=wanted))
-        if isinstance(self.model, MaskSegmentor):
+        if isinstance(self.model, (MaskSegmentor, WordCellSegmentor)):
             samples = self.model.test_step(batch_of(prepared))
         else:
             # images of different sizes do not share a batch in mmseg's preprocessor

@@ -59,6 +59,7 @@ if installed('mmdet'):
 
         # closed-set segmentation
         from frozenmm.segmentation.plain_mask.segmentor import PlainMaskSegmentor
+        from frozenmm.segmentation.word_cells.segmentor import WordCellSegmentor
 
 if installed('mmdet') and installed('mmseg'):
     with explained('mmseg'):

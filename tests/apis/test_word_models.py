@@ -22,6 +22,7 @@ from frozenmm_command import main
 TINY = clip.CLIPModel(32, 32, 2, 2, 24, 8, '', 1, 'ViT-B-16.pt')
 TINY_DINO = dict(patch_size=8, embed_dim=16, depth=1, num_heads=2)
 DINO_FILE = 'dino_vitbase8_pretrain'
+DEMONSTRATION = 'words-lite0'
 
 
 class ByName(Handler):
@@ -79,7 +80,7 @@ def refuse(question):
 
 def test_without_terminal_nobody_is_asked_and_nothing_is_fetched(server):
     best = best_word_model()
-    assert best.model == 'open-vocabulary-mini' and server.asked == []
+    assert best.model == DEMONSTRATION and server.asked == []
     assert 'is a demonstration model' in best.remark and 'frozenmm zoo fetch clip:ViT-B/16' in best.remark
 
 
@@ -106,19 +107,19 @@ def test_a_no_is_remembered(server):
         questions.append(question)
         return False
 
-    assert [best_word_model(ask=no).model for _ in range(2)] == ['open-vocabulary-mini'] * 2
+    assert [best_word_model(ask=no).model for _ in range(2)] == [DEMONSTRATION] * 2
     assert len(questions) == 1 and server.asked == []
 
 
 def test_offline_asks_nobody(server, monkeypatch):
     monkeypatch.setenv('FROZENMM_OFFLINE', '1')
-    assert best_word_model(ask=refuse).model == 'open-vocabulary-mini'
+    assert best_word_model(ask=refuse).model == DEMONSTRATION
 
 
 def test_a_server_that_fails_leaves_the_demonstration_and_says_why(server):
     server.RequestHandlerClass, server.manner = Handler, 'no_http'
     best = best_word_model(ask=lambda question: True)
-    assert best.model == 'open-vocabulary-mini' and 'ViT-B-16.pt' in best.remark and 'fetching it failed' in best.remark
+    assert best.model == DEMONSTRATION and 'ViT-B-16.pt' in best.remark and 'fetching it failed' in best.remark
 
 
 def test_clip_alone_is_enough_and_dino_makes_it_better(server):
@@ -131,7 +132,8 @@ def test_clip_alone_is_enough_and_dino_makes_it_better(server):
 @pytest.mark.parametrize('wanted', [dict(task='panoptic'), dict(task='instance'), dict(memory=True)])
 def test_training_free_models_are_not_chosen_for_what_they_cannot_do(server, wanted):
     put('ViT-B-16.pt')
-    assert best_word_model(ask=refuse, **wanted).model == 'open-vocabulary-mini'
+    best = best_word_model(ask=refuse, **wanted)
+    assert best.model == (word_models.TAKES_EXAMPLES if 'memory' in wanted else DEMONSTRATION)
 
 
 def test_official_weights_are_converted_once_and_come_first(server, monkeypatch):
@@ -157,7 +159,7 @@ def test_official_weights_are_converted_once_and_come_first(server, monkeypatch)
 def test_the_demonstration_says_so_in_the_first_line(tmp_path, capsys):
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'a.png')
     main('infer', [str(tmp_path / 'a.png'), '--vocab', 'cat', '--device', 'cpu', '--out', str(tmp_path / 'out')])
-    assert capsys.readouterr().out.startswith('open-vocabulary-mini is a demonstration model')
+    assert capsys.readouterr().out.startswith(f'{DEMONSTRATION} is a demonstration model')
 
 
 def test_a_class_from_an_example_is_found_through_the_commands(tmp_path, capsys):

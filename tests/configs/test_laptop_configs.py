@@ -63,3 +63,10 @@ def test_a_config_of_coco_mini_trains_and_is_evaluated(repo_root, shared_dir, tm
     assert 0 <= found['panoptic/PQ'] <= 100 and 0 <= found['semantic/mIoU'] <= 100
     if trained == 133:
         assert math.isnan(found['panoptic/PQ_unseen'])
+
+
+def test_the_demonstration_model_for_words_trains_and_is_evaluated(repo_root, shared_dir, tmp_path):
+    cfg = load_config(repo_root / 'configs/fc_clip/word_cells_lite0_coco-mini.py', TINY[2:], work_dir=tmp_path)
+    cfg.val_evaluator = cfg.val_evaluator[:2]
+    found = check(train(shown(cfg, root=str(shared_dir / 'data/coco_mini'))))
+    assert 0 <= found['panoptic/PQ'] <= 100 and 0 <= found['semantic/mIoU'] <= 100
