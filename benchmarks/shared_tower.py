@@ -1,6 +1,6 @@
 """What four tasks cost on one pass of a frozen ViT-B: detector, masks, label map and depth, beside each task alone.
 
-Random weights, evaluation mode, one picture; the tasks take turns in one process. Writes benchmarks/results/shared_tower.json.
+Random weights, evaluation mode, one picture; the tasks take turns in one process. Writes results/shared_tower.json.
 
     python benchmarks/shared_tower.py [--side 512] [--rounds 5] [--threads 1]
 """
