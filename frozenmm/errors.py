@@ -46,7 +46,8 @@ class DeviceError(UserError, RuntimeError):
     """A device that this machine or this build of torch does not have."""
 
 
-_OF_PYTHON = re.compile(r'values to unpack|invalid literal for|could not convert|not in list|is not supported between')
+_OF_PYTHON = re.compile(r'values to unpack|invalid literal for|could not convert|not in list|is not supported between'
+                        r'|expected struct')
 """Sentences of `ValueError`s and others that speak of code."""
 
 

@@ -41,6 +41,8 @@ class LVISImages(BaseDetDataset):
             samples = [dict(img_path=str(folder / urlparse(str(entry['coco_url'])).path.lstrip('/')),
                             img_id=entry['id'], height=int(entry['height']), width=int(entry['width']), instances=[])
                        for entry in sorted(content['images'], key=lambda entry: entry['id'])]
+        if not samples:
+            raise UserError(f'{path} lists no pictures; is it the annotation file of LVIS v1?')
         if count != len(self.vocabulary):
             raise UserError(f'{path} has {count} categories, but {self.vocabulary.name} has {len(self.vocabulary)} '
                             'classes; prepare the vocabulary out of this file')
