@@ -43,6 +43,7 @@ if installed('mmdet'):
     with explained('mmdet'):
         # detectors
         from frozenmm.detection.frozen_detr import (
+            EnhancedCoDINO,
             EnhancedConditionalDETR,
             EnhancedDABDETR,
             EnhancedDDQDETR,

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import DINOHead
 from mmdet.models.layers import inverse_sigmoid
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
@@ -77,16 +78,24 @@ class EnhancedDINOHead(DINOHead):
 
     def _predict_by_feat_single(self, cls_score: Tensor, bbox_pred: Tensor, img_meta: dict,
                                 rescale: bool = True) -> InstanceData:
-        """The `max_per_img` best pairs of query and class; fewer if there are not so many."""
+        """The `max_per_img` best pairs of query and class; fewer if there are not so many.
+
+        With `nms` in `test_cfg` as many pairs as there are queries go through it first, as Co-DINO has it.
+        """
+        nms, most = self.test_cfg.get('nms'), self.test_cfg.get('max_per_img', len(cls_score))
         scores = cls_score.sigmoid().flatten()
-        scores, index = scores.topk(min(self.test_cfg.get('max_per_img', len(cls_score)), len(scores)))
+        scores, index = scores.topk(min(len(cls_score) if nms else most, len(scores)))
         height, width = img_meta['img_shape'][:2]
         boxes = bbox_cxcywh_to_xyxy(bbox_pred[index // self.num_classes]) * bbox_pred.new_tensor([width, height] * 2)
         if self.clip_boxes:
             boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height] * 2))
         if rescale:
             boxes = boxes / boxes.new_tensor(img_meta['scale_factor']).repeat(2)
-        return InstanceData(bboxes=boxes, scores=scores, labels=index % self.num_classes)
+        labels = index % self.num_classes
+        if nms:
+            found, kept = batched_nms(boxes, scores, labels, nms)
+            boxes, scores, labels = found[:most, :4], found[:most, 4], labels[kept[:most]]
+        return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
 
 def _of_old(name: str, given: float | bool | None, chosen: float | bool) -> float | bool:
