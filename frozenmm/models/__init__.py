@@ -51,6 +51,7 @@ if installed('mmdet'):
             EnhancedDINO,
             EnhancedDINOHead,
             EnhancedGroundingDINO,
+            FederatedQualityFocalLoss,
         )
 
         # open-vocabulary segmentation

@@ -143,8 +143,8 @@ def collaborators(dim: int = DIM, *, classes: int = 3) -> dict:
             type='mmdet.RPNHead', in_channels=dim, feat_channels=dim,
             anchor_generator=dict(type='mmdet.AnchorGenerator', octave_base_scale=4, scales_per_octave=1,
                                   ratios=[0.5, 1.0, 2.0], strides=strides),
-            train_cfg=dict(assigner=iou, sampler=dict(type='mmdet.RandomSampler', num=32, pos_fraction=0.5),
-                           allowed_border=-1, pos_weight=-1),
+            train_cfg=dict(assigner=iou, allowed_border=-1, pos_weight=-1, sampler=dict(
+                type='mmdet.RandomSampler', num=32, pos_fraction=0.5, add_gt_as_proposals=False)),
             test_cfg=proposals),
         roi_head=dict(
             type='mmdet.StandardRoIHead',

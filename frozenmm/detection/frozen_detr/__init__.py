@@ -9,7 +9,9 @@ from frozenmm.detection.frozen_detr.family import (
     EnhancedDeformableDETR,
     EnhancedGroundingDINO,
 )
+from frozenmm.detection.frozen_detr.federated_loss import FederatedQualityFocalLoss
 from frozenmm.detection.frozen_detr.head import EnhancedDINOHead
 
-__all__ = ['EnhancedCoDINO', 'EnhancedConditionalDETR', 'EnhancedDABDETR', 'EnhancedDDQDETR', 'EnhancedDINO', 'EnhancedDINOHead',
-           'EnhancedDeformableDETR', 'EnhancedGroundingDINO', 'FrozenEnhancer']
+__all__ = ['EnhancedCoDINO', 'EnhancedConditionalDETR', 'EnhancedDABDETR', 'EnhancedDDQDETR', 'EnhancedDINO',
+           'EnhancedDINOHead', 'EnhancedDeformableDETR', 'EnhancedGroundingDINO', 'FederatedQualityFocalLoss',
+           'FrozenEnhancer']

@@ -226,9 +226,10 @@ class EnhancedDINO(DINO):
             self._require_neck(state_dict, f'{prefix}neck.')
             compat_record.apply(read_record(record, prefix + compat_record.RECORD), self.bbox_head,
                                 self.enhancement.towers)
-        if f'{prefix}transformer.level_embed' in state_dict:
-            raise UserError('this is an official DINO checkpoint; convert it first: '
-                            '`python tools/convert.py frozen_detr IN OUT.safetensors`')
+        for key, system in ('transformer.level_embed', 'frozen_detr'), ('query_head.transformer.level_embeds', 'co_dino'):
+            if prefix + key in state_dict:
+                raise UserError('this is an official DINO checkpoint; convert it first: '
+                                f'`python tools/convert.py {system} IN OUT.safetensors`')
         grow_encoder(self, state_dict, prefix, levels=self.num_feature_levels)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

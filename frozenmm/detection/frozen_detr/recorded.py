@@ -11,11 +11,15 @@ from torch import nn
 @contextmanager
 def replaced(module: nn.Module, name: str, function: Callable) -> Iterator[None]:
     """Let a method of one module be another function as long as the context lasts."""
+    before = vars(module).get(name)
     setattr(module, name, function)
     try:
         yield
     finally:
-        delattr(module, name)  # the class's own method appears again
+        if before is None:
+            delattr(module, name)  # the class's own method appears again
+        else:
+            setattr(module, name, before)
 
 
 @contextmanager

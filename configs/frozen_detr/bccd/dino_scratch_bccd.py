@@ -1,9 +1,18 @@
-"""WIP"""
-_base_ = ['../_base_/datasets/bccd.py']
+"""A small DINO with its own backbone, trained from scratch on BCCD's 205 pictures of blood cells.
+
+The whole model and schedule; the other configs here state only their difference. Non-maximum suppression at test time
+takes the place of what one-to-one matching has not yet learned in so few iterations (docs/enhancer.md).
+Metric: COCO box AP on 87 validation pictures: see README.md beside this file.
+Command: python tools/train.py configs/frozen_detr/bccd/dino_scratch_bccd.py --cfg-options data_root=path/to/bccd
+Source: DINO (Zhang et al., 2023), sizes of our own. Data: BCCD (MIT), in Pascal VOC layout.
+"""
+_base_ = ['../../_base_/datasets/bccd.py']
+
 default_scope = 'mmdet'
 custom_imports = dict(imports=['frozenmm'])
 randomness = dict(seed=0)
-iterations = 1000
+
+iterations = 450
 width = 128
 
 model = dict(
@@ -19,12 +28,10 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32),
     backbone=dict(
-        type='frozenmm.FrozenBackbone',
-        model=dict(
-            type='frozenmm.RememberingTower',
-            tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res3', 'res4', 'res5']))),
+        type='ResNet', depth=18, base_channels=32, num_stages=4, out_indices=(1, 2, 3), norm_cfg=dict(type='BN'),
+        norm_eval=False, frozen_stages=-1),
     neck=dict(
-        type='FPN', in_channels=[40, 112, 320], out_channels=width, num_outs=3,
+        type='FPN', in_channels=[64, 128, 256], out_channels=width, num_outs=3,
         norm_cfg=dict(type='GN', num_groups=32)),
     encoder=dict(
         num_layers=2,
@@ -56,7 +63,7 @@ model = dict(
                 dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
                 dict(type='IoUCost', iou_mode='giou', weight=2.0)
             ])),
-    test_cfg=dict(max_per_img=100))
+    test_cfg=dict(max_per_img=100, nms=dict(type='nms', iou_threshold=0.6)))
 
 train_cfg = dict(type='frozenmm.BudgetTrainLoop', max_iters=iterations, val_interval=100000)
 val_cfg = dict(type='ValLoop')
@@ -65,11 +72,15 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1, norm_type=2))
-custom_hooks = [dict(type='frozenmm.AccelerateHook'), dict(type='frozenmm.TimeBudgetHook', iterations=iterations)]
+custom_hooks = [
+    dict(type='frozenmm.AccelerateHook'),
+    dict(type='frozenmm.TimeBudgetHook', iterations=iterations),
+]
+
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100000, save_last=True, max_keep_ckpts=1),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, max_keep_ckpts=1, save_param_scheduler=False),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 log_processor = dict(type='LogProcessor', by_epoch=False, window_size=20)
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
