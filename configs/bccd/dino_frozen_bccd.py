@@ -1,7 +1,7 @@
 """DINO on frozen EfficientNet-Lite0 as its only backbone, on BCCD; features are computed once for each picture.
 
 Metric: COCO box AP on 87 validation pictures: see README.md beside this file.
-Command: python tools/train.py configs/frozen_detr/bccd/dino_frozen_bccd.py --cfg-options data_root=path/to/bccd
+Command: python tools/train.py configs/bccd/dino_frozen_bccd.py --cfg-options data_root=path/to/bccd
 """
 _base_ = 'dino_scratch_bccd.py'
 

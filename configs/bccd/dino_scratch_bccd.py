@@ -3,10 +3,10 @@
 The whole model and schedule; the other configs here state only their difference. Non-maximum suppression at test time
 takes the place of what one-to-one matching has not yet learned in so few iterations (docs/enhancer.md).
 Metric: COCO box AP on 87 validation pictures: see README.md beside this file.
-Command: python tools/train.py configs/frozen_detr/bccd/dino_scratch_bccd.py --cfg-options data_root=path/to/bccd
+Command: python tools/train.py configs/bccd/dino_scratch_bccd.py --cfg-options data_root=path/to/bccd
 Source: DINO (Zhang et al., 2023), sizes of our own. Data: BCCD (MIT), in Pascal VOC layout.
 """
-_base_ = ['../../_base_/datasets/bccd.py']
+_base_ = ['../_base_/datasets/bccd.py']
 
 default_scope = 'mmdet'
 custom_imports = dict(imports=['frozenmm'])
