@@ -50,9 +50,9 @@ NO_COLLABORATORS = (
 )
 SWIN = (
     Rename(r'backbone\.patch_embed\.proj\.(.+)', r'backbone.patch_embed.projection.\1'),
-    Rename(r'backbone\.layers\.(\d+)\.blocks\.(\d+)\.attn\.(.+)', r'backbone.stages.\1.blocks.\2.attn.w_msa.\3'),
-    Rename(r'backbone\.layers\.(\d+)\.blocks\.(\d+)\.mlp\.fc1\.(.+)', r'backbone.stages.\1.blocks.\2.ffn.layers.0.0.\3'),
-    Rename(r'backbone\.layers\.(\d+)\.blocks\.(\d+)\.mlp\.fc2\.(.+)', r'backbone.stages.\1.blocks.\2.ffn.layers.1.\3'),
+    Rename(r'backbone\.layers\.(\d+\.blocks\.\d+)\.attn\.(.+)', r'backbone.stages.\1.attn.w_msa.\2'),
+    Rename(r'backbone\.layers\.(\d+\.blocks\.\d+)\.mlp\.fc1\.(.+)', r'backbone.stages.\1.ffn.layers.0.0.\2'),
+    Rename(r'backbone\.layers\.(\d+\.blocks\.\d+)\.mlp\.fc2\.(.+)', r'backbone.stages.\1.ffn.layers.1.\2'),
     Rename(r'backbone\.layers\.(.+)', r'backbone.stages.\1'),
 )
 BACKBONE = (Rename(r'backbone\.(.+)', r'backbone.\1'),)

@@ -22,8 +22,9 @@ from frozenmm.version import __version__
 
 Converter = Callable[..., tuple[dict[str, Tensor], ConversionReport]]
 CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, co_dino=convert_co_dino,
-                                        fc_clip=convert_fc_clip, frozen_seg=convert_frozen_seg, fusioner=convert_fusioner,
-                                        clip=convert_clip, dinov2=convert_dinov2, pmt=convert_pmt)
+                                        fc_clip=convert_fc_clip, frozen_seg=convert_frozen_seg,
+                                        fusioner=convert_fusioner, clip=convert_clip, dinov2=convert_dinov2,
+                                        pmt=convert_pmt)
 
 
 def convert_file(system: str, source: str | Path, target: str | Path, **options: object) -> ConversionReport:

@@ -13,7 +13,7 @@ from frozenmm.convert.co_dino import convert_co_dino
 from frozenmm.convert.command import convert_file
 
 sys.path.append(str(Path(__file__).parents[1] / 'detection'))
-import tiny_dino as tiny  # noqa: E402
+import tiny_dino as tiny
 
 # our name -> the fork's, as its modules give it
 FORK = (

@@ -6,6 +6,7 @@ import copy
 import pytest
 import tiny_dino as tiny
 import torch
+from mmdet.models.layers import coordinate_to_encoding, inverse_sigmoid
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -72,8 +73,8 @@ def test_auxiliary_queries_stand_at_the_assigned_boxes_and_learn_their_objects()
     assignments = [
         Assignment(priors=torch.tensor([[0.0, 0, 50, 20]]), targets=torch.tensor([[10.0, 10, 30, 30]]),
                    labels=torch.tensor([2]), negatives=torch.rand(20, 4).sort(1).values * 20),
-        Assignment(priors=torch.rand(400, 4).sort(1).values * 20, targets=torch.rand(400, 4), labels=torch.ones(400).long(),
-                   negatives=torch.zeros(0, 4))]
+        Assignment(priors=torch.rand(400, 4).sort(1).values * 20, targets=torch.rand(400, 4),
+                   labels=torch.ones(400).long(), negatives=torch.zeros(0, 4))]
     queries = auxiliary_queries(assignments, [(40, 100), (40, 100)], num_classes=3)
     assert queries.references.shape == (2, MOST, 4)
     torch.testing.assert_close(queries.references[0, 0], torch.tensor([0.25, 0.25, 0.5, 0.5]))
@@ -107,6 +108,42 @@ def test_known_targets_take_the_place_of_the_matching_and_image_queries_serve_th
     assert len(calls) == 3  # two decoder layers and the encoder; no matching for the auxiliary queries
     assert len(seen) == 3 and seen[0][0] is not None and seen[1][0] is None and seen[2][0] is None
     assert seen[0][1] is seen[1][1] is seen[2][1] and seen[0][1] is not None
+
+
+def officially(model, index, queries, memory, levels, image_queries):
+    """The fork's auxiliary pass: image queries are rows of every layer and are cut off behind it; nothing is masked."""
+    boxes = inverse_sigmoid(queries.references, eps=1e-5)
+    x = model.collaborators.projections[index](model.get_proposal_pos_embed(boxes, num_pos_feats=tiny.DIM // 2))
+    reference, states, references = queries.references, [], [queries.references]
+    for number, layer in enumerate(model.decoder.layers):
+        rows = torch.cat([x, image_queries.queries[number]], 1)
+        scaled = torch.cat([reference, image_queries.references], 1)[:, :, None] * levels.valid_ratios.repeat(
+            1, 1, 2)[:, None]
+        sine = coordinate_to_encoding(scaled[:, :, 0], num_feats=tiny.DIM // 2)
+        rows = layer(rows, query_pos=model.decoder.ref_point_head(sine), value=memory, reference_points=scaled,
+                     key_padding_mask=levels.mask, spatial_shapes=levels.spatial_shapes,
+                     level_start_index=levels.start_index, self_attn_mask=None)
+        x = rows[:, :x.shape[1]]
+        new = (model.bbox_head.reg_branches[number](x) + inverse_sigmoid(reference, eps=1e-3)).sigmoid()
+        reference = new.detach()
+        states.append(model.decoder.norm(x))
+        references.append(new)
+    return torch.stack(states), references
+
+
+def test_auxiliary_queries_run_as_in_the_fork():
+    model, data = tiny.build(tiny.co_dino(tiny.tiny(5, ('res4',)), patch_norm='LN')), tiny.batch(SIZES)
+    torch.manual_seed(0)
+    for parameter in model.bbox_head.reg_branches.parameters():  # they begin at zero
+        nn.init.normal_(parameter, std=0.1)
+    with recorded(model, '_decode_auxiliary') as calls:
+        tiny.losses(model, data)
+    assert len(calls) == 2
+    for arguments, (states, references) in calls:
+        expected, boxes = officially(model, *arguments)
+        torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-4)
+        for one, other in zip(references, boxes, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize('parts,sources', [(('rpn_head', 'roi_head'), 1), (('dense_head',), 1)])

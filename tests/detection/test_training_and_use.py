@@ -1,4 +1,4 @@
-"""Every detector of the family from two iterations of training to detections by `frozenmm infer`, and on two processes."""
+"""Every detector of the family from two iterations to detections by `frozenmm infer`, and on two processes."""
 from __future__ import annotations
 
 import json

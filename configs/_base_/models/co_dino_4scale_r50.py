@@ -1,4 +1,4 @@
-"""What Co-DINO adds to DINO with four levels: collaborators, quality focal loss, soft-NMS; as Frozen-DETR's fork has it.
+"""What Co-DINO adds to DINO with four levels: collaborators, quality focal loss, soft-NMS, as in Frozen-DETR's fork.
 
 The losses of the collaborators weigh twelvefold (six decoder layers, times lambda 2).
 """

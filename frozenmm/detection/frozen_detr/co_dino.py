@@ -1,12 +1,12 @@
 """Co-DINO: DINO trained beside one-to-many heads, with or without frozen foundation models.
 
 Source: Zong et al., "DETRs with Collaborative Hybrid Assignments Training" (ICCV 2023, arXiv 2211.12860); with frozen
-towers Frozen-DETR (arXiv 2410.19635), whose authors' Co-DINO the converter `co_dino` reads. mmdet's wheel has no Co-DINO.
+towers Frozen-DETR (arXiv 2410.19635), whose authors' Co-DINO the converter `co_dino` reads. mmdet's wheel has none.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from mmdet.models.dense_heads.detr_head import DETRHead
@@ -34,7 +34,7 @@ class EnhancedCoDINO(EnhancedDINO):
         kwargs: arguments of `EnhancedDINO`; official Co-DINO has `patch_norm='LN'` and a `QualityFocalLoss`.
     """
 
-    def __init__(self, *args: object, collaborators: Mapping, **kwargs: object) -> None:
+    def __init__(self, *args: Any, collaborators: Mapping, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.collaborators = Collaborators(**collaborators, embed_dims=self.embed_dims, levels=self.num_feature_levels)
 
@@ -57,8 +57,8 @@ class EnhancedCoDINO(EnhancedDINO):
         losses |= found
         for index, assignments in enumerate(sources):
             queries = auxiliary_queries(assignments, image_sizes(batch_data_samples), self.bbox_head.num_classes)
-            outputs = self.bbox_head(*self._decode_auxiliary(index, queries, memory, levels, image_queries))
-            found = self._auxiliary_loss(*outputs, queries, batch_data_samples)
+            logits, boxes = self.bbox_head(*self._decode_auxiliary(index, queries, memory, levels, image_queries))
+            found = self._auxiliary_loss(logits, boxes, queries, batch_data_samples)
             losses |= {f'aux{index}.{key}': value for key, value in found.items()}
         return losses
 
@@ -76,8 +76,7 @@ class EnhancedCoDINO(EnhancedDINO):
                         batch_data_samples: SampleList) -> dict[str, Tensor]:
         """DETR's losses with the targets that are known, instead of a matching."""
         head = cast(DETRHead, self.bbox_head)
-        metas = [sample.metainfo for sample in batch_data_samples]
         targets = queries.head_targets()
         with replaced(head, 'get_targets', lambda *args: targets):
             return DETRHead.loss_by_feat(head, logits, boxes, [sample.gt_instances for sample in batch_data_samples],
-                                         metas)
+                                         [sample.metainfo for sample in batch_data_samples])

@@ -73,8 +73,8 @@ class Collaborators(BaseModule):
     Args:
         rpn_head: mmdet's config of an `RPNHead` with its `train_cfg` and `test_cfg` (which makes the proposals).
         roi_head: mmdet's config of a `StandardRoIHead` with its `train_cfg`; needs `rpn_head`.
-        dense_head: mmdet's config of an `ATSSHead`, or of another head whose `get_targets` gives anchors, labels, weights
-            and boxes, with its `train_cfg`.
+        dense_head: mmdet's config of an `ATSSHead`, or of another head whose `get_targets` gives anchors, labels,
+            weights and boxes, with its `train_cfg`.
         embed_dims: width of the encoder.
         levels: its maps; the heads get one more, at twice the last stride.
 
@@ -86,7 +86,7 @@ class Collaborators(BaseModule):
                  dense_head: Mapping | None = None, embed_dims: int, levels: int) -> None:
         super().__init__()
         if (rpn_head is None) != (roi_head is None):
-            raise UserError('the collaborators rpn_head and roi_head come together: one makes the proposals of the other')
+            raise UserError('the collaborators rpn_head and roi_head come together: one makes the other\'s proposals')
         if roi_head is None and dense_head is None:
             raise UserError('collaborators need rpn_head and roi_head, or dense_head, or all three')
         self.rpn_head, self.roi_head, self.dense_head = (
@@ -95,8 +95,9 @@ class Collaborators(BaseModule):
         for name in 'rpn_head', 'dense_head':
             head = getattr(self, name)
             if head is not None and head.prior_generator.num_levels != levels + 1:
-                raise UserError(f'{name} has anchors for {head.prior_generator.num_levels} maps, but gets {levels + 1}: '
-                                'the detector\'s levels and one more at twice the last stride; give it as many strides')
+                raise UserError(f'{name} has anchors for {head.prior_generator.num_levels} maps, but gets '
+                                f'{levels + 1}: the detector\'s levels and one more at twice the last stride; give it '
+                                'as many strides')
         self.downsample = nn.Sequential(nn.Conv2d(embed_dims, embed_dims, 3, stride=2, padding=1),
                                         nn.GroupNorm(math.gcd(32, embed_dims), embed_dims))
         self.projections = AuxiliaryProjections(embed_dims, (self.roi_head is not None) + (self.dense_head is not None))

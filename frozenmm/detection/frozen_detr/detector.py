@@ -226,7 +226,8 @@ class EnhancedDINO(DINO):
             self._require_neck(state_dict, f'{prefix}neck.')
             compat_record.apply(read_record(record, prefix + compat_record.RECORD), self.bbox_head,
                                 self.enhancement.towers)
-        for key, system in ('transformer.level_embed', 'frozen_detr'), ('query_head.transformer.level_embeds', 'co_dino'):
+        for key, system in (('transformer.level_embed', 'frozen_detr'),
+                            ('query_head.transformer.level_embeds', 'co_dino')):
             if prefix + key in state_dict:
                 raise UserError('this is an official DINO checkpoint; convert it first: '
                                 f'`python tools/convert.py {system} IN OUT.safetensors`')

@@ -56,7 +56,7 @@ class EnhancedDINOHead(DINOHead):
                 raise UserError(f'the vocabulary of text_classifier has {len(vectors)} classes, but num_classes is '
                                 f'{self.num_classes}; make the two equal')
             self.cls_branches = nn.ModuleList(TextBranch(self.embed_dims, vectors, compat=self._compat)
-                                              for _ in self.cls_branches)
+                                              for _ in range(self.num_pred_layer))
         if self._tie_branches:
             for name in 'cls_branches', 'reg_branches':
                 branches = getattr(self, name)
