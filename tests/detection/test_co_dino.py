@@ -174,6 +174,15 @@ def test_under_autocast_and_without_denoising():
     assert torch.isfinite(total(losses)) and not any('dn_' in key for key in losses)
 
 
+def test_two_towers_and_fewer_cells_than_queries():
+    model = tiny.build(tiny.co_dino(tiny.tiny(5, ('res4',)), tiny.tiny(0, ('res3',), seed=8), num_queries=30))
+    data = tiny.batch(((32, 32), (32, 32)))  # 16 + 4 + 1 cells
+    losses = tiny.losses(model, data)
+    total(losses).backward()
+    assert torch.isfinite(total(losses)) and len(model.patch_levels) == 2
+    assert tiny.outputs(model, data)[0].shape[2] == 21 and all(len(found) for found in detections(model, data))
+
+
 def test_a_plain_dino_checkpoint_loads_but_for_the_new_parts():
     plain = tiny.build(tiny.config()).state_dict()
     model = tiny.build(tiny.co_dino(tiny.tiny(5, ('res4',))), seed=1)
