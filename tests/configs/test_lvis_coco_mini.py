@@ -10,10 +10,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from test_frozen_detr_configs import FOLDER, shrunk
 
 import frozenmm  # noqa: F401
+from frozenmm.engine.launch import train
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularyClass
 
 
@@ -56,12 +56,12 @@ def test_it_trains_on_common_classes_and_is_measured_on_all(shared_dir, tmp_path
     cfg.model = shrunk(cfg.model)
     cfg.model.bbox_head.text_classifier.vocabulary = vocabulary
     cfg.model.bbox_head.loss_cls.counts = str(tmp_path / 'lvis_v1_train.json')
-    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
-    for data in train.dataset, val:
+    seen, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    for data in seen.dataset, val:
         data.update(data_root=str(tmp_path), data_prefix=dict(img=str(root / 'images')), vocabulary=vocabulary)
-    train.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+    seen.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
                               dict(type='Resize', scale=(96, 96), keep_ratio=True), dict(type='PackDetInputs')]
-    train.oversample_thr = 0.2  # at the config's 0.001 nothing is rare enough among 70 pictures
+    seen.oversample_thr = 0.2  # at the config's 0.001 nothing is rare enough among 70 pictures
     val.pipeline[1].scale = (96, 96)
     val.indices = 8
     for loader in cfg.train_dataloader, cfg.val_dataloader:
@@ -69,11 +69,10 @@ def test_it_trains_on_common_classes_and_is_measured_on_all(shared_dir, tmp_path
     cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
     cfg.val_evaluator.ann_file = str(tmp_path / 'lvis_v1_val.json')
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
-    cfg.param_scheduler, cfg.default_hooks, cfg.auto_scale_lr = [], dict(checkpoint=None), None
+    cfg.param_scheduler, cfg.default_hooks, cfg.auto_scale_lr = [], {}, None
     cfg.update(work_dir=str(tmp_path / 'work'), log_level='ERROR', test_cfg=None, test_dataloader=None,
                test_evaluator=None, randomness=dict(seed=0))
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    runner = train(cfg)
 
     data = runner.train_dataloader.dataset
     rare = {index for index, entry in enumerate(categories) if entry['frequency'] == 'r'}
