@@ -1,8 +1,8 @@
 """Blood cells: a small DINO from scratch, enhanced, and on a frozen backbone alone, after equal work of one thread.
 
-    python benchmarks/frozen_detr_bccd.py --data-root path/to/bccd                    # all rows and seeds, then the table
-    python benchmarks/frozen_detr_bccd.py --data-root path/to/bccd --only frozen 0    # one run: row and seed
-    python benchmarks/frozen_detr_bccd.py --report                                    # the table of the runs that are there
+    python benchmarks/frozen_detr_bccd.py --data-root path/to/bccd                  # all rows and seeds, then the table
+    python benchmarks/frozen_detr_bccd.py --data-root path/to/bccd --only frozen 0  # one run: row and seed
+    python benchmarks/frozen_detr_bccd.py --report                                  # the table of the runs there are
 
 Work is processor time of the training process, so that runs on a machine that does other things too are comparable;
 what a row computes once (features of its frozen network) counts. Each run is tested with the non-maximum suppression of
@@ -23,9 +23,9 @@ from machine import ROOT, describe_machine
 
 sys.path.insert(0, str(ROOT))
 
-from frozenmm.compat.files import write_whole  # noqa: E402
-from frozenmm.engine import time_budget  # noqa: E402
-from frozenmm.engine.launch import load_config, train  # noqa: E402
+from frozenmm.compat.files import write_whole
+from frozenmm.engine import time_budget
+from frozenmm.engine.launch import load_config, train
 
 ROWS = ('scratch', 'enhanced', 'frozen')
 MEASURES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
@@ -34,7 +34,7 @@ MEASURES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m'
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data-root', help='the folder with BCCD in VOC or COCO layout')
-    parser.add_argument('--minutes', type=float, default=15, help='processor time of every run')
+    parser.add_argument('--minutes', type=float, default=6, help='processor time of every run')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--only', nargs=2, metavar=('ROW', 'SEED'), help='make this run and nothing else')
     parser.add_argument('--report', action='store_true', help='train nothing')
