@@ -12,7 +12,7 @@ default_scope = 'mmdet'
 custom_imports = dict(imports=['frozenmm'])
 randomness = dict(seed=0)
 
-iterations = 450
+iterations = 600
 width = 128
 
 model = dict(

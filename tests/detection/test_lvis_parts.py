@@ -108,6 +108,8 @@ def test_a_text_branch_begins_at_the_prior_and_officially_beside_it():
     torch.testing.assert_close(official(queries)[0, 0], -4.59512 * vectors.sum(1), atol=1e-4, rtol=1e-4)
     assert set(official.state_dict()) == {'weight', 'bias'}
     queries = torch.randn(2, 5, 8)
+    ours.load_state_dict(official.state_dict(), strict=True)  # an official file selects its own prior
+    torch.testing.assert_close(ours(queries), official(queries))
     torch.testing.assert_close(official(queries), (queries @ official.weight.T + official.bias) @ vectors.T)
 
 

@@ -6,7 +6,7 @@ product with the unit vectors of the classes, without a temperature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from mmengine.model import bias_init_with_prob
@@ -70,3 +70,9 @@ class TextBranch(nn.Linear):
         """(..., embed_dims) -> (..., K)."""
         logits = F.linear(super().forward(input), self.vectors.to(input.dtype))
         return logits if self.offset is None else logits + self.offset
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Official files have no offset; theirs is in the biases."""
+        if self.offset is not None and f'{prefix}weight' in state_dict:
+            state_dict.setdefault(f'{prefix}offset', torch.zeros_like(self.offset))
+        super()._load_from_state_dict(state_dict, prefix, *args)
