@@ -4,12 +4,12 @@ Metric: COCO box AP 54.8, AP50 88.7 on 87 validation pictures, seed 0, after 386
 Command: python tools/train.py configs/generic/gfl_frozen-lite0_bccd.py --cfg-options data_root=path/to/bccd
 Source: Li et al., "Generalized Focal Loss" (2020), sizes of our own. Data: BCCD (MIT), in Pascal VOC layout.
 """
+_base_ = ['../_base_/datasets/bccd.py']
+
 default_scope = 'mmdet'
 custom_imports = dict(imports=['frozenmm'])
 randomness = dict(seed=0)
 
-data_root = 'data/bccd'
-classes = ('Platelets', 'RBC', 'WBC')
 iterations = 600
 width = 96
 
@@ -31,7 +31,7 @@ model = dict(
         norm_cfg=dict(type='GN', num_groups=16)),
     bbox_head=dict(
         type='GFLHead',
-        num_classes=len(classes),
+        num_classes=3,
         in_channels=width,
         feat_channels=width,
         stacked_convs=2,
@@ -45,42 +45,6 @@ model = dict(
     train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1, debug=False),
     test_cfg=dict(nms_pre=500, min_bbox_size=0, score_thr=0.02, nms=dict(type='nms', iou_threshold=0.6),
                   max_per_img=100))
-
-image_size = (320, 240)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='frozenmm.StoredVariants', variants=8, transforms=[
-        dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
-        dict(type='PhotoMetricDistortion'),
-        dict(type='Resize', scale=image_size, keep_ratio=True)]),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-                                          'flip_direction', 'variant'))
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=image_size, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
-]
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='CocoDataset', data_root=data_root, ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='images/train/'), metainfo=dict(classes=classes),
-        filter_cfg=dict(filter_empty_gt=True), pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CocoDataset', data_root=data_root, ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='images/val/'), metainfo=dict(classes=classes), test_mode=True, pipeline=test_pipeline))
-test_dataloader = val_dataloader
-val_evaluator = dict(type='CocoMetric', ann_file=f'{data_root}/annotations/instances_val.json', metric='bbox')
-test_evaluator = val_evaluator
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=200)
 val_cfg = dict(type='ValLoop')

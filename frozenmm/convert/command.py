@@ -8,6 +8,7 @@ from torch import Tensor
 
 from frozenmm.compat.checkpoint import load_checkpoint_file, save_checkpoint_file
 from frozenmm.convert.clip import convert_clip
+from frozenmm.convert.co_dino import convert_co_dino
 from frozenmm.convert.dinov2 import convert_dinov2
 from frozenmm.convert.fc_clip import convert_fc_clip
 from frozenmm.convert.frozen_detr import convert_frozen_detr
@@ -20,9 +21,10 @@ from frozenmm.foundation.lookup import lookup
 from frozenmm.version import __version__
 
 Converter = Callable[..., tuple[dict[str, Tensor], ConversionReport]]
-CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, fc_clip=convert_fc_clip,
-                                        frozen_seg=convert_frozen_seg, fusioner=convert_fusioner,
-                                        clip=convert_clip, dinov2=convert_dinov2, pmt=convert_pmt)
+CONVERTERS: dict[str, Converter] = dict(frozen_detr=convert_frozen_detr, co_dino=convert_co_dino,
+                                        fc_clip=convert_fc_clip, frozen_seg=convert_frozen_seg,
+                                        fusioner=convert_fusioner, clip=convert_clip, dinov2=convert_dinov2,
+                                        pmt=convert_pmt)
 
 
 def convert_file(system: str, source: str | Path, target: str | Path, **options: object) -> ConversionReport:

@@ -16,6 +16,6 @@ if installed('mmcv'):
                 'SemanticMaps', 'StoredVariants']
 if installed('mmdet'):
     from frozenmm.datasets.coco_panoptic import CocoPanoptic
-    from frozenmm.datasets.lvis_images import LVISImages
+    from frozenmm.datasets.lvis_images import LVISBoxes, LVISImages
     from frozenmm.datasets.panoptic_maps import LoadPanopticMaps
-    __all__ += ['CocoPanoptic', 'LVISImages', 'LoadPanopticMaps']
+    __all__ += ['CocoPanoptic', 'LVISBoxes', 'LVISImages', 'LoadPanopticMaps']

@@ -2,14 +2,14 @@
 from frozenmm.evaluation.aligned_depth import AlignedDepthMetric
 from frozenmm.evaluation.average_recall import AverageMaskRecall
 from frozenmm.evaluation.episodic_iou import EpisodicIoUMetric
-from frozenmm.evaluation.federated_ap import LVISMaskAP
+from frozenmm.evaluation.federated_ap import LVISBoxAP, LVISMaskAP
 from frozenmm.evaluation.panoptic_quality import PanopticQuality
 from frozenmm.evaluation.recall import MaskRecallMetric
 from frozenmm.evaluation.semantic_iou import SemanticIoU
 from frozenmm.registry import installed
 
-__all__ = ['AlignedDepthMetric', 'AverageMaskRecall', 'EpisodicIoUMetric', 'LVISMaskAP', 'MaskRecallMetric',
-           'PanopticQuality', 'SemanticIoU']
+__all__ = ['AlignedDepthMetric', 'AverageMaskRecall', 'EpisodicIoUMetric', 'LVISBoxAP', 'LVISMaskAP',
+           'MaskRecallMetric', 'PanopticQuality', 'SemanticIoU']
 
 if installed('mmdet'):
     from frozenmm.evaluation.split_coco import SplitCocoMetric

@@ -1,4 +1,4 @@
-"""Mask AP on LVIS, whose images are annotated exhaustively for some classes only."""
+"""Mask and box AP on LVIS, whose images are annotated exhaustively for some classes only."""
 from __future__ import annotations
 
 import json
@@ -29,7 +29,7 @@ class FederatedImage:
 
     Attributes:
         size: (height, width) in pixels.
-        outlines: category id -> segmentations of its objects, in COCO's formats.
+        outlines: category id -> its objects, as segmentations in COCO's formats or as boxes (x, y, width, height).
         absent: categories that do not occur.
         open_ended: categories of which not every object is annotated.
     """
@@ -59,8 +59,8 @@ class Matches:
     truth: dict[int, int]
 
 
-def match_image(image: FederatedImage, categories: np.ndarray, scores: np.ndarray, masks: Sequence[Mapping]
-                ) -> Matches:
+def match_image(image: FederatedImage, categories: np.ndarray, scores: np.ndarray,
+                shapes: Sequence[Mapping] | np.ndarray) -> Matches:
     """Match the detections of an image, best first, each to the free object that it overlaps most.
 
     Source: Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 4, and the
@@ -71,19 +71,18 @@ def match_image(image: FederatedImage, categories: np.ndarray, scores: np.ndarra
         image: its annotations.
         categories: (N,) category ids.
         scores: (N,).
-        masks: N masks as run lengths of pycocotools.
+        shapes: N masks as run lengths of pycocotools, or boxes (N, 4) x, y, width and height; the objects of the image
+            are the same.
     """
-    coco_mask = require('pycocotools.mask', 'mask AP')
     asked = set(image.outlines) | image.absent
-    # in pieces: pycocotools 2.0.11 counts the masks of one call in 8 bits under numpy 2
-    areas = [area for start in range(0, len(masks), 255) for area in coco_mask.area(list(masks[start:start + 255]))]
+    areas = _areas(shapes)
     chosen = [index for index in np.argsort(-scores, kind='stable').tolist()
               if int(categories[index]) in asked and areas[index] > 0]
     correct = np.zeros((len(chosen), len(THRESHOLDS)), bool)
     for category in {int(categories[index]) for index in chosen} & set(image.outlines):
         rows = [row for row, index in enumerate(chosen) if categories[index] == category]
-        objects = [_run_length(outline, image.size, coco_mask) for outline in image.outlines[category]]
-        overlaps = np.asarray(coco_mask.iou([masks[chosen[row]] for row in rows], objects, [0] * len(objects)))
+        objects = image.outlines[category]
+        overlaps = _overlaps([shapes[chosen[row]] for row in rows], objects, image.size)
         for column, threshold in enumerate(THRESHOLDS):
             free = np.ones(len(objects), bool)
             for row, overlap in zip(rows, overlaps):
@@ -95,6 +94,24 @@ def match_image(image: FederatedImage, categories: np.ndarray, scores: np.ndarra
     kept = categories[chosen].astype(np.int64)
     return Matches(kept, scores[chosen], correct, ~correct & np.isin(kept, list(image.open_ended))[:, None],
                    {category: len(outlines) for category, outlines in image.outlines.items()})
+
+
+def _areas(shapes: Sequence[Mapping] | np.ndarray) -> Sequence[float]:
+    if isinstance(shapes, np.ndarray):
+        return shapes[:, 2] * shapes[:, 3]
+    area = require('pycocotools.mask', 'mask AP').area
+    # in pieces: pycocotools 2.0.11 counts the masks of one call in 8 bits under numpy 2
+    return [value for start in range(0, len(shapes), 255) for value in area(list(shapes[start:start + 255]))]
+
+
+def _overlaps(found: list, outlines: list, size: tuple[int, int]) -> np.ndarray:
+    """IoU (N, M) of N detections and M objects of one image and category."""
+    coco_mask = require('pycocotools.mask', 'AP on LVIS')
+    if isinstance(found[0], np.ndarray):
+        return np.asarray(coco_mask.iou(np.asarray(found, np.float64), np.asarray(outlines, np.float64),
+                                        [0] * len(outlines)))
+    objects = [_run_length(outline, size, coco_mask) for outline in outlines]
+    return np.asarray(coco_mask.iou(found, objects, [0] * len(objects)))
 
 
 def average_precisions(matches: Sequence[Matches], category_ids: Sequence[int]) -> np.ndarray:
@@ -158,6 +175,7 @@ class LVISMaskAP(BaseMetric):
     """
 
     default_prefix = 'lvis'
+    annotation = 'segmentation'
 
     def __init__(self, ann_file: str, *, vocabulary: VocabularySource | None = None,
                  train_vocabulary: VocabularySource | None = None, max_detections: int = 300,
@@ -165,28 +183,32 @@ class LVISMaskAP(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ann_file = ann_file
         self.max_detections = max_detections
-        self.seen = seen_split(vocabulary, train_vocabulary, 'LVISMaskAP')
-        self.category_ids, self.frequencies, self.images = _read(Path(ann_file))
+        self.seen = seen_split(vocabulary, train_vocabulary, type(self).__name__)
+        self.category_ids, self.frequencies, self.images = _read(Path(ann_file), self.annotation)
         if vocabulary is not None and len(Vocabulary.read(vocabulary)) != len(self.category_ids):
             raise UserError(f'{ann_file} has {len(self.category_ids)} categories, but the vocabulary has '
                             f'{len(Vocabulary.read(vocabulary))} classes; prepare the vocabulary out of this file')
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Match the detections of each image."""
-        coco_mask = require('pycocotools.mask', 'mask AP')
         for sample in data_samples:
             if 'pred_instances' not in sample:
-                raise UserError('LVISMaskAP found no `pred_instances` in a prediction; add \'instance\' to the tasks '
-                                'of the model\'s post-processing')
+                raise UserError(f'{type(self).__name__} found no `pred_instances` in a prediction; add \'instance\' to '
+                                'the tasks of the model\'s post-processing')
             image = self.images.get(sample['img_id'])
             if image is None:
                 raise UserError(f'image {sample["img_id"]} is not in {self.ann_file}; is it that of another split?')
             found = sample['pred_instances']
-            scores, labels = found['scores'].cpu().numpy(), found['labels'].cpu().numpy()
+            scores, labels = found['scores'].float().cpu().numpy(), found['labels'].cpu().numpy()
             best = np.argsort(-scores, kind='stable')[:self.max_detections]
-            masks = [coco_mask.encode(np.asfortranarray(found['masks'][int(index)].cpu().numpy().astype(np.uint8)))
-                     for index in best]
-            self.results.append(match_image(image, self.category_ids[labels[best]], scores[best], masks))
+            self.results.append(match_image(image, self.category_ids[labels[best]], scores[best],
+                                            self._shapes(found, best)))
+
+    def _shapes(self, found: Mapping, best: np.ndarray) -> Sequence[Mapping] | np.ndarray:
+        """What `match_image` compares, of the detections `best`."""
+        coco_mask = require('pycocotools.mask', 'mask AP')
+        return [coco_mask.encode(np.asfortranarray(found['masks'][int(index)].cpu().numpy().astype(np.uint8)))
+                for index in best]
 
     def compute_metrics(self, results: list[Matches]) -> dict[str, float]:
         """Average precision over all images."""
@@ -200,12 +222,27 @@ class LVISMaskAP(BaseMetric):
         return metrics
 
 
+@METRICS.register_module()
+class LVISBoxAP(LVISMaskAP):
+    """Box AP on LVIS v1, without the package lvis; reads `pred_instances.bboxes` (N, 4) xyxy instead of masks.
+
+    Args:
+        options: see `LVISMaskAP`.
+    """
+
+    annotation = 'bbox'
+
+    def _shapes(self, found: Mapping, best: np.ndarray) -> np.ndarray:
+        boxes = found['bboxes'].double().cpu().numpy()[best].reshape(-1, 4)
+        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+
+
 def _mean(values: np.ndarray) -> float:
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float('nan')
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, FederatedImage]]:
+def _read(path: Path, annotation: str) -> tuple[np.ndarray, np.ndarray, dict[int, FederatedImage]]:
     """Category ids (K,), their frequencies (K,), and the images by id."""
     with reading(path, 'an annotation file of LVIS v1', 'give lvis_v1_*.json (COCO\'s files will not do)'):
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -214,6 +251,6 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, FederatedImage]
             (entry['height'], entry['width']), absent=frozenset(entry['neg_category_ids']),
             open_ended=frozenset(entry['not_exhaustive_category_ids'])) for entry in content['images']}
         for entry in content['annotations']:
-            images[entry['image_id']].outlines[entry['category_id']].append(entry['segmentation'])
+            images[entry['image_id']].outlines[entry['category_id']].append(entry[annotation])
         return (np.array([entry['id'] for entry in categories]), np.array([entry['frequency'] for entry in categories]),
                 images)

@@ -44,6 +44,7 @@ if installed('mmdet'):
     with explained('mmdet'):
         # detectors
         from frozenmm.detection.frozen_detr import (
+            EnhancedCoDINO,
             EnhancedConditionalDETR,
             EnhancedDABDETR,
             EnhancedDDQDETR,
@@ -51,6 +52,7 @@ if installed('mmdet'):
             EnhancedDINO,
             EnhancedDINOHead,
             EnhancedGroundingDINO,
+            FederatedQualityFocalLoss,
         )
 
         # open-vocabulary segmentation

@@ -21,6 +21,7 @@ FOLDER = Path(__file__).resolve().parents[2] / 'configs' / 'frozen_detr'
 CONFIGS = sorted(FOLDER.glob('*.py'))
 TINY = dict(CLIPTower=dict(model=dict(input_resolution=48, patch_size=8, width=32, layers=1, heads=2, output_dim=24)),
             DINOv2Tower=dict(model=dict(img_size=48, patch_size=8, embed_dim=40, depth=1, num_heads=2), size=48))
+TEXT = dict(type='frozenmm.CLIPTextTower', weights='random', model=dict(width=16, layers=1, heads=2, output_dim=12))
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +45,20 @@ def shrunk(model: dict) -> dict:
     """The model with one layer, few queries, a thin ResNet-18 and random tiny towers; the parts stay what they are."""
     model = copy.deepcopy(model.to_dict() if hasattr(model, 'to_dict') else model)
     model.update(num_queries=20)
-    model['backbone'].update(depth=18, base_channels=8, stem_channels=8, init_cfg=None)
+    if model['backbone']['type'] == 'ResNet':
+        model['backbone'].update(depth=18, base_channels=8, stem_channels=8, init_cfg=None)
+    else:
+        model['backbone'].update(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], init_cfg=None)
     model['neck']['in_channels'] = [16, 32, 64]
+    head = model['bbox_head']
+    if head['num_classes'] == 1203:
+        head['num_classes'] = 80
+        head['loss_cls']['counts'] = list(range(1, 81))
+        if 'text_classifier' in head:
+            head['text_classifier'].update(text_tower=TEXT, templates='simple',
+                                           vocabulary=[f'word {index}' for index in range(80)])
+    if 'collaborators' in model:
+        model['collaborators']['roi_head']['bbox_head']['fc_out_channels'] = 16
     for part in 'encoder', 'decoder':
         model[part]['num_layers'] = 1
     for enhancer in model.get('enhancers', ()):

@@ -130,3 +130,42 @@ def losses(model: nn.Module, data: dict, seed: int = 0) -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return model(**data, mode='loss')
+
+
+def collaborators(dim: int = DIM, *, classes: int = 3) -> dict:
+    """Heads beside a tiny Co-DINO on four maps."""
+    strides = [8, 16, 32, 64]
+    proposals = dict(nms_pre=40, max_per_img=20, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)
+    coder = dict(type='mmdet.DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2])
+    iou = dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, ignore_iof_thr=-1)
+    return dict(
+        rpn_head=dict(
+            type='mmdet.RPNHead', in_channels=dim, feat_channels=dim,
+            anchor_generator=dict(type='mmdet.AnchorGenerator', octave_base_scale=4, scales_per_octave=1,
+                                  ratios=[0.5, 1.0, 2.0], strides=strides),
+            train_cfg=dict(assigner=iou, allowed_border=-1, pos_weight=-1, sampler=dict(
+                type='mmdet.RandomSampler', num=32, pos_fraction=0.5, add_gt_as_proposals=False)),
+            test_cfg=proposals),
+        roi_head=dict(
+            type='mmdet.StandardRoIHead',
+            bbox_roi_extractor=dict(type='mmdet.SingleRoIExtractor', out_channels=dim, featmap_strides=[8, 16, 32],
+                                    roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0)),
+            bbox_head=dict(type='mmdet.Shared2FCBBoxHead', in_channels=dim, fc_out_channels=16, roi_feat_size=3,
+                           num_classes=classes, bbox_coder=coder, reg_decoded_bbox=True,
+                           loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=2.0)),
+            train_cfg=dict(assigner=iou, pos_weight=-1,
+                           sampler=dict(type='mmdet.RandomSampler', num=16, pos_fraction=0.25))),
+        dense_head=dict(
+            type='mmdet.ATSSHead', num_classes=classes, in_channels=dim, feat_channels=dim, stacked_convs=1,
+            anchor_generator=dict(type='mmdet.AnchorGenerator', ratios=[1.0], octave_base_scale=8,
+                                  scales_per_octave=1, strides=strides),
+            bbox_coder=coder, loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=2.0),
+            train_cfg=dict(assigner=dict(type='mmdet.ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1)))
+
+
+def co_dino(*enhancers: dict, dim: int = DIM, **changes: object) -> dict:
+    """A tiny Co-DINO with quality focal loss and soft-NMS, as the official one."""
+    built = enhanced(*enhancers, dim=dim, type='frozenmm.EnhancedCoDINO', collaborators=collaborators(dim),
+                     test_cfg=dict(max_per_img=5, nms=dict(type='soft_nms', iou_threshold=0.8)))
+    built['bbox_head']['loss_cls'] = dict(type='mmdet.QualityFocalLoss', use_sigmoid=True, beta=2.0)
+    return built | changes

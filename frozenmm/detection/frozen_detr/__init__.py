@@ -1,4 +1,5 @@
 """Frozen-DETR: frozen image encoders as feature enhancers of DETR-like detectors."""
+from frozenmm.detection.frozen_detr.co_dino import EnhancedCoDINO
 from frozenmm.detection.frozen_detr.detector import EnhancedDINO
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
 from frozenmm.detection.frozen_detr.family import (
@@ -8,7 +9,9 @@ from frozenmm.detection.frozen_detr.family import (
     EnhancedDeformableDETR,
     EnhancedGroundingDINO,
 )
+from frozenmm.detection.frozen_detr.federated_loss import FederatedQualityFocalLoss
 from frozenmm.detection.frozen_detr.head import EnhancedDINOHead
 
-__all__ = ['EnhancedConditionalDETR', 'EnhancedDABDETR', 'EnhancedDDQDETR', 'EnhancedDINO', 'EnhancedDINOHead',
-           'EnhancedDeformableDETR', 'EnhancedGroundingDINO', 'FrozenEnhancer']
+__all__ = ['EnhancedCoDINO', 'EnhancedConditionalDETR', 'EnhancedDABDETR', 'EnhancedDDQDETR', 'EnhancedDINO',
+           'EnhancedDINOHead', 'EnhancedDeformableDETR', 'EnhancedGroundingDINO', 'FederatedQualityFocalLoss',
+           'FrozenEnhancer']

@@ -12,6 +12,9 @@ MMDET = dict(reference_eps=1e-5, clip_boxes=True, legacy_border=False)
 OFFICIAL = dict(reference_eps=1e-3, clip_boxes=False, legacy_border=True)
 """`compat=True`: what official DINO-coco checkpoints were trained and tested with."""
 
+FORK = dict(reference_eps=1e-3, clip_boxes=True, legacy_border=True)
+"""What the authors' mmdet-2.x fork (Co-DINO, LVIS) does."""
+
 
 def read(head: nn.Module, towers: list[ImageTower]) -> dict[str, float | bool]:
     """The record of a detector; foreign heads have mmdet's numbers."""

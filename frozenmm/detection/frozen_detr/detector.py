@@ -22,6 +22,7 @@ from frozenmm.detection.frozen_detr.denoising import DenoisingQueries, NoDenoisi
 from frozenmm.detection.frozen_detr.encoder import FusionEncoder
 from frozenmm.detection.frozen_detr.enhancement import Enhancement, FeatureSource, build_enhancers, image_sizes
 from frozenmm.detection.frozen_detr.enhancer import FrozenEnhancer
+from frozenmm.detection.frozen_detr.image_queries import LayerImageQueries
 from frozenmm.detection.frozen_detr.levels import Levels, join_levels, padding_masks, set_levels
 from frozenmm.detection.frozen_detr.small_images import with_queries
 from frozenmm.detection.frozen_detr.upstream import grow_encoder
@@ -165,17 +166,26 @@ class EnhancedDINO(DINO):
         Returns:
             Inputs of the head: hidden states, references and, in training, encoder proposals and denoising numbers.
         """
+        memory, levels = self.encode(img_feats, batch_data_samples, features)
+        return self.decode(memory, levels, batch_data_samples, self.enhancement.queries(features, batch_data_samples))
+
+    def encode(self, img_feats: tuple[Tensor, ...], batch_data_samples: SampleList,
+               features: Sequence[TowerFeatures] = ()) -> tuple[Tensor, Levels]:
+        """The encoder's output (B, N, C) for the detector's own levels, and these levels."""
         masks = padding_masks(img_feats, image_sizes(batch_data_samples), batch_data_samples[0].batch_input_shape)
         levels = self.join_levels(img_feats, masks, features)
         own = self.num_feature_levels
-        memory = self.encoder(levels, keep=levels.cells(own))
-        levels = levels.first(own)
+        return self.encoder(levels, keep=levels.cells(own)), levels.first(own)
+
+    def decode(self, memory: Tensor, levels: Levels, batch_data_samples: SampleList,
+               image_queries: LayerImageQueries | None = None) -> dict:
+        """Inputs of the head, see `forward_transformer`, from the encoder's output."""
         # shapes from the host, float32: nothing waits for the device, and grids stay exact under autocast
         inputs, head_inputs = self.pre_decoder(memory.float(), levels.mask, levels.shapes, batch_data_samples)
         hidden_states, references = self.decoder(
             inputs['query'], memory, levels, self_attn_mask=inputs['dn_mask'],
             reference_points=inputs['reference_points'], reg_branches=self.bbox_head.reg_branches,
-            image_queries=self.enhancement.queries(features, batch_data_samples))
+            image_queries=image_queries)
         head_inputs = {key: value.float() if isinstance(value, Tensor) else value for key, value in head_inputs.items()}
         return dict(head_inputs, hidden_states=hidden_states, references=list(references))
 
@@ -216,9 +226,11 @@ class EnhancedDINO(DINO):
             self._require_neck(state_dict, f'{prefix}neck.')
             compat_record.apply(read_record(record, prefix + compat_record.RECORD), self.bbox_head,
                                 self.enhancement.towers)
-        if f'{prefix}transformer.level_embed' in state_dict:
-            raise UserError('this is an official DINO checkpoint; convert it first: '
-                            '`python tools/convert.py frozen_detr IN OUT.safetensors`')
+        for key, system in (('transformer.level_embed', 'frozen_detr'),
+                            ('query_head.transformer.level_embeds', 'co_dino')):
+            if prefix + key in state_dict:
+                raise UserError('this is an official DINO checkpoint; convert it first: '
+                                f'`python tools/convert.py {system} IN OUT.safetensors`')
         grow_encoder(self, state_dict, prefix, levels=self.num_feature_levels)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
