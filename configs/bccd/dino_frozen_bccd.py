@@ -9,7 +9,7 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='frozenmm.FrozenBackbone',
-        model=dict(
+        tower=dict(
             type='frozenmm.RememberingTower',
             tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res3', 'res4', 'res5']))),
     neck=dict(in_channels=[40, 112, 320]))
