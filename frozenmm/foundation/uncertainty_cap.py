@@ -138,3 +138,20 @@ def deviation(scale: Tensor, shape: Tensor) -> Tensor:
     """
     shape = shape.float().clamp(min=0.1)
     return scale.float() * (0.5 * (torch.lgamma(3 / shape) - torch.lgamma(1 / shape))).exp()
+
+
+def fitted_to(truth: Tensor, values: Tensor, known: Tensor) -> Tensor:
+    """The truth in the values' scale and shift: c * truth + d with the least squares over the known pixels.
+
+    Args:
+        truth: (B, 1, H, W); likewise values, of a model whose depth is known up to scale and shift.
+        values: see above.
+        known: (B, 1, H, W) bool; an image with less than two known pixels, or a constant truth, gets their mean.
+    """
+    weight = known.double().flatten(1)
+    x, y = truth.double().flatten(1), values.double().flatten(1)
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    mean_x, mean_y = (x * weight).sum(1, keepdim=True) / count, (y * weight).sum(1, keepdim=True) / count
+    spread = (weight * (x - mean_x) ** 2).sum(1, keepdim=True)
+    slope = (weight * (x - mean_x) * (y - mean_y)).sum(1, keepdim=True) / spread.clamp(min=1e-12)
+    return (mean_y + slope * (x - mean_x)).view_as(truth).to(values.dtype)
