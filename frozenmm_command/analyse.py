@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layers.add_argument('--tower', required=True, metavar='FAMILY:MODEL',
                         help='clip, dinov2, dinov3, sam or timm, and a model of that family: dinov2:dinov2_vits14')
     layers.add_argument('--weights', help="file of weights, or 'random'; default: the published ones")
-    layers.add_argument('--skip', nargs='+', type=int, metavar='K', help='numbers of blocks to leave out; default: 1 to '
-                                                                         'half of them')
+    layers.add_argument('--skip', nargs='+', type=int, metavar='K',
+                        help='numbers of blocks to leave out; default: 1 to half of them')
     layers.add_argument('--limit', type=int, default=8, help='pictures that are looked at; default: 8')
     layers.add_argument('--out', help='write the tables to this JSON file too')
     options.add_device(layers)

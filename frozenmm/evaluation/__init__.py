@@ -6,10 +6,11 @@ from frozenmm.evaluation.federated_ap import LVISMaskAP
 from frozenmm.evaluation.panoptic_quality import PanopticQuality
 from frozenmm.evaluation.recall import MaskRecallMetric
 from frozenmm.evaluation.semantic_iou import SemanticIoU
+from frozenmm.evaluation.uncertainty import UncertaintyMetric
 from frozenmm.registry import installed
 
 __all__ = ['AlignedDepthMetric', 'AverageMaskRecall', 'EpisodicIoUMetric', 'LVISMaskAP', 'MaskRecallMetric',
-           'PanopticQuality', 'SemanticIoU']
+           'PanopticQuality', 'SemanticIoU', 'UncertaintyMetric']
 
 if installed('mmdet'):
     from frozenmm.evaluation.split_coco import SplitCocoMetric

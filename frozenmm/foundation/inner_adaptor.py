@@ -51,8 +51,8 @@ class InnerAdaptor(TowerWithParts):
     input leaves out. Theirs is a language model; here the inputs that leave them out are those of another task.
     """
 
-    def __init__(self, tower: Mapping[str, Any] | ImageTower, after: Sequence[int], *, tasks: Sequence[str] = ('main', ),
-                 gated: bool = True, **options: object) -> None:
+    def __init__(self, tower: Mapping[str, Any] | ImageTower, after: Sequence[int], *,
+                 tasks: Sequence[str] = ('main', ), gated: bool = True, **options: object) -> None:
         super().__init__(tower, **options)
         blocks = transformer_blocks(self)
         if not after or any(not 0 <= block < len(blocks) for block in after) or len(set(after)) < len(after):

@@ -88,7 +88,19 @@ class CappedEstimator(BaseSegmentor):
             labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
             known = labels != self.ignore_index
             truth = (output.argmax(1, keepdim=True) != labels).to(output)
-        values = self._seen(output)
+        return self.fit(self._seen(output), truth, known)
+
+    def fit(self, values: Tensor, truth: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """The cap's losses for what it sees of the frozen model, once that is computed.
+
+        Args:
+            values: (B, 1, H, W) of `extract_feat`.
+            truth: (B, 1, H, W), depth, or 1 where the label is wrong.
+            known: (B, 1, H, W) bool, pixels that count.
+
+        Raises:
+            UserError: values and truth have different sizes.
+        """
         if values.shape != truth.shape:
             raise UserError(f'the frozen model gives {tuple(values.shape[-2:])} pixels and the truth has '
                             f'{tuple(truth.shape[-2:])}; load the truth before the resize of the pipeline')

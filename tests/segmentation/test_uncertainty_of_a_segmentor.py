@@ -6,10 +6,10 @@ import torch
 from mmengine.structures import PixelData
 
 pytest.importorskip('mmseg')
-from mmseg.models.segmentors.base import BaseSegmentor  # noqa: E402
-from mmseg.structures import SegDataSample  # noqa: E402
+from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.structures import SegDataSample
 
-from frozenmm.segmentation.uncertainty import CappedEstimator  # noqa: E402
+from frozenmm.segmentation.uncertainty import CappedEstimator
 
 SMALL = dict(channels=4, num_blocks=1, kernel=3)
 

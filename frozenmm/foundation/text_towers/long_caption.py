@@ -84,7 +84,8 @@ class LongCaptionTower(TextTower):
         self.pooling, self.facets = choice('pooling', pooling, POOLINGS), tuple(facets)
         path = Path(folder).expanduser().absolute()
         if not (path / 'config.json').is_file():
-            raise MissingFile(f'{path} is no folder of a language model; it must hold config.json, weights and tokenizer')
+            raise MissingFile(f'{path} is no folder of a language model; it must hold config.json, weights '
+                              'and tokenizer')
         if not self.facets:
             raise UserError('LongCaptionTower needs at least one facet prompt')
         tokenizer = _tokenizer(path)
