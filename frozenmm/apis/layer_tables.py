@@ -19,8 +19,8 @@ from frozenmm.registry import MODELS
 TOWERS = {'clip': 'CLIPTower', 'dinov2': 'DINOv2Tower', 'dinov3': 'DINOv3Tower', 'sam': 'SAMTower', 'timm': 'TimmTower'}
 
 
-def analyse_layers(tower: str, pictures: Sequence[str], *, weights: str | None = None, skip: Sequence[int] | None = None,
-                   limit: int = 8, device: str = 'auto') -> dict[str, Any]:
+def analyse_layers(tower: str, pictures: Sequence[str], *, weights: str | None = None,
+                   skip: Sequence[int] | None = None, limit: int = 8, device: str = 'auto') -> dict[str, Any]:
     """Cosine of the tokens before and after each block, and rows of `SkipRow`.
 
     Args:

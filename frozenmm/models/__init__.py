@@ -88,6 +88,12 @@ if installed('mmseg'):
         # training-free segmentation by words
         from frozenmm.segmentation.dense_clip.segmentor import DenseCLIPSegmentor
 
+        # masks of phrases
+        from frozenmm.segmentation.f_lmm.grounder import FrozenLMMGrounder
+        from frozenmm.segmentation.f_lmm.head import AttentionUNetHead
+        from frozenmm.segmentation.f_lmm.providers import LlavaEvidence, MadeUpEvidence
+        from frozenmm.segmentation.f_lmm.refiner import SAMMaskRefiner
+
         # any frozen image encoder with any frozen text encoder
         from frozenmm.segmentation.fusioner.decoder import FusionerDecoder, LightFusionerDecoder
         from frozenmm.segmentation.fusioner.fusion import FusionTransformer
