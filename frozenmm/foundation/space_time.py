@@ -64,7 +64,8 @@ class SpaceTimeAdapter(TowerWithParts):
 
     Args:
         tower: config of an image tower with transformer blocks, or a built one.
-        frames: pictures of a clip; may be set anew at any time, up to `longest`.
+        frames: pictures of a clip; may be set anew at any time, up to `longest`. In eval mode a batch is one clip if it
+            is not longer than that.
         blocks: that hear other frames, counted from 0; all by default.
         heads: of the attention in time; the tokens' width over 64 by default.
         longest: frames with a learned position; `frames` by default.
@@ -98,7 +99,8 @@ class SpaceTimeAdapter(TowerWithParts):
         def before(time: nn.Module) -> Callable[..., Any]:
             def listen(norm: nn.Module, given: tuple[Tensor]) -> Tensor:
                 tokens = given[0].flatten(1, -2)  # SAM's blocks keep the grid
-                return (tokens + time(tokens, self.frames)).view_as(given[0])
+                frames = self.frames if self.training else min(self.frames, len(tokens))
+                return (tokens + time(tokens, frames)).view_as(given[0])
             return listen
 
         return [(first_norm(found[block], self.name), before(time), True)

@@ -63,6 +63,9 @@ def test_config_trains_two_iterations_and_is_evaluated(name, shared_dir, tmp_pat
             loader.dataset.settings = settings
     data_of(cfg, str(data), tmp_path)
     caches(cfg.model, str(tmp_path / 'cache'))
+    if 'space-time' in name:
+        cfg.train_dataloader.batch_size = 4
+        cfg.train_dataloader.dataset.indices = 4
     if 'vit-s' in name:
         tower = cfg.model.backbone.model.tower
         tower.update(model='vit_tiny_patch16_224', weights='random')
