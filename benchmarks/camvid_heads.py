@@ -76,6 +76,7 @@ class Head(nn.Module):
         self.classify = nn.Conv2d(64, CLASSES, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
+        """Logits at stride 8 of the three maps."""
         maps = list(maps) if self.part is None else list(self.part(maps))
         x = sum(F.interpolate(project(value), maps[0].shape[-2:], mode='bilinear')
                 for project, value in zip(self.project, maps))

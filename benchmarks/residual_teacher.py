@@ -5,7 +5,7 @@
     python benchmarks/residual_teacher.py --report
 
 `frozen` is the config of Fusioner itself; `adapter` puts a trained adapter on the map in the space of the names;
-`taught` adds the teacher's loss. The test asks for one class that the image shows. Runs that are there are not repeated.
+`taught` adds the teacher's loss. The test asks for one class that the image shows. Runs that are there stay.
 """
 from __future__ import annotations
 

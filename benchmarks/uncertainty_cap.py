@@ -1,4 +1,4 @@
-"""How well does a cap know where the demonstration depth network is wrong? Trained on rooms, tested on rooms and photos.
+"""How well does a cap know where the demonstration depth network is wrong? Trained on rooms, tested there and on photos.
 
     python benchmarks/uncertainty_cap.py --kitchen path/to/rgbd_kitchen
 
@@ -150,8 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
                        for picture, _ in test[:10])
             inside = doubt(model, [picture for picture, _ in test])
             row = dict(residual=residual, seed=seed, mean_unchanged_bit_for_bit=same, **cost, rooms=scores(model, test))
-            row['auroc'] = {kind: round(auroc(inside, doubt(model, [corrupted(picture, kind) for picture, _ in test])), 3)
-                            for kind in ('blur', 'noise', 'dark')}
+            worse = {kind: [corrupted(picture, kind) for picture, _ in test] for kind in ('blur', 'noise', 'dark')}
+            row['auroc'] = {kind: round(auroc(inside, doubt(model, pictures)), 3) for kind, pictures in worse.items()}
             if photos:
                 row['kitchen'] = scores(model, photos)
                 row['auroc']['kitchen'] = round(auroc(inside, doubt(model, [picture for picture, _ in photos])), 3)

@@ -24,8 +24,8 @@ def analyse(*arguments):
 def test_tables_of_a_tower(tmp_path, capsys):
     pytest.importorskip('timm')
     cv2.imwrite(str(tmp_path / 'a.png'), np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
-    assert analyse(str(tmp_path / 'a.png'), '--tower', 'timm:vit_tiny_patch16_224', '--weights', 'random', '--skip', '1',
-                   '--device', 'cpu', '--out', str(tmp_path / 'out.json')) == 0
+    assert analyse(str(tmp_path / 'a.png'), '--tower', 'timm:vit_tiny_patch16_224', '--weights', 'random',
+                   '--skip', '1', '--device', 'cpu', '--out', str(tmp_path / 'out.json')) == 0
     tables = json.loads((tmp_path / 'out.json').read_text())
     said = capsys.readouterr().out
     assert len(tables['cosines']) == 12 and all(-1 <= cosine <= 1 for cosine in tables['cosines'])

@@ -48,7 +48,8 @@ def folder(tmp_path):
 KINDS = {
     'refcoco': (dict(refs='refs.p', instances='instances.json', split='train'),
                 ['the square', 'box', 'the bar'], [7, 7, 300]),
-    'narratives': (dict(narratives='narratives.json', panoptic='panoptic.json'), ['a red square', 'both'], [7, (7, 300)]),
+    'narratives': (dict(narratives='narratives.json', panoptic='panoptic.json'), ['a red square', 'both'],
+                   [7, (7, 300)]),
     'panoptic': (dict(panoptic='panoptic.json'), ['square', 'bar'], [7, 300]),
 }
 

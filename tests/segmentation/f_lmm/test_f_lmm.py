@@ -144,7 +144,7 @@ def test_loss_is_the_mean_over_phrases_of_four_terms(generator):
 def test_it_learns_to_read_made_up_attention(generator):
     torch.manual_seed(0)
     model = FrozenLMMGrounder(dict(MADE_UP, noise=0.3), head=dict(channels=8, side=16))
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     picture, held_out = torch.zeros(3, 48, 48), squares(generator, 8)
 
     def iou():
@@ -154,9 +154,9 @@ def test_it_learns_to_read_made_up_attention(generator):
         return ((found & held_out).sum() / (found | held_out).sum().clamp(min=1)).item()
 
     before = iou()
-    for _ in range(40):
+    for _ in range(30):
         optimizer.zero_grad()
-        sum(model([picture], [sample(squares(generator, 4), ['x'] * 4)], mode='loss').values()).backward()
+        sum(model([picture], [sample(squares(generator, 8), ['x'] * 8)], mode='loss').values()).backward()
         optimizer.step()
     assert iou() > max(0.6, before + 0.2)
 
@@ -226,7 +226,7 @@ def test_what_is_missing_is_said(tmp_path):
         model([torch.zeros(3, 8, 8)])
     with pytest.raises(ValueError, match='names no phrases in its metainfo'):
         model([torch.zeros(3, 8, 8)], [BaseDataElement()])
-    with pytest.raises(ValueError, match='made-up attention comes from the true masks, one for each of 1 phrases, got 0'):
+    with pytest.raises(ValueError, match='made-up attention .*, one for each of 1 phrases, got 0'):
         model([torch.zeros(3, 8, 8)], [BaseDataElement(metainfo=dict(phrases=['x']))])
     with pytest.raises(FileNotFoundError, match='is no folder of a LLaVA'):
         MODELS.build(dict(type='frozenmm.LlavaEvidence', folder=str(tmp_path)))
