@@ -1,4 +1,4 @@
-"""How well does a cap know where the demonstration depth network is wrong? Trained on rooms, tested there and on photos.
+"""How well does a cap know where the demonstration depth network is wrong? Trained on rooms, tested also on photos.
 
     python benchmarks/uncertainty_cap.py --kitchen path/to/rgbd_kitchen
 
