@@ -92,6 +92,28 @@ def scores(model, pairs) -> dict[str, float]:
 
 
 @torch.no_grad()
+def alignment(model, pairs, points: int = 100) -> dict[str, float]:
+    """AbsRel after scale and shift from few measured points, all alike or weighted by 1 / deviation^2."""
+    found: dict[str, list[float]] = {'alike': [], 'weighted': []}
+    random = np.random.default_rng(0)
+    for picture, truth in pairs:
+        result, = model.test_step(sample(model, picture))
+        depth, sigma = result.pred_depth_map.data[0], result.pred_depth_sigma.data[0]
+        known = (truth[0] > 0).nonzero()
+        if len(known) < points:
+            continue
+        rows, columns = known[random.choice(len(known), points, replace=False)].T
+        ones = torch.ones_like(depth[rows, columns])
+        for name, weight in ('alike', ones), ('weighted', 1 / sigma[rows, columns]):
+            system = torch.stack([depth[rows, columns] * weight, weight], 1)
+            scale, shift = torch.linalg.lstsq(system, (truth[0, rows, columns] * weight)[:, None]).solution[:, 0]
+            inside = truth[0] > 0
+            error = (scale * depth + shift - truth[0]).abs()[inside] / truth[0][inside]
+            found[name].append(float(error.mean()))
+    return {name: round(statistics.mean(values), 4) for name, values in found.items()}
+
+
+@torch.no_grad()
 def doubt(model, pictures) -> Tensor:
     """Mean deviation over depth of every picture."""
     found = []
@@ -152,8 +174,9 @@ def main(arguments: list[str] | None = None) -> None:
             row = dict(residual=residual, seed=seed, mean_unchanged_bit_for_bit=same, **cost, rooms=scores(model, test))
             worse = {kind: [corrupted(picture, kind) for picture, _ in test] for kind in ('blur', 'noise', 'dark')}
             row['auroc'] = {kind: round(auroc(inside, doubt(model, pictures)), 3) for kind, pictures in worse.items()}
+            row['abs_rel_rooms'] = alignment(model, test)
             if photos:
-                row['kitchen'] = scores(model, photos)
+                row['kitchen'], row['abs_rel_kitchen'] = scores(model, photos), alignment(model, photos)
                 row['auroc']['kitchen'] = round(auroc(inside, doubt(model, [picture for picture, _ in photos])), 3)
             runs.append(row)
             print(row, flush=True)

@@ -62,7 +62,8 @@ class LlavaEvidence(FrozenModule):
         self.channels = self.layers * text.num_attention_heads
         self.prompt, self.merge = prompt, merge
 
-    def __call__(self, picture: Tensor, phrases: Sequence[str], masks: Tensor | None = None) -> Evidence:
+    def forward(  # type: ignore[override]  # a picture and phrases, not any tensors
+            self, picture: Tensor, phrases: Sequence[str], masks: Tensor | None = None) -> Evidence:
         """See `EvidenceProvider`; the masks are not looked at."""
         ids, owner = self.tokens(phrases)
         places = (ids == self.image_token).nonzero()[:, 0]
