@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures
@@ -47,6 +46,7 @@ class TowerWithParts(ImageTower):
         super().__init__(inner._frozen, input=inner.input, channels=inner.channels, strides=inner.strides,
                          token_channels=inner.token_channels, blocks=inner._blocks, taps=inner.taps or (),
                          resize_mode=inner.resize_mode, size=inner.size, compat=inner.compat, quantise=inner.quantise)
+        self.gradient = 'through'  # to the parts; what caches features by the network alone refuses such a tower
         # outside the module tree: the state dict holds one record of the network, the one of this tower
         self.__dict__['inner'] = inner
 
@@ -67,11 +67,6 @@ class TowerWithParts(ImageTower):
                 register = module.register_forward_pre_hook if before else module.register_forward_hook
                 held.callback(register(alone(function)).remove)
             return self.inner.extract(network, pixels, num_tokens)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """See `ImageTower.forward`; gradients go through the frozen blocks to the parts."""
-        self.gradient = 'through' if torch.is_grad_enabled() else 'detached'
-        return super().forward(*args, **kwargs)
 
 
 def first_norm(block: nn.Module, tower: str) -> nn.Module:

@@ -51,6 +51,7 @@ class LearningTextTower(TextTower):
                             f'dict(type=\'frozenmm.MiniLMTextTower\'), got {type(inner).__name__}')
         super().__init__(inner._frozen, inner.tokenizer, channels=inner.channels, context=inner.context,
                          pad_to_context=inner.pad_to_context, truncate=inner.truncate, batch_size=inner.batch_size)
+        self.gradient = 'through'
         # outside the module tree: the state dict holds one record of the network, the one of this tower
         self.__dict__['inner'] = inner
         if hasattr(inner, 'logit_scale'):
@@ -169,7 +170,6 @@ class PromptedTextTower(LearningTextTower):
             finally:
                 handle.remove()
 
-        self.gradient = 'through' if torch.is_grad_enabled() else 'detached'
         with _one_forward:
             return self.run(embed, ids, lengths, prompts)
 

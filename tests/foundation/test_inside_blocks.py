@@ -161,6 +161,12 @@ def test_skipped_blocks_are_not_there(tiny_clip, images):
     assert modality_cosines(tokens, tokens) == pytest.approx([1] * 5)
 
 
+def test_features_are_not_cached_under_the_name_of_the_network_alone(tiny_clip):
+    from frozenmm.foundation.remembering_tower import RememberingTower
+    with pytest.raises(ValueError, match='whose features cannot be reused'):
+        RememberingTower(SkippingTower(CLIPTower(tiny_clip, 'random:3'), [0]))
+
+
 def test_behind_maps_a_single_picture_and_the_start_stay_as_they_are(generator):
     neck = SpaceTimeNeck([4, 8], frames=3)
     maps = [torch.randn(6, 4, 4, 4, generator=generator), torch.randn(6, 8, 2, 2, generator=generator)]
