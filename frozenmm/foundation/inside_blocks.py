@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures
