@@ -35,7 +35,7 @@ def read_refcoco(refs: str | Path, instances: str | Path, split: str) -> list[En
         UserError: unreadable files, an annotation that is not there, or a split without expressions.
     """
     with reading(refs, 'a file of referring expressions', 'fetch it again'):
-        listed = loads(Path(refs).read_bytes())
+        listed: Any = loads(Path(refs).read_bytes())
         chosen = [ref for ref in listed if ref['split'] == split]
         splits = sorted({ref['split'] for ref in listed})
     if not chosen:

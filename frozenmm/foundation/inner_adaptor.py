@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,5 +82,5 @@ class InnerAdaptor(TowerWithParts):
         def behind(layer: nn.Module) -> Callable[..., Any]:
             return lambda block, given, output: layer(output, *given[1:])
 
-        return [(blocks[block], behind(layer), False)
-                for block, layer in zip(self.after, self.layers[self._task])]  # type: ignore[arg-type]
+        layers = cast(nn.ModuleList, self.layers[self._task])
+        return [(blocks[block], behind(layer), False) for block, layer in zip(self.after, layers)]

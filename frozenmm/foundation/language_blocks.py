@@ -95,6 +95,16 @@ class LanguageBlock(nn.Module):
         causal: a token sees itself and those before it.
     """
 
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
+    up: nn.Linear
+    down: nn.Linear
+    gate: nn.Linear
+    norm1: nn.Module
+    norm2: nn.Module
+
     def __init__(self, layout: BlockLayout, width: int, heads: int, hidden: int, *, rope: bool = False,
                  causal: bool = False) -> None:
         super().__init__()

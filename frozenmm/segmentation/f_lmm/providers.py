@@ -135,6 +135,8 @@ class MadeUpEvidence(nn.Module):
         seed: of the noise and of what each channel knows.
     """
 
+    share: Tensor
+
     def __init__(self, *, layers: int = 4, heads: int = 4, width: int = 16, grid: int = 24, noise: float = 0.5,
                  seed: int = 0) -> None:
         super().__init__()

@@ -36,6 +36,8 @@ class SAMMaskRefiner(nn.Module):
     Source: F-LMM's SAM refiner (ViT-L there); phrases are asked one after the other, and mask token 0 answers.
     """
 
+    prompter: SAMPrompter
+
     def __init__(self, sam: Mapping[str, Any] | SAMPrompter) -> None:
         super().__init__()
         prompter = MODELS.build(dict(sam)) if isinstance(sam, Mapping) else sam
