@@ -39,6 +39,8 @@ CONFIG = ROOT / 'configs' / 'further' / 'uncertainty-cap_light-depth_rooms.py'
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--rooms', type=int, nargs=2, metavar=('TRAIN', 'VAL'),
+                        help='how many the folder holds; default: the 320 and 40 of `frozenmm rooms`')
     parser.add_argument('--pictures', type=int, default=200, help='of training')
     parser.add_argument('--seconds', type=float, default=45.0, help='CPU seconds of training')
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'rooms')
@@ -47,9 +49,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def batches(cfg, split: str, limit: int, root: Path) -> list[tuple[Tensor, Tensor]]:
+def batches(cfg, split: str, limit: int, args: argparse.Namespace) -> list[tuple[Tensor, Tensor]]:
     loader = cfg[f'{split}_dataloader']
-    loader.dataset.data_root = str(root)
+    loader.dataset.data_root = str(args.data_root)
+    if args.rooms:
+        loader.dataset.settings = dict(zip(('train', 'val'), args.rooms))
     loader.batch_size = 1
     loader.sampler = dict(type='DefaultSampler', shuffle=False)
     with DefaultScope.overwrite_default_scope('mmseg'):
@@ -160,7 +164,7 @@ def trained(cfg, residual: str, seed: int, pairs, seconds: float):
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     cfg = load_config(CONFIG, [])
-    train, test = batches(cfg, 'train', args.pictures, args.data_root), batches(cfg, 'val', 60, args.data_root)
+    train, test = batches(cfg, 'train', args.pictures, args), batches(cfg, 'val', 60, args)
     photos = kitchen(args.kitchen) if args.kitchen else []
     runs = []
     for residual in ('power', 'product'):
