@@ -1,6 +1,6 @@
 """Attention over clips of four frames behind a frozen EfficientNet-Lite0; CamVid, 11 classes, frames in order.
 
-Metric: mIoU and flicker; not measured yet, with `benchmarks/camvid_heads.py time`.
+Metric: mIoU and flicker, against single frames, in benchmarks/results/camvid_heads.json.
 Command: python tools/train.py configs/further/space-time_lite0_camvid.py
 Source: Frozen in Time (ICCV 2021).
 """
