@@ -43,6 +43,7 @@ COMMANDS = {
     'browse': 'draw training images as a config gives them',
     'gallery': 'one HTML page of a folder of results',
     'curves': 'plot scalars of trainings',
+    'analyse': 'what the blocks of a frozen tower change, and which can be left out',
     'costs': 'parameters, multiply-adds and checkpoint bytes of configs',
 }
 """Name of each command and what it does; its module has the name with `_` for `-`."""

@@ -16,3 +16,7 @@ if installed('mmdet') and installed('mmseg'):
     from frozenmm.apis.fusioner_inferencer import FusionerInferencer
     from frozenmm.apis.semantic_inferencer import SemanticInferencer
     __all__ += ['FusionerInferencer', 'SemanticInferencer']
+
+if installed('mmseg'):
+    from frozenmm.apis.phrase_inferencer import PhraseInferencer
+    __all__ += ['PhraseInferencer']

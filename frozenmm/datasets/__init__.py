@@ -1,7 +1,8 @@
 """Data sets and transforms. Those that build on mmdet are there when mmdet is installed."""
+from frozenmm.datasets.referring import PhraseMasks
 from frozenmm.registry import installed
 
-__all__ = []
+__all__ = ['PhraseMasks']
 
 if installed('mmcv'):
     from frozenmm.datasets.depth_points import SampleDepthPoints

@@ -83,7 +83,8 @@ class WordVectors:
             words: what to encode; a word that stands twice is encoded once.
             name: of the vocabulary, for the lines that say how far it is.
         """
-        unique = list(dict.fromkeys(words))
+        learned = self.tower.learned(words, self.templates)
+        unique = [word for word in dict.fromkeys(words) if word not in learned]
         with self._lock:
             missing = [word for word in unique if word not in self._known]
             if missing:
@@ -91,10 +92,11 @@ class WordVectors:
                 self._known.update(get(missing, name))
             for word in unique:  # the last in a dict are those used last
                 self._known[word] = self._known.pop(word)
-            means = torch.stack([self._known[word] for word in words])
+            rows = [learned[word] if word in learned else self._known[word] for word in words]
             for word in list(self._known)[:max(0, len(self._known) - max(self.most, len(unique)))]:
                 del self._known[word]
-        return means.to(next(self.tower.network.parameters()).device)
+        device = next(self.tower.network.parameters()).device
+        return torch.stack([row.to(device) for row in rows] if learned else rows).to(device)
 
     def unit(self, words: Sequence[str], name: str = 'vocabulary') -> Tensor:
         """The same (S, C), L2-normalised."""

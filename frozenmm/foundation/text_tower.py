@@ -47,6 +47,9 @@ class TextTower(FrozenModule):
         name: see `FrozenModule`; likewise precision, compile.
     """
 
+    learns = False
+    """Whether it has trained vectors around the frozen network, so that a word's vector changes in training."""
+
     def __init__(self, network: nn.Module | FrozenNetwork, tokenizer: Tokenizer, *, channels: int, context: int,
                  pad_to_context: bool = False, truncate: bool = False, batch_size: int = 256, name: str = '',
                  precision: str = 'fp32', compile: bool = False) -> None:
@@ -75,6 +78,10 @@ class TextTower(FrozenModule):
             (N, C).
         """
         raise NotImplementedError(f'{type(self).__name__} must implement `embed`')
+
+    def learned(self, words: Sequence[str], templates: Sequence[str]) -> dict[str, Tensor]:
+        """Mean directions (C,) of those of the words that are trained, for use now; never stored."""
+        return {}
 
     def options(self) -> dict[str, object]:
         """What else than the weights decides a text's vector; families add theirs."""

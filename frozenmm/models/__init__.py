@@ -20,6 +20,7 @@ from frozenmm.foundation.feature_cache.cached_tower import CachedTower
 # frozen parts for any model
 from frozenmm.foundation.frozen_backbone import FrozenBackbone
 from frozenmm.foundation.frozen_feature_neck import FrozenFeatureNeck
+from frozenmm.foundation.frozen_llm_block import FrozenLLMBlock, FrozenLLMNeck
 from frozenmm.foundation.image_towers.clip import CLIPTower
 from frozenmm.foundation.image_towers.dino import DINOTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
@@ -29,12 +30,23 @@ from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
 from frozenmm.foundation.image_towers.radio import RADIOTower
 from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower
 from frozenmm.foundation.image_towers.timm import TimmTower
+
+# trained parts in and around frozen towers
+from frozenmm.foundation.inner_adaptor import InnerAdaptor
+from frozenmm.foundation.layer_analysis import SkippingTower
+from frozenmm.foundation.learned_words import NewWords, PromptedTextTower
 from frozenmm.foundation.mask_prompters import SAMPrompter
 from frozenmm.foundation.remembering_tower import RememberingTower
+from frozenmm.foundation.residual_teacher import ResidualTeacher, TaughtAdapter
 from frozenmm.foundation.shared_tower import SharedTower
+from frozenmm.foundation.space_time import SpaceTimeAdapter, SpaceTimeNeck
 from frozenmm.foundation.text_towers.clip import CLIPTextTower
 from frozenmm.foundation.text_towers.hf import BertTextTower, MiniLMTextTower
+from frozenmm.foundation.text_towers.long_caption import LongCaptionTower
 from frozenmm.foundation.text_towers.open_clip import OpenCLIPTextTower
+
+# how sure a regressor is
+from frozenmm.foundation.uncertainty_cap import GeneralisedGaussianLoss, UncertaintyCap
 
 # attention
 from frozenmm.ops.deformable_attention import MultiScaleDeformableAttention
@@ -80,9 +92,18 @@ if installed('mmseg'):
         # training-free segmentation by words
         from frozenmm.segmentation.dense_clip.segmentor import DenseCLIPSegmentor
 
+        # masks of phrases
+        from frozenmm.segmentation.f_lmm.grounder import FrozenLMMGrounder
+        from frozenmm.segmentation.f_lmm.head import AttentionUNetHead
+        from frozenmm.segmentation.f_lmm.providers import LlavaEvidence, MadeUpEvidence
+        from frozenmm.segmentation.f_lmm.refiner import SAMMaskRefiner
+
         # any frozen image encoder with any frozen text encoder
         from frozenmm.segmentation.fusioner.decoder import FusionerDecoder, LightFusionerDecoder
         from frozenmm.segmentation.fusioner.fusion import FusionTransformer
         from frozenmm.segmentation.fusioner.head import FusionerHead
         from frozenmm.segmentation.fusioner.losses import FusionerBCELoss
         from frozenmm.segmentation.fusioner.segmentor import FusionerSegmentor
+
+        # any frozen model with deviations
+        from frozenmm.segmentation.uncertainty import CappedEstimator

@@ -65,7 +65,7 @@ class ClassRows(nn.Module):
 
     def text(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Unit rows (Q, E) of all names, and the class (Q,) of each."""
-        if self._rows is None:
+        if self._rows is None or self.tower.learns:
             self._rows = self.words.unit(self.vocabulary.words, self.vocabulary.name)
         return self._rows.to(device), self.vocabulary.class_of_word.to(device)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from frozenmm.deprecation import grouped_arguments, warn_renamed
 from frozenmm.errors import UserError
+from frozenmm.foundation.learned_words import learning_tower
 from frozenmm.foundation.state_records import as_record, read_record
 from frozenmm.foundation.templates import resolve_templates
 from frozenmm.foundation.text_embeddings import WordVectors
@@ -125,8 +126,9 @@ class MaskClassifier(nn.Module):
         self.void_against = void_against
         self.train_vocabulary = None if train_vocabulary is None else Vocabulary.read(train_vocabulary)
         self.vocabulary: Vocabulary | None = None
-        # outside the module tree: the tower is frozen, and many uses never build it
-        self.__dict__['_text_tower'] = text_tower
+        self.learning = learning_tower(text_tower)
+        # any other is outside the module tree: it is frozen, and many uses never build it
+        self.__dict__['_text_tower'] = self.learning or text_tower
         self._words: WordVectors | None = None
         self._rows: dict[bool, TextRows] = {}
         self._given_seen: Tensor | None = None
@@ -209,7 +211,7 @@ class MaskClassifier(nn.Module):
     def rows_of(self, training: bool) -> TextRows:
         """The classes of training, or those to predict, whatever the mode; errors as `rows`."""
         device = self.void_embedding.weight.device
-        if training not in self._rows:
+        if training not in self._rows or self.learning is not None:
             self._rows[training] = self._make_rows(training)
         if self._rows[training].text.device != device:
             self._rows[training] = self._rows[training].to(device)
