@@ -259,6 +259,8 @@ class ImageTower(FrozenModule):
 
     def _check(self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None) -> list[tuple[int, int]]:
         """The valid size of every image of a batch that is fit for the tower."""
+        if torch.compiler.is_exporting():  # nothing can be read off a traced batch; its images fill it
+            return [(images.shape[-2], images.shape[-1])]
         sizes = self._check_sizes(images, valid_sizes)
         message = f'{self.name} got NaN or infinite pixels; look at the pipeline\'s images and its normalisation'
         finite = torch.isfinite(images).all()

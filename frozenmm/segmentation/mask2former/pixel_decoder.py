@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from frozenmm.errors import UserError
 from frozenmm.ops import MultiScaleDeformableAttention
+from frozenmm.ops.traced_attention import map_sizes
 
 
 def encoder_config(*, channels: int, num_layers: int, num_levels: int, num_heads: int, num_points: int,
@@ -60,7 +61,7 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         L maps (B, C, h, w), encoded.
     """
     device = maps[0].device
-    sizes = [tuple(value.shape[-2:]) for value in maps]
+    sizes = [(value.shape[-2], value.shape[-1]) for value in maps]
     lengths = [height * width for height, width in sizes]
     tokens = torch.cat([value.flatten(2) for value in maps], 2).transpose(1, 2)
     places, points = [], []
@@ -72,8 +73,8 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         points.append(torch.stack([columns.repeat(height), rows.repeat_interleave(width)], -1))
     arguments: dict[str, Any] = dict(
         query_pos=torch.cat(places, 1), key_padding_mask=None,
-        spatial_shapes=torch.tensor(sizes, device=device),
-        level_start_index=torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], device=device),
+        spatial_shapes=map_sizes(sizes, device), level_start_index=None if torch.compiler.is_exporting() else
+        torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], device=device),
         reference_points=torch.cat(points)[None, :, None].expand(len(tokens), -1, len(maps), -1))
     for layer in encoder.layers:
         if with_cp and torch.is_grad_enabled():
