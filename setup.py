@@ -40,12 +40,13 @@ EXTRAS = {
     'recon': ('scikit-image', ),
     'demo': ('mmcv-lite', 'mmdet', 'mmsegmentation', 'pycocotools', 'ftfy', 'regex', 'setuptools', 'scikit-image',
              'timm', 'transformers', 'torchvision'),
+    'export': (),
     'video': (),
     'viewer': (),
 }
 """Packages of requirements/runtime.txt that an extra adds to `BASE`."""
-FILES = {'embedded': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'), 'video': ('video.txt', ),
-         'viewer': ('viewer.txt', )}
+FILES = {'embedded': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'), 'export': ('export.txt', ),
+         'video': ('video.txt', ), 'viewer': ('viewer.txt', )}
 """Files of requirements/ that an extra adds."""
 
 

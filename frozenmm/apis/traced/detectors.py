@@ -42,7 +42,7 @@ class TracedDetector(nn.Module):
         super().__init__()
         self.model: Any = model
         self.picture = PictureInput(model.data_preprocessor)
-        self.multiple = self.picture.multiple
+        self.multiple, self.num_classes = self.picture.multiple, model.bbox_head.num_classes
         if not model.bbox_head.loss_cls.use_sigmoid:
             raise UserError(f'{type(model).__name__} with a softmax over classes cannot be exported; set use_sigmoid='
                             'True in loss_cls')

@@ -21,6 +21,7 @@ class TracedMasks(nn.Module):
     Args:
         model: in eval mode.
         rules: how masks and classes become results.
+        num_classes: K.
 
     Attributes:
         dynamic_size: whether the graph takes other sizes than the one that it was traced with.
@@ -30,8 +31,9 @@ class TracedMasks(nn.Module):
 
     dynamic_size, why_fixed, multiple = True, '', 1
 
-    def __init__(self, model: nn.Module, rules: MaskRules) -> None:
+    def __init__(self, model: nn.Module, rules: MaskRules, num_classes: int) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.model: Any = model
         self.rules = rules
         self.outputs = rules.outputs
@@ -57,8 +59,8 @@ class TracedMask2Former(TracedMasks):
     """Mmdet's MaskFormer or Mask2Former."""
 
     def __init__(self, model: MaskFormer) -> None:
-        things = range(model.panoptic_fusion_head.num_things_classes)
-        super().__init__(model, mmdet_rules(model.panoptic_fusion_head.test_cfg, things))
+        head = model.panoptic_fusion_head
+        super().__init__(model, mmdet_rules(head.test_cfg, range(head.num_things_classes)), head.num_classes)
 
     def proposals(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """See `TracedMasks`."""
@@ -81,8 +83,9 @@ class TracedMaskSegmentor(TracedMasks):
                             'semantic_order=\'scores\' cannot be exported; set mask_padding=False, remember(None) and '
                             'postprocess=dict(semantic_order=\'masks\')')
         tasks = tuple(task for task in post.tasks if task in ('panoptic', 'instance', 'semantic'))
-        super().__init__(model, MaskRules(tasks, tuple(trunk.classifier.rows.things), post.score_threshold,
-                                          post.overlap_threshold, post.top_k, inside_only=True))
+        rows = trunk.classifier.rows
+        super().__init__(model, MaskRules(tasks, tuple(rows.things), post.score_threshold, post.overlap_threshold,
+                                          post.top_k, inside_only=True), rows.num_classes)
         self.stats = ImageStats.from_preprocessor(model.data_preprocessor)
 
     def proposals(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
