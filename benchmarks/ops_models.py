@@ -1,8 +1,8 @@
 """Stock models of mmdet before and after `frozenmm.optimize` (part `models` of `benchmarks/ops.py`).
 
 From mmdet's own configs, without training, one image, by turns in one process, two threads. `worst_difference` is over
-everything that the network returns, relative to the largest output. `floor` is the share of the optimised run that convolutions
-and matrix products take, by torch's profiler: without faster or fewer products nothing can undercut that part.
+everything that the network returns, relative to the largest output. `floor` is the share of the optimised run that
+convolutions and matrix products take, by torch's profiler: only faster or fewer products could undercut that part.
 Non-maximum suppression and RoIAlign are frozenmm's on both sides, because mmcv-lite has none.
 """
 from __future__ import annotations
@@ -72,7 +72,8 @@ def products(run: Callable[[], object]) -> tuple[float, list[str]]:
     events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     share = sum(event.self_cpu_time_total for event in events if event.key in PRODUCTS) / total
-    return share, [f'{event.self_cpu_time_total / total:6.1%}  {event.count:5d}  {event.key}' for event in events[:LINES]]
+    return share, [f'{event.self_cpu_time_total / total:6.1%}  {event.count:5d}  {event.key}'
+                   for event in events[:LINES]]
 
 
 def flatten(outputs: object) -> Tensor:

@@ -69,7 +69,8 @@ class FoldedConv2d(nn.Conv2d):
             return super().forward(input)
         sources = [tensor for tensor in (self.weight, self.bias, norm.weight, norm.bias, norm.running_mean,
                                          norm.running_var) if tensor is not None]
-        state = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in sources]
+        state = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
+                 for tensor in sources]
         if self.__dict__.get('_state') != state:  # weights were loaded or moved since
             self.__dict__['_state'], self.__dict__['_folded'] = state, _fold(self, norm)
         return self._conv_forward(input, *self.__dict__['_folded'])
@@ -172,7 +173,7 @@ def _forward_of(module: nn.Module) -> tuple[str, str]:
 
 
 def _pairs(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """Each norm with the module before it, and the norm's parent's name, wherever code is known to call them in turn."""
+    """Name of a norm, the module before it and the norm, wherever code is known to call them in turn."""
     for name, module in model.named_modules():
         place, function = _forward_of(module)
         if place in _RESNETS:
