@@ -16,13 +16,17 @@ from mmdet.models.layers import MSDeformAttnPixelDecoder
 from mmdet.models.layers.transformer import DeformableDetrTransformerEncoder
 from torch import Tensor
 
+from frozenmm.ops.mask_pool import pool_definition
 from frozenmm.ops.traced_attention import Sizes
 from frozenmm.segmentation.mask2former.pixel_decoder import PixelDecoder
 
 
 @contextmanager
 def sizes_from_shapes() -> Iterator[None]:
-    """Let mmdet's DINO, Deformable DETR and Mask2Former take sizes from shapes; images fill their batch."""
+    """Let mmdet's DINO, Deformable DETR and Mask2Former take sizes from shapes; images fill their batch.
+
+    Mask pooling is written in standard operators meanwhile.
+    """
     with ExitStack() as stack:
         for owner, name, function in (
                 (DeformableDETR, 'pre_transformer', _pre_transformer),
@@ -30,6 +34,7 @@ def sizes_from_shapes() -> Iterator[None]:
                 (DeformableDetrTransformerEncoder, 'get_encoder_reference_points', staticmethod(_references)),
                 (MSDeformAttnPixelDecoder, 'forward', _pixel_decoder)):
             stack.enter_context(mock.patch.object(owner, name, function))
+        stack.enter_context(mock.patch.object(torch.ops.frozenmm, 'mask_pool', pool_definition))
         # `len` of a tensor is a number of this batch, its shape one of any
         stack.enter_context(mock.patch.object(dino, 'len', lambda value: value.shape[0], create=True))
         yield

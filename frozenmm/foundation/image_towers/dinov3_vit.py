@@ -154,7 +154,7 @@ class Embeddings(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, 1 + registers + N, width) of (B, 3, h, w), and the grid."""
         patches = self.patch_embeddings(pixels)
-        prefix = [token.expand(len(pixels), -1, -1) for token in (self.cls_token, self.register_tokens)]
+        prefix = [token.expand(pixels.shape[0], -1, -1) for token in (self.cls_token, self.register_tokens)]
         return torch.cat([*prefix, patches.flatten(2).transpose(1, 2)], 1), (patches.shape[2], patches.shape[3])
 
 

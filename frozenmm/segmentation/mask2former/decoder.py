@@ -174,7 +174,7 @@ class MaskedAttentionDecoder(nn.Module):
         """
         all_layers = self.training if all_layers is None else all_layers
         maker = MaskMaker(self.mask_embed, mask_features, keep=all_layers, padding=padding)
-        count = len(mask_features)
+        count = mask_features.shape[0]
         query = self.query_feat.weight.expand(count, -1, -1)
         query_position = self.query_embed.weight.expand(count, -1, -1)
         normed = self.transformer_decoder.post_norm(query)

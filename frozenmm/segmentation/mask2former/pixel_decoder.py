@@ -75,7 +75,7 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         query_pos=torch.cat(places, 1), key_padding_mask=None,
         spatial_shapes=map_sizes(sizes, device), level_start_index=None if torch.compiler.is_exporting() else
         torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], device=device),
-        reference_points=torch.cat(points)[None, :, None].expand(len(tokens), -1, len(maps), -1))
+        reference_points=torch.cat(points)[None, :, None].expand(tokens.shape[0], -1, len(maps), -1))
     for layer in encoder.layers:
         if with_cp and torch.is_grad_enabled():
             tokens = checkpoint(layer, tokens, use_reentrant=False, **arguments)
