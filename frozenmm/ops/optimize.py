@@ -21,8 +21,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from frozenmm.errors import WrongKind
-from frozenmm.ops import accelerate as operators
 from frozenmm.ops import loader
+from frozenmm.ops.accelerate import accelerate_own
+from frozenmm.ops.accelerate import restore as restore_operators
 
 _ATTENTION = ('mmcv.cnn.bricks.transformer', 'MultiheadAttention.forward')
 _RESNETS = ('mmdet.models.backbones.resnet', 'mmseg.models.backbones.resnet')
@@ -155,11 +156,11 @@ def restore(model: nn.Module) -> list[str]:
             for key in ('_norm', '_state', '_folded'):
                 module.__dict__.pop(key, None)
             names.append(name)
-    return names + operators.restore(model)
+    return names + restore_operators(model)
 
 
 def _use_operators(model: nn.Module, report: OptimizationReport) -> None:
-    found = operators.accelerate_own(model)
+    found = accelerate_own(model)
     report.operators, report.already = found.replaced, list(found.already)
     report.skipped.update(found.skipped)
     if not any(library.loaded for library in loader.load().values()):
