@@ -47,7 +47,8 @@ class TracedDetector(nn.Module):
             raise UserError(f'{type(model).__name__} with a softmax over classes cannot be exported; set use_sigmoid='
                             'True in loss_cls')
         self.clip = bool(getattr(model.bbox_head, 'clip_boxes', True))
-        modes = {item.tower.resize_mode for item in getattr(model, 'enhancers', ())} - {'none'}
+        enhancement: Any = getattr(model, 'enhancement', None)
+        modes = {tower.resize_mode for tower in (enhancement.towers if enhancement is not None else ())} - {'none'}
         self.dynamic_size = not modes
         self.why_fixed = f'its frozen towers resize each picture by its size (resize_mode {", ".join(sorted(modes))})'
 

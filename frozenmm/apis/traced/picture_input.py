@@ -17,10 +17,15 @@ class PictureInput(nn.Module):
 
     Attributes:
         multiple: the sides of a batch are padded to a multiple of this.
+        fill: (3, 1, 1) what padding is filled with, in the network's normalisation.
 
     Raises:
         WrongKind: it is none of mmdet's.
     """
+
+    fill: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
@@ -28,7 +33,7 @@ class PictureInput(nn.Module):
             raise WrongKind(f'models with mmdet\'s DetDataPreprocessor can be exported, not with a '
                             f'{type(preprocessor).__name__}')
         self.multiple = int(preprocessor.pad_size_divisor)
-        self.pad_value = float(preprocessor.pad_value)
+        self.register_buffer('fill', torch.full((3, 1, 1), float(preprocessor.pad_value)), persistent=False)
         # pipelines read BGR; a preprocessor that does not turn it wants BGR
         self.flip = not preprocessor._channel_conversion
         self.normalise = bool(preprocessor._enable_normalize)
@@ -45,7 +50,7 @@ class PictureInput(nn.Module):
         if not pad or self.multiple == 1:
             return images
         height, width = images.shape[-2:]
-        return F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple), value=self.pad_value)
+        return F.pad(images - self.fill, (0, -width % self.multiple, 0, -height % self.multiple)) + self.fill
 
 
 def float_rgb(pixels: Tensor) -> Tensor:

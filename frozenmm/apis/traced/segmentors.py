@@ -1,8 +1,10 @@
 """Mask-classification models as one graph: a picture in, masks out."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import MaskFormer
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ class TracedMasks(nn.Module):
     Attributes:
         dynamic_size: whether the graph takes other sizes than the one that it was traced with.
         why_fixed: the sentence for a graph that does not.
-        multiple: sides of images may be any; the graph pads by itself.
+        multiple: the sides of images must be multiples of this; 1 where the graph pads by itself.
     """
 
     dynamic_size, why_fixed, multiple = True, '', 1
@@ -87,6 +89,14 @@ class TracedMaskSegmentor(TracedMasks):
         super().__init__(model, MaskRules(tasks, tuple(rows.things), post.score_threshold, post.overlap_threshold,
                                           post.top_k, inside_only=True), rows.num_classes)
         self.stats = ImageStats.from_preprocessor(model.data_preprocessor)
+        target = model.image_tower.input.stats
+        colour = target.mean if target.channel_order == self.stats.channel_order else target.mean[::-1]
+        # towers see padding as their own mean colour
+        self.picture.fill = torch.tensor([(value - mean) / std for value, mean, std in
+                                          zip(colour, self.stats.mean, self.stats.std)]).view(3, 1, 1)
+        if isinstance(model, PlainMaskSegmentor) and not model.mask_generator.compat:
+            # its attention leaves padding out, which a graph of any size cannot tell from the picture
+            self.multiple = math.lcm(self.picture.multiple, model.image_tower.input.patch)
 
     def proposals(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """See `TracedMasks`."""
