@@ -106,7 +106,7 @@ def export_built(model: nn.Module, out: str | Path, *, to: str, inputs: Tensor, 
     inputs = inputs[:, :inputs.shape[1] // traced.multiple * traced.multiple,
                     :inputs.shape[2] // traced.multiple * traced.multiple]
     if not inputs.numel():
-        raise UserError(f'the picture is too small: its sides must be multiples of {traced.multiple}; give a larger one')
+        raise UserError(f'the picture is too small: {traced.multiple} pixels are the least; give a larger one')
     program = trace(traced, float_rgb(inputs))
     contract = _contract(traced, inputs, classes)
     with whole_file(out, durable=True) as part:
