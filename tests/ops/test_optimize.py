@@ -23,7 +23,8 @@ def settled(model: nn.Module) -> nn.Module:
             module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
             module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def resnet(depth: int = 50, **changes: object) -> nn.Module:
@@ -55,9 +56,11 @@ def test_training_and_gradients_compute_as_before():
     plain, model = resnet(), resnet()
     optimize(model)
     for mode in (False, True):
-        outputs = [network.train(mode)(images()) for network in (plain, model)]
-        for maps in outputs:
-            maps[-1].square().sum().backward()
+        outputs = []
+        for network in (plain, model):
+            network.train(mode)
+            outputs.append(network(images()))
+            outputs[-1][-1].square().sum().backward()
         assert torch.equal(outputs[0][-1], outputs[1][-1])
         for one, other in zip(plain.parameters(), model.parameters()):
             assert one.grad is not None and torch.equal(one.grad, other.grad)
