@@ -137,6 +137,7 @@ def optimize(model: nn.Module, *, quiet: bool = False) -> OptimizationReport:
     report = OptimizationReport()
     _use_operators(model, report)
     _fold_norms(model, report)
+    module: Any
     for name, module in model.named_modules():
         if isinstance(module, LeanAttention):
             report.already.append(name)
@@ -175,6 +176,7 @@ def _forward_of(module: nn.Module) -> tuple[str, str]:
 
 def _pairs(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
     """Name of a norm, the module before it and the norm, wherever code is known to call them in turn."""
+    module: Any
     for name, module in model.named_modules():
         place, function = _forward_of(module)
         if place in _RESNETS:

@@ -35,10 +35,11 @@ FORMATS = {'onnx': '.onnx', 'exported_program': '.pt2'}
 OPSET = 20
 TOLERANCE = 1e-3
 """Largest difference, see `largest_difference`, with which a file is written."""
-_FAMILIES = ((FCCLIP, TracedMaskSegmentor), (PlainMaskSegmentor, TracedMaskSegmentor), (MaskFormer, TracedMask2Former),
-             (DINO, TracedDetector), (DeformableDETR, TracedDetector))
 Traced = TracedDetector | TracedMasks
 Runner = Callable[[Tensor], tuple[Tensor, ...]]
+_FAMILIES: tuple[tuple[type, Callable[[Any], Traced]], ...] = (
+    (FCCLIP, TracedMaskSegmentor), (PlainMaskSegmentor, TracedMaskSegmentor), (MaskFormer, TracedMask2Former),
+    (DINO, TracedDetector), (DeformableDETR, TracedDetector))
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _write_onnx(program: torch.export.ExportedProgram, traced: Traced, path: Pat
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         made: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET, input_names=['images'],
-                                      output_names=list(traced.outputs), verbose=False, optimize=False)
+                                      output_names=list(traced.outputs), verbose=False)
     made.model.metadata_props.update(contract)
     made.save(path)
     session = runtime.InferenceSession(str(path), providers=['CPUExecutionProvider'])

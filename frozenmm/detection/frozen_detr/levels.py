@@ -3,13 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenmm.errors import UserError
-from frozenmm.ops.traced_attention import Sizes, map_sizes
+from frozenmm.ops.traced_attention import map_sizes
 
 
 @dataclass
@@ -31,12 +32,12 @@ class Levels:
     shapes: list[tuple[int, int]]
 
     @property
-    def spatial_shapes(self) -> Tensor | Sizes:
+    def spatial_shapes(self) -> Any:
         """(L, 2) int64 on the device of the features; while a model is exported the pairs, see `map_sizes`."""
         return map_sizes(self.shapes, self.features.device)
 
     @property
-    def start_index(self) -> Tensor | None:
+    def start_index(self) -> Any:
         """(L,) int64, the first cell of every level; None while a model is exported."""
         starts = [0]
         for height, width in self.shapes[:-1]:
