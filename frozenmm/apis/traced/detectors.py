@@ -31,12 +31,13 @@ class TracedDetector(nn.Module):
         dynamic_size: whether the graph takes other sizes than the one that it was traced with.
         why_fixed: the sentence for a graph that does not.
         multiple: the sides of images must be multiples of this.
+        onnx: whether the graph can be written as ONNX.
 
     Raises:
         UserError: a detector that classifies by softmax.
     """
 
-    outputs = Detections._fields
+    outputs, onnx = Detections._fields, True
 
     def __init__(self, model: DINO | DeformableDETR) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ OPSET = 20
 TOLERANCE = 1e-3
 """Largest difference, see `largest_difference`, with which a file is written."""
 Traced = TracedDetector | TracedMasks
+_FIXED_SIZE = re.compile(r'expression Eq\(.*, \d+\) on node')
 Runner = Callable[[Tensor], tuple[Tensor, ...]]
 _FAMILIES: tuple[tuple[type, Callable[[Any], Traced]], ...] = (
     (FCCLIP, TracedMaskSegmentor), (PlainMaskSegmentor, TracedMaskSegmentor), (MaskFormer, TracedMask2Former),
@@ -104,6 +106,9 @@ def export_built(model: nn.Module, out: str | Path, *, to: str, inputs: Tensor, 
         classes: names that labels index.
     """
     traced = traced_model(model)
+    if to == 'onnx' and not traced.onnx:
+        raise UserError(f'a {type(model).__name__} cannot be written as ONNX, because ONNX Runtime refuses its graph; '
+                        'use exported_program')
     inputs = inputs[:, :inputs.shape[1] // traced.multiple * traced.multiple,
                     :inputs.shape[2] // traced.multiple * traced.multiple]
     if not inputs.numel():
@@ -139,6 +144,9 @@ def traced_model(model: nn.Module) -> Traced:
 
 def trace(traced: Traced, images: Tensor) -> torch.export.ExportedProgram:
     """The graph of a model, traced with (1, 3, H, W); it takes other batches, and other sizes where it can."""
+    if traced.dynamic_size and traced.multiple == 1:  # what holds for odd sides holds for all that are padded
+        height, width = (side - 1 + side % 2 for side in images.shape[-2:])
+        images = images[..., :height, :width]
     free = torch.export.Dim.DYNAMIC
     dims = {0: free, 2: free, 3: free} if traced.dynamic_size else {0: free}
     restore(traced)  # a graph holds the plain convolutions; runtimes fold norms by themselves
@@ -146,8 +154,22 @@ def trace(traced: Traced, images: Tensor) -> torch.export.ExportedProgram:
     # a batch of one would be taken for a batch of always one
     with torch.no_grad(), sizes_from_shapes(), _plain_attention(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return torch.export.export(traced, (images.repeat(2, 1, 1, 1), ), dynamic_shapes=(dims, ), strict=False,
-                                   prefer_deferred_runtime_asserts_over_guards=True)
+        program = torch.export.export(traced, (images.repeat(2, 1, 1, 1), ), dynamic_shapes=(dims, ), strict=False,
+                                      prefer_deferred_runtime_asserts_over_guards=True)
+    _drop_assertions(program.graph_module)
+    return program
+
+
+def _drop_assertions(graph_module: torch.fx.GraphModule) -> None:
+    """Take out what tracing assumed of strides, e.g. that a batch is not of one, which no operator of a graph needs.
+
+    An assertion that a size equals a number stays: the graph does hold that number.
+    """
+    for node in list(graph_module.graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default and not _FIXED_SIZE.search(str(node.args[1])):
+            graph_module.graph.erase_node(node)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.recompile()
 
 
 @contextmanager
@@ -167,8 +189,9 @@ def _write_onnx(program: torch.export.ExportedProgram, traced: Traced, path: Pat
         runtime = require(package, 'ONNX export')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
+        # onnxscript's passes write graphs that ONNX Runtime refuses; it optimises them itself when it reads them
         made: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET, input_names=['images'],
-                                      output_names=list(traced.outputs), verbose=False)
+                                      output_names=list(traced.outputs), verbose=False, optimize=False)
     made.model.metadata_props.update(contract)
     made.save(path)
     session = runtime.InferenceSession(str(path), providers=['CPUExecutionProvider'])

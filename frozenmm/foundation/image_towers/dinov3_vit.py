@@ -40,7 +40,7 @@ def grid_rope(grid: tuple[int, int], head_channels: int, *, base: float = 100.0,
 def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Tokens (..., L, head_channels) whose last ones, as many as `rope` has rows, are rotated by their position."""
     cosine, sine = (part.to(x.dtype) for part in rope)
-    start = x.shape[-2] - len(cosine)
+    start = x.shape[-2] - cosine.shape[0]
     moved = x[..., start:, :]
     first, second = moved.chunk(2, -1)
     moved = moved * cosine + torch.cat([-second, first], -1) * sine
