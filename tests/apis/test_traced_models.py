@@ -1,6 +1,6 @@
 """Whole models as one graph: other batches and sizes than traced, ONNX Runtime, a process without us.
 
-Tracing takes most of a minute for some families, so `FROZENMM_HARDENING=1` traces all, else one of boxes and one of masks.
+Tracing takes half a minute for some families, so `FROZENMM_HARDENING=1` traces all, else one of boxes and one of masks.
 """
 from __future__ import annotations
 

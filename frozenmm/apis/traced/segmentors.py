@@ -4,7 +4,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import MaskFormer
 from torch import Tensor, nn
