@@ -224,6 +224,6 @@ def _check(model: Any, run: Runner, traced: Traced, inputs: Tensor) -> float:
 
 def _names(model: Any, cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(model, (FCCLIP, PlainMaskSegmentor)):
-        vocabulary = model.classifier.vocabulary or model.classifier.train_vocabulary
+        vocabulary = model.classifier.vocabulary or model.classifier.train_vocabulary or ()
         return tuple(entry.name for entry in vocabulary)
     return class_names(cfg, meta)

@@ -39,7 +39,7 @@ class TracedMasks(nn.Module):
         self.model: Any = model
         self.rules = rules
         self.outputs = rules.outputs
-        self.picture = PictureInput(model.data_preprocessor)
+        self.picture = PictureInput(self.model.data_preprocessor)
 
     def proposals(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Probabilities (B, Q, K+1), void last, mask logits (B, Q, h, w), and the size that they cover."""
