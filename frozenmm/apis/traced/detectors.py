@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmdet.models.detectors import DINO, DeformableDETR
@@ -11,14 +11,6 @@ from torch import Tensor, nn
 
 from frozenmm.apis.traced.picture_input import PictureInput
 from frozenmm.errors import UserError
-
-
-class Detections(NamedTuple):
-    """The N best pairs of query and class of every image, best first."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
 
 
 class TracedDetector(nn.Module):
@@ -37,7 +29,7 @@ class TracedDetector(nn.Module):
         UserError: a detector that classifies by softmax.
     """
 
-    outputs, onnx = Detections._fields, True
+    outputs, onnx = ('boxes', 'scores', 'labels'), True
 
     def __init__(self, model: DINO | DeformableDETR) -> None:
         super().__init__()
@@ -53,8 +45,8 @@ class TracedDetector(nn.Module):
         self.dynamic_size = not modes
         self.why_fixed = f'its frozen towers resize each picture by its size (resize_mode {", ".join(sorted(modes))})'
 
-    def forward(self, images: Tensor) -> Detections:
-        """Detections of images that fill their batch.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The N best pairs of query and class of images that fill their batch.
 
         Args:
             images: (B, 3, H, W) float32 RGB, 0 to 255, of the size that the test pipeline resizes to.
@@ -75,4 +67,4 @@ class TracedDetector(nn.Module):
         if self.clip:
             boxes = boxes.clamp(0, 1)
         scale = torch.stack([torch.full_like(scores, width), torch.full_like(scores, height)] * 2, -1)
-        return Detections(boxes * scale, scores, pairs % classes)
+        return boxes * scale, scores, pairs % classes

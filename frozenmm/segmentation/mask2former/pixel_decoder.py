@@ -70,7 +70,7 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         places.append(place.flatten(2).transpose(1, 2) + embedding)
         rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
         columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        points.append(torch.stack([columns.repeat(height), rows.repeat_interleave(width)], -1))
+        points.append(torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], -1).flatten(0, 1))
     arguments: dict[str, Any] = dict(
         query_pos=torch.cat(places, 1), key_padding_mask=None,
         spatial_shapes=map_sizes(sizes, device), level_start_index=None if torch.compiler.is_exporting() else
