@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.models.detectors import DINO, DeformableDETR, MaskFormer
+from mmdet.models.detectors import DINO, DDQDETR, DeformableDETR, GroundingDINO, Mask2Former
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ Traced = TracedDetector | TracedMasks
 _FIXED_SIZE = re.compile(r'expression Eq\(.*, \d+\) on node')
 Runner = Callable[[Tensor], tuple[Tensor, ...]]
 _FAMILIES: tuple[tuple[type, Callable[[Any], Traced]], ...] = (
-    (FCCLIP, TracedMaskSegmentor), (PlainMaskSegmentor, TracedMaskSegmentor), (MaskFormer, TracedMask2Former),
+    (FCCLIP, TracedMaskSegmentor), (PlainMaskSegmentor, TracedMaskSegmentor), (Mask2Former, TracedMask2Former),
     (DINO, TracedDetector), (DeformableDETR, TracedDetector))
 
 
@@ -84,7 +84,7 @@ def export_model(model: Config | Mapping | str | Path | None, out: str | Path, *
         raise UserError(f'{out} cannot be written as {to!r}; formats and their suffixes are {FORMATS}')
     cfg, source = read_source(model, weights)
     kinds = tuple(kind for kind, _ in _FAMILIES)
-    built, meta = open_model(cfg, source, kinds=kinds, wanted='DINO, Deformable DETR, MaskFormer, Mask2Former, FCCLIP '
+    built, meta = open_model(cfg, source, kinds=kinds, wanted='DINO, Deformable DETR, Mask2Former, FCCLIP '
                              'or PlainMaskSegmentor', device=torch.device('cpu'), trusted=trusted)
     image = next(iter(read_images(picture)))
     return export_built(built, out, to=to, inputs=prepared(cfg, image), classes=_names(built, cfg, meta))
@@ -136,10 +136,10 @@ def traced_model(model: nn.Module) -> Traced:
         WrongKind: of none.
     """
     for kind, wrapper in _FAMILIES:
-        if isinstance(model, kind):
+        if isinstance(model, kind) and not isinstance(model, (DDQDETR, GroundingDINO)):
             return wrapper(model).eval()
     raise WrongKind(f'a {type(model).__name__} cannot be exported; '
-                    f'{", ".join(kind.__name__ for kind, _ in _FAMILIES)} and their subclasses can')
+                    f'{", ".join(kind.__name__ for kind, _ in _FAMILIES)} can')
 
 
 def trace(traced: Traced, images: Tensor) -> torch.export.ExportedProgram:

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch.nn.functional as F
-from mmdet.models.detectors import MaskFormer
+from mmdet.models.detectors import Mask2Former
 from torch import Tensor, nn
 
 from frozenmm.apis.traced.mask_results import MaskRules, mmdet_rules
@@ -58,9 +58,9 @@ class TracedMasks(nn.Module):
 
 
 class TracedMask2Former(TracedMasks):
-    """Mmdet's MaskFormer or Mask2Former."""
+    """Mmdet's Mask2Former."""
 
-    def __init__(self, model: MaskFormer) -> None:
+    def __init__(self, model: Mask2Former) -> None:
         head = model.panoptic_fusion_head
         super().__init__(model, mmdet_rules(head.test_cfg, range(head.num_things_classes)), head.num_classes)
 
