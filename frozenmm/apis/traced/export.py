@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.models.detectors import DINO, DDQDETR, DeformableDETR, GroundingDINO, Mask2Former
+from mmdet.models.detectors import DDQDETR, DINO, DeformableDETR, GroundingDINO, Mask2Former
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
