@@ -23,13 +23,12 @@ class TracedDetector(nn.Module):
         dynamic_size: whether the graph takes other sizes than the one that it was traced with.
         why_fixed: the sentence for a graph that does not.
         multiple: the sides of images must be multiples of this.
-        onnx: whether the graph can be written as ONNX.
 
     Raises:
         UserError: a detector that classifies by softmax.
     """
 
-    outputs, onnx = ('boxes', 'scores', 'labels'), True
+    outputs = ('boxes', 'scores', 'labels')
 
     def __init__(self, model: DINO | DeformableDETR) -> None:
         super().__init__()

@@ -106,9 +106,6 @@ def export_built(model: nn.Module, out: str | Path, *, to: str, inputs: Tensor, 
         classes: names that labels index.
     """
     traced = traced_model(model)
-    if to == 'onnx' and not traced.onnx:
-        raise UserError(f'a {type(model).__name__} cannot be written as ONNX, because ONNX Runtime refuses its graph; '
-                        'use exported_program')
     inputs = inputs[:, :inputs.shape[1] // traced.multiple * traced.multiple,
                     :inputs.shape[2] // traced.multiple * traced.multiple]
     if not inputs.numel():

@@ -28,10 +28,9 @@ class TracedMasks(nn.Module):
         dynamic_size: whether the graph takes other sizes than the one that it was traced with.
         why_fixed: the sentence for a graph that does not.
         multiple: the sides of images must be multiples of this; 1 where the graph pads by itself.
-        onnx: whether the graph can be written as ONNX.
     """
 
-    dynamic_size, why_fixed, multiple, onnx = True, '', 1, True
+    dynamic_size, why_fixed, multiple = True, '', 1
 
     def __init__(self, model: nn.Module, rules: MaskRules, num_classes: int) -> None:
         super().__init__()
@@ -89,7 +88,6 @@ class TracedMaskSegmentor(TracedMasks):
         super().__init__(model, MaskRules(tasks, tuple(rows.things), post.score_threshold, post.overlap_threshold,
                                           post.top_k, inside_only=True), rows.num_classes)
         self.stats = ImageStats.from_preprocessor(model.data_preprocessor)
-        self.onnx = isinstance(model, PlainMaskSegmentor)
         # these models know what is padding, which a graph of any size cannot tell from the picture
         self.multiple = math.lcm(self.picture.multiple, model.image_tower.input.patch)
 
