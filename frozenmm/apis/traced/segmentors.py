@@ -32,13 +32,13 @@ class TracedMasks(nn.Module):
 
     dynamic_size, why_fixed, multiple = True, '', 1
 
-    def __init__(self, model: nn.Module, rules: MaskRules, num_classes: int) -> None:
+    def __init__(self, model: Any, rules: MaskRules, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.model: Any = model
+        self.model = model
         self.rules = rules
         self.outputs = rules.outputs
-        self.picture = PictureInput(self.model.data_preprocessor)
+        self.picture = PictureInput(model.data_preprocessor)
 
     def proposals(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Probabilities (B, Q, K+1), void last, mask logits (B, Q, h, w), and the size that they cover."""
