@@ -41,12 +41,13 @@ EXTRAS = {
     'demo': ('mmcv-lite', 'mmdet', 'mmsegmentation', 'pycocotools', 'ftfy', 'regex', 'setuptools', 'scikit-image',
              'timm', 'transformers', 'torchvision'),
     'colmap': (),
+    'export': (),
     'video': (),
     'viewer': (),
 }
 """Packages of requirements/runtime.txt that an extra adds to `BASE`."""
 FILES = {'embedded': ('embedded.txt', ), 'recon': ('embedded.txt', ), 'demo': ('embedded.txt', 'demo.txt'),
-         'colmap': ('colmap.txt', ), 'video': ('video.txt', ), 'viewer': ('viewer.txt', )}
+         'colmap': ('colmap.txt', ), 'video': ('video.txt', ), 'viewer': ('viewer.txt', ), 'export': ('export.txt', )}
 """Files of requirements/ that an extra adds."""
 
 

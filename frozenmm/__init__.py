@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from frozenmm.models import *  # noqa: F403
 
 __all__ = ['__version__', 'compat', 'registry']
+_OF_OPERATORS = ('optimize', 'restore')
 
 
 def __getattr__(name: str) -> object:
-    """Rooms (`frozenmm.ops`) and registered classes (`frozenmm.EnhancedDINO`), imported on first use (PEP 562)."""
+    """Rooms (`frozenmm.ops`), `optimize` and registered classes (`frozenmm.EnhancedDINO`), on first use (PEP 562)."""
     if name.startswith('_'):
         raise AttributeError(name)
+    if name in _OF_OPERATORS:
+        return getattr(import_module('frozenmm.ops'), name)
     if find_spec(f'frozenmm.{name}') is not None:
         return import_module(f'frozenmm.{name}')
     for index in registry.INDEXES:

@@ -85,8 +85,8 @@ def test_metadata_names_extras_and_python(wheel):
     metadata = metadata_of(wheel)
     assert metadata['Requires-Python'] == '>=3.10'
     assert set(metadata.get_all('Provides-Extra')) == {
-        'mmdet', 'mmseg', 'clip', 'sam', 'text', 'embedded', 'recon', 'demo', 'docs', 'tests', 'colmap', 'video',
-        'viewer', 'all'}
+        'mmdet', 'mmseg', 'clip', 'sam', 'text', 'embedded', 'recon', 'demo', 'docs', 'tests', 'colmap', 'export',
+        'video', 'viewer', 'all'}
     plain = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
     assert 'torch' in plain
     # both families of OpenMMLab must stay possible

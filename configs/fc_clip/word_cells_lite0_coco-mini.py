@@ -1,7 +1,7 @@
 """Words on photographs with embedded networks: ImageNet's classes and a small head trained on 70 COCO images.
 
 The demonstration model of `frozenmm infer --vocab`. The numbers of `calibration` come from five heads trained on four
-fifths of the training images each; `benchmarks/word_cells.py` is that recipe, written down after the numbers were found.
+fifths of the training images each; `benchmarks/word_cells.py` is that recipe, written down after the numbers.
 
 Metric: panoptic quality and mIoU on 68 validation images, all 133 classes.
 Command: python tools/train.py configs/fc_clip/word_cells_lite0_coco-mini.py

@@ -50,18 +50,14 @@ inline V permute2(V a, V b, const int32_t* i) {
 }
 inline V gather(const float* p, const int32_t* i) { return V{p[i[0]], p[i[1]], p[i[2]], p[i[3]]}; }
 
-// 1 / (1 + 2^z): 2^z from the nearest whole exponent and a polynomial of degree 5 (relative error 7.5e-8)
+#include "mask_sigmoid.h"
+
+// 1 / (1 + 2^z)
 inline V sigmoid(V x) {
   const V z = clamp(x * set1(-1.44269504f), 126.0f);
   const V magic = set1(12582912.0f);
   const V whole = (z + magic) - magic;
-  const V f = z - whole;
-  V p = set1(0.001327647151938555f);
-  p = fma(p, f, set1(0.009675541330686405f));
-  p = fma(p, f, set1(0.055507132749618854f));
-  p = fma(p, f, set1(0.2402211972393374f));
-  p = fma(p, f, set1(0.693146967063865f));
-  p = fma(p, f, set1(1.0000000716546544f));
+  const V p = exp2_series(z - whole);
   // NaN has no exponent: any finite one will do, the polynomial carries it
   const V exponent = select(whole == whole, whole, set1(0.0f));
   const M power = (__builtin_convertvector(exponent, M) + 127) << 23;

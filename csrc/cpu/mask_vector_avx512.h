@@ -23,18 +23,13 @@ inline V permute1(V v, const int32_t* i) { return _mm512_permutexvar_ps(_mm512_l
 inline V permute2(V a, V b, const int32_t* i) { return _mm512_permutex2var_ps(a, _mm512_loadu_si512(i), b); }
 inline V gather(const float* p, const int32_t* i) { return _mm512_i32gather_ps(_mm512_loadu_si512(i), p, 4); }
 
-// 1 / (1 + 2^z): 2^z from the nearest whole exponent and a polynomial of degree 5 (relative error 7.5e-8); the reciprocal
-// is a 14-bit estimate and one Newton step
+#include "mask_sigmoid.h"
+
+// 1 / (1 + 2^z); the reciprocal is a 14-bit estimate and one Newton step
 inline V sigmoid(V x) {
   const V z = clamp(mul(x, set1(-1.44269504f)), 126.0f);
   const V whole = _mm512_roundscale_ps(z, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const V f = sub(z, whole);
-  V p = set1(0.001327647151938555f);
-  p = fma(p, f, set1(0.009675541330686405f));
-  p = fma(p, f, set1(0.055507132749618854f));
-  p = fma(p, f, set1(0.2402211972393374f));
-  p = fma(p, f, set1(0.693146967063865f));
-  p = fma(p, f, set1(1.0000000716546544f));
+  const V p = exp2_series(sub(z, whole));
   const V d = add(_mm512_scalef_ps(p, whole), set1(1.0f));
   const V estimate = _mm512_rcp14_ps(d);
   return mul(estimate, _mm512_fnmadd_ps(d, estimate, set1(2.0f)));

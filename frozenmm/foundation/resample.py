@@ -56,7 +56,8 @@ def axis_weights(start: Tensor, stop: Tensor, out: int, valid: Tensor, size: int
     low = (centre - support * widen + 0.5).floor().clamp(min=0)
     high = torch.minimum((centre + support * widen + 0.5).floor(), valid)
     # Only pixels under the filter are looked at; on other devices than the CPU, asking for its width would wait.
-    taps = min(size, int(2 * support * float(widen.max())) + 2) if start.device.type == 'cpu' else size
+    read = start.device.type == 'cpu' and not torch.compiler.is_exporting()
+    taps = min(size, int(2 * support * float(widen.max())) + 2) if read else size
     first = low.clamp(max=size - taps)
     pixel = first + torch.arange(taps, device=start.device, dtype=torch.float64)
     weights = kernel((pixel + 0.5 - centre) / widen)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from frozenmm.errors import UserError
 from frozenmm.ops.ms_deform_attn import ms_deform_attn_fused
+from frozenmm.ops.traced_attention import Sizes, grid_sample_attention
 from frozenmm.registry import MODELS
 
 
@@ -28,7 +29,8 @@ class AttentionLayers(Protocol):
 
 
 def attend(module: AttentionLayers, query: Tensor, value: Tensor, *, key_padding_mask: Tensor | None,
-           reference_points: Tensor | None, spatial_shapes: Tensor | None, level_start_index: Tensor | None) -> Tensor:
+           reference_points: Tensor | None, spatial_shapes: Tensor | Sizes | None,
+           level_start_index: Tensor | None) -> Tensor:
     """Projections and deformable attention of a module that has mmcv's four linear layers and sizes.
 
     Args:
@@ -37,7 +39,7 @@ def attend(module: AttentionLayers, query: Tensor, value: Tensor, *, key_padding
         value: (B, S, C).
         key_padding_mask: (B, S) bool, True at padding, whose projected values become zero.
         reference_points: (B, Q, L, 2) or (B, Q, L, 4), 0 to 1; L may be 1 for all levels alike, and B 1 for all images.
-        spatial_shapes: (L, 2) int32 or int64 as (height, width).
+        spatial_shapes: (L, 2) int32 or int64 as (height, width); or pairs, see `traced_attention`.
         level_start_index: (L,) int32 or int64, or None to compute it.
 
     Returns:
@@ -53,9 +55,6 @@ def attend(module: AttentionLayers, query: Tensor, value: Tensor, *, key_padding
     if reference_points.dim() != 4 or reference_points.shape[-1] not in (2, 4):
         raise ValueError('reference_points must have shape [B, Q, L, 2] or [B, Q, L, 4], '
                          f'got {list(reference_points.shape)}')
-    if level_start_index is None:
-        level_start_index = spatial_shapes.prod(1).cumsum(0) - spatial_shapes.prod(1)
-    spatial_shapes, level_start_index = spatial_shapes.long(), level_start_index.long()
     projected = module.value_proj(value)
     if key_padding_mask is not None:
         projected = projected.masked_fill(key_padding_mask[..., None], 0.0)
@@ -63,16 +62,21 @@ def attend(module: AttentionLayers, query: Tensor, value: Tensor, *, key_padding
     offsets = module.sampling_offsets(query).view(batch, queries, heads, levels, points, 2)
     logits = module.attention_weights(query).view(batch, queries, heads, levels * points)
     # one reference for all levels, or for the whole batch, stands for each of them
-    reference_points = reference_points.expand(batch if len(reference_points) == 1 else -1, -1,
+    reference_points = reference_points.expand(batch if reference_points.shape[0] == 1 else -1, -1,
                                                levels if reference_points.shape[2] == 1 else -1, -1)
-    out = ms_deform_attn_fused(projected.view(batch, value.shape[1], heads, -1), spatial_shapes, level_start_index,
-                               reference_points.to(real), offsets.to(real), logits.to(real))
-    return module.output_proj(out)
+    points_of_queries = reference_points.to(real), offsets.to(real), logits.to(real)
+    projected = projected.view(batch, value.shape[1], heads, -1)
+    if not isinstance(spatial_shapes, Tensor):
+        return module.output_proj(grid_sample_attention(projected, spatial_shapes, *points_of_queries))
+    if level_start_index is None:
+        level_start_index = spatial_shapes.prod(1).cumsum(0) - spatial_shapes.prod(1)
+    return module.output_proj(ms_deform_attn_fused(projected, spatial_shapes.long(), level_start_index.long(),
+                                                   *points_of_queries))
 
 
 def attend_and_add(module: AttentionLayers, query: Tensor, value: Tensor | None, identity: Tensor | None,
                    query_pos: Tensor | None, key_padding_mask: Tensor | None, reference_points: Tensor | None,
-                   spatial_shapes: Tensor | None, level_start_index: Tensor | None) -> Tensor:
+                   spatial_shapes: Tensor | Sizes | None, level_start_index: Tensor | None) -> Tensor:
     """The forward of mmcv's module: defaults, axis order, attention, dropout and the identity branch.
 
     Args:

@@ -6,33 +6,68 @@ map.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from frozenmm.errors import UserError
+
+def _positions(start: Tensor, length: Tensor, bins: int, samples: int) -> Tensor:
+    """Where RoIAlign samples one axis: (N, bins * samples), in cells."""
+    offsets = (torch.arange(bins * samples, device=start.device, dtype=start.dtype) + 0.5) / samples
+    return start[:, None] + offsets[None] * (length / bins)[:, None]
+
+
+def _sample_weights(position: Tensor, size: int) -> Tensor:
+    """Bilinear weights (..., size) of positions (...) along one axis; none more than a cell outside."""
+    inside = (position >= -1) & (position <= size)
+    position = position.clamp(0, size - 1)
+    low = position.floor().long().clamp(max=size - 1)
+    high = (low + 1).clamp(max=size - 1)
+    fraction = position - low
+    weights = position.new_zeros(*position.shape, size)
+    weights.scatter_add_(-1, low[..., None], ((1 - fraction) * inside)[..., None])
+    return weights.scatter_add_(-1, high[..., None], (fraction * inside)[..., None])
 
 
 def _axis_weights(start: Tensor, length: Tensor, bins: int, samples: int, size: int) -> Tensor:
     """Mean bilinear weights of one axis of RoIAlign: (N, bins, size), for regions of one sampling count."""
     if samples < 1:  # an empty region is sampled nowhere, and gives zeros
         return start.new_zeros(len(start), bins, size)
-    offsets = (torch.arange(bins * samples, device=start.device, dtype=start.dtype) + 0.5) / samples
-    position = start[:, None] + offsets[None] * (length / bins)[:, None]
-    inside = (position >= -1) & (position <= size)
-    position = position.clamp(0, size - 1)
-    low = position.floor().long().clamp(max=size - 1)
-    high = (low + 1).clamp(max=size - 1)
-    fraction = position - low
-    weights = start.new_zeros(len(start), bins * samples, size)
-    weights.scatter_add_(2, low[..., None], ((1 - fraction) * inside)[..., None])
-    weights.scatter_add_(2, high[..., None], (fraction * inside)[..., None])
+    weights = _sample_weights(_positions(start, length, bins, samples), size)
     return weights.view(len(start), bins, samples, size).mean(2)
 
 
-def _roi_groups(rois: Tensor, bins: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool,
-                size: Sequence[int]) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Image, indices, vertical and horizontal weights of RoIs that share an image and sampling counts."""
+@dataclass
+class _Group:
+    """RoIs that share an image and sampling counts.
+
+    Attributes:
+        image: which one.
+        index: (n,) which RoIs.
+        starts: (n,) top and left, in cells.
+        lengths: (n,) height and width, in cells.
+        samples: of a bin, vertical and horizontal.
+    """
+
+    image: int
+    index: Tensor
+    starts: tuple[Tensor, Tensor]
+    lengths: tuple[Tensor, Tensor]
+    samples: tuple[int, int]
+
+    def weights(self, bins: Sequence[int], size: Sequence[int]) -> list[Tensor]:
+        """Vertical and horizontal mean weights, (n, bins, size)."""
+        return [_axis_weights(*axis) for axis in zip(self.starts, self.lengths, bins, self.samples, size)]
+
+    def positions(self, bins: Sequence[int]) -> list[Tensor]:
+        """Vertical and horizontal sampling positions, (n, bins * samples)."""
+        return [_positions(*axis) for axis in zip(self.starts, self.lengths, bins, self.samples)]
+
+
+def _roi_groups(rois: Tensor, bins: tuple[int, int], spatial_scale: float, sampling_ratio: int,
+                aligned: bool) -> Iterator[_Group]:
+    """The RoIs, in groups."""
     shift = 0.5 if aligned else 0.0
     x1, y1, x2, y2 = (rois[:, 1:] * spatial_scale - shift).unbind(1)
     width, height = x2 - x1, y2 - y1
@@ -48,48 +83,72 @@ def _roi_groups(rois: Tensor, bins: tuple[int, int], spatial_scale: float, sampl
     for key in keys.unique(dim=0):
         index = (keys == key).all(1).nonzero().flatten()
         image, vertical, horizontal = key.tolist()
-        yield (image, index,
-               _axis_weights(y1[index], height[index], bins[0], vertical, size[0]),
-               _axis_weights(x1[index], width[index], bins[1], horizontal, size[1]))
+        yield _Group(image, index, (y1[index], x1[index]), (height[index], width[index]), (vertical, horizontal))
 
 
 def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                       pool_mode: int, aligned: bool) -> None:
-    """Fill `output` with average-pooled RoIAlign; each RoI is two interpolation matrices.
+    """Fill `output` with RoIAlign, the mean or maximum of a bin's samples; each RoI is two interpolation matrices.
 
     Args:
         input: (B, C, H, W).
         rois: (N, 5); one without area gives zeros where the number of samples follows its size.
         output: (N, C, aligned_height, aligned_width).
-        argmax_y: not used; mmcv's maximum mode has it.
-        argmax_x: not used.
+        argmax_y: the shape of `output`, filled by the maximum: row of the largest sample in cells, -1 for none.
+        argmax_x: its column.
         aligned_height: vertical bins.
         aligned_width: horizontal bins.
         spatial_scale: size of the map over that of the picture.
         sampling_ratio: samples of a bin along each axis; 0 takes one for each cell begun.
-        pool_mode: 1, average.
+        pool_mode: 1, average; 0, maximum.
         aligned: shift by half a cell, as is right; without it, regions are at least one cell large.
-
-    Raises:
-        UserError: `pool_mode` is 0, the maximum.
     """
-    if pool_mode != 1:
-        raise UserError('RoIAlign with pool_mode=\'max\' needs compiled mmcv operators; use pool_mode=\'avg\'')
     bins = (aligned_height, aligned_width)
-    for image, index, rows, columns in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned,
-                                                   input.shape[-2:]):
-        output[index] = torch.einsum('nih,chw,njw->ncij', rows, input[image], columns)
+    for group in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned):
+        if pool_mode == 1:
+            rows, columns = group.weights(bins, input.shape[-2:])
+            output[group.index] = torch.einsum('nih,chw,njw->ncij', rows, input[group.image], columns)
+        else:
+            found = _largest_samples(input[group.image], group, bins)
+            for target, values in zip((output, argmax_y, argmax_x), found):
+                target[group.index] = values
+
+
+def _largest_samples(maps: Tensor, group: _Group, bins: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Largest sample of every bin, (n, C, *bins), and its row and column; 0 and -1 for bins without samples."""
+    shape = (len(group.index), len(maps), *bins)
+    if min(group.samples) < 1:
+        return maps.new_zeros(shape), maps.new_full(shape, -1.0), maps.new_full(shape, -1.0)
+    rows, columns = group.positions(bins)
+    samples = torch.einsum('nyh,chw,nxw->ncyx', _sample_weights(rows, maps.shape[1]), maps,
+                           _sample_weights(columns, maps.shape[2]))
+    tall, wide = group.samples
+    best, at = samples.unflatten(3, (-1, wide)).unflatten(2, (-1, tall)).transpose(3, 4).flatten(4).max(-1)
+    row = torch.arange(bins[0], device=at.device)[:, None] * tall + at // wide
+    column = torch.arange(bins[1], device=at.device) * wide + at % wide
+    return best, _taken(rows, row), _taken(columns, column)
+
+
+def _taken(positions: Tensor, places: Tensor) -> Tensor:
+    """Positions (n, N) at places (n, ...)."""
+    return positions.gather(1, places.flatten(1)).view_as(places)
 
 
 def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
                        aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                        pool_mode: int, aligned: bool) -> None:
     """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W): the transposed matrices."""
-    bins = (aligned_height, aligned_width)
-    for image, index, rows, columns in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned,
-                                                   grad_input.shape[-2:]):
-        grad_input[image] += torch.einsum('nih,ncij,njw->chw', rows, grad_output[index], columns)
+    bins, size = (aligned_height, aligned_width), grad_input.shape[-2:]
+    for group in _roi_groups(rois, bins, spatial_scale, sampling_ratio, aligned):
+        share = grad_output[group.index]
+        if pool_mode == 1:
+            rows, columns = group.weights(bins, size)
+            grad_input[group.image] += torch.einsum('nih,ncij,njw->chw', rows, share, columns)
+        else:
+            rows = _sample_weights(argmax_y[group.index], size[0]) * (min(group.samples) > 0)
+            columns = _sample_weights(argmax_x[group.index], size[1])
+            grad_input[group.image] += torch.einsum('ncijh,ncij,ncijw->chw', rows, share, columns)
 
 
 def _pool_borders(first: Tensor, last: Tensor, bins: int, size: int) -> tuple[Tensor, Tensor]:

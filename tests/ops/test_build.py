@@ -222,3 +222,17 @@ def test_the_cuda_library_loads_and_registers_beside_a_cpu_torch() -> None:
               '  assert torch._C._dispatch_has_kernel_for_dispatch_key("frozenmm::" + n, "CUDA"), n\n')
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@compiler
+@pytest.mark.parametrize('header', sorted(
+    path.relative_to(build.SOURCES).as_posix() for path in build.SOURCES.rglob('*.h')
+    if '#pragma once' in path.read_text()))
+def test_every_header_compiles_alone(header: str, tmp_path: Path) -> None:
+    """Those without `#pragma once` are parts of a unit, and say what it must define before them."""
+    unit = tmp_path / 'alone.cpp'
+    unit.write_text(f'#include "{build.SOURCES / header}"\n')
+    target = build.find_target('cpu')
+    done = subprocess.run([target.compiler, *build.compile_flags('cpu', 'alone'), '-fsyntax-only', str(unit)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

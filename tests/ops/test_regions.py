@@ -25,7 +25,7 @@ def sample(feature, y, x):
                  + feature[bottom, left] * fy * (1 - fx) + feature[bottom, right] * fy * fx)
 
 
-def roi_align_by_loops(feature, roi, bins, scale, ratio, aligned):
+def roi_align_by_loops(feature, roi, bins, scale, ratio, aligned, mode='avg'):
     shift = 0.5 if aligned else 0.0
     x1, y1, x2, y2 = (value * scale - shift for value in roi[1:])
     width, height = x2 - x1, y2 - y1
@@ -36,13 +36,14 @@ def roi_align_by_loops(feature, roi, bins, scale, ratio, aligned):
     for channel in range(feature.shape[1]):
         for i in range(bins[0]):
             for j in range(bins[1]):
-                total = 0.0
+                samples = []
                 for a in range(counts[0]):
                     for b in range(counts[1]):
                         y = y1 + height / bins[0] * (i + (a + 0.5) / counts[0])
                         x = x1 + width / bins[1] * (j + (b + 0.5) / counts[1])
-                        total += sample(feature[int(roi[0]), channel], y, x)
-                out[channel, i, j] = total / max(counts[0] * counts[1], 1)
+                        samples.append(sample(feature[int(roi[0]), channel], y, x))
+                if samples:
+                    out[channel, i, j] = max(samples) if mode == 'max' else sum(samples) / len(samples)
     return out
 
 
@@ -50,30 +51,27 @@ ROIS = [[0, 2.3, 1.1, 13.7, 9.2], [1, -6.0, -4.0, 9.0, 8.0], [1, 10.0, 10.0, 40.
         [0, 0.0, 0.0, 15.9, 11.9], [1, 4.0, 4.0, 4.0, 9.0], [0, 3.0, 5.0, 3.0, 5.0]]
 
 
+@pytest.mark.parametrize('mode', ['avg', 'max'])
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 2])
-def test_roi_align_follows_the_definition(aligned, ratio, generator):
+def test_roi_align_follows_the_definition(aligned, ratio, mode, generator):
     feature = torch.rand(2, 3, 9, 11, generator=generator, dtype=torch.float64)
-    ours = roi_align(feature, torch.tensor(ROIS, dtype=torch.float64), (3, 2), 0.5, ratio, 'avg', aligned)
-    expected = torch.stack([roi_align_by_loops(feature, roi, (3, 2), 0.5, ratio, aligned) for roi in ROIS])
+    ours = roi_align(feature, torch.tensor(ROIS, dtype=torch.float64), (3, 2), 0.5, ratio, mode, aligned)
+    expected = torch.stack([roi_align_by_loops(feature, roi, (3, 2), 0.5, ratio, aligned, mode) for roi in ROIS])
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('aligned', [True, False])
-def test_roi_align_backward_is_the_gradient_of_forward(aligned, generator):
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_roi_align_backward_is_the_gradient_of_forward(aligned, mode, generator):
     feature = torch.rand(2, 2, 6, 7, generator=generator, dtype=torch.float64, requires_grad=True)
     rois = torch.tensor(ROIS[:4], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: roi_align(x, rois, (2, 3), 0.5, 0, 'avg', aligned), (feature, ))
+    assert torch.autograd.gradcheck(lambda x: roi_align(x, rois, (2, 3), 0.5, 0, mode, aligned), (feature, ))
 
 
 def test_roi_align_without_regions_is_empty():
     out = roi_align(torch.rand(1, 2, 5, 5), torch.zeros(0, 5), (2, 2), 1.0, 0, 'avg', True)
     assert out.shape == (0, 2, 2, 2)
-
-
-def test_max_pooling_is_refused():
-    with pytest.raises(ValueError, match='pool_mode=\'max\' needs compiled mmcv operators'):
-        roi_align(torch.rand(1, 1, 5, 5), torch.tensor([[0.0, 0, 0, 4, 4]]), (2, 2), 1.0, 0, 'max', True)
 
 
 @pytest.mark.parametrize('aligned', [True, False])

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenmm.errors import UserError
+from frozenmm.ops.traced_attention import map_sizes
 
 
 @dataclass
@@ -30,17 +32,17 @@ class Levels:
     shapes: list[tuple[int, int]]
 
     @property
-    def spatial_shapes(self) -> Tensor:
-        """(L, 2) int64 on the device of the features."""
-        return torch.tensor(self.shapes, device=self.features.device)
+    def spatial_shapes(self) -> Any:
+        """(L, 2) int64 on the device of the features; while a model is exported the pairs, see `map_sizes`."""
+        return map_sizes(self.shapes, self.features.device)
 
     @property
-    def start_index(self) -> Tensor:
-        """(L,) int64, the first cell of every level."""
+    def start_index(self) -> Any:
+        """(L,) int64, the first cell of every level; None while a model is exported."""
         starts = [0]
         for height, width in self.shapes[:-1]:
             starts.append(starts[-1] + height * width)
-        return torch.tensor(starts, device=self.features.device)
+        return None if torch.compiler.is_exporting() else torch.tensor(starts, device=self.features.device)
 
     def cells(self, levels: int) -> int:
         """Number of cells of the first levels."""
@@ -91,7 +93,7 @@ def join_levels(feature_maps: Sequence[Tensor], masks: Sequence[Tensor | None], 
         encoding: mmdet's sine position embedding.
         level_embed: (L, C), one row per level.
     """
-    count = len(feature_maps[0])
+    count = feature_maps[0].shape[0]
     positions = [position.flatten(2).transpose(1, 2) + level_embed[index]
                  for index, position in enumerate(level_positions(feature_maps, masks, encoding))]
     joined = None

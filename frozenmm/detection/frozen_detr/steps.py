@@ -204,7 +204,10 @@ def append_levels(inputs: dict, levels: Levels) -> dict:
         masks = [part if part is not None else feat.new_zeros(count, size, dtype=torch.bool)
                  for part, size in ((mask, cells), (levels.mask, levels.features.shape[1]))]
         grown['feat_mask'] = torch.cat(masks, 1)
-    if 'spatial_shapes' in inputs:
+    if 'spatial_shapes' in inputs and torch.compiler.is_exporting():
+        grown['spatial_shapes'] = [*inputs['spatial_shapes'], *levels.shapes]
+        grown['valid_ratios'] = torch.cat([inputs['valid_ratios'], levels.valid_ratios], 1)
+    elif 'spatial_shapes' in inputs:
         grown['spatial_shapes'] = torch.cat([inputs['spatial_shapes'], levels.spatial_shapes])
         grown['level_start_index'] = torch.cat([inputs['level_start_index'], levels.start_index + cells])
         grown['valid_ratios'] = torch.cat([inputs['valid_ratios'], levels.valid_ratios], 1)

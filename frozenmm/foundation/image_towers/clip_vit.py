@@ -167,7 +167,7 @@ class CLIPVisionTransformer(nn.Module):
         """
         x = self.conv1(pixels)
         grid = (int(x.shape[2]), int(x.shape[3]))
-        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x.flatten(2).transpose(1, 2)], 1)
+        x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x.flatten(2).transpose(1, 2)], 1)
         x = self.ln_pre(x + self.positions(grid))
         extra = num_tokens - 1
         x = torch.cat([x[:, :1].expand(-1, extra, -1), x], 1)

@@ -175,12 +175,12 @@ class DinoVisionTransformer(nn.Module):
         """
         x = self.patch_embed(pixels)
         grid = (int(x.shape[2]), int(x.shape[3]))
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], 1)
         x = x + self.positions(grid)
         extra = num_tokens - 1
         parts = [x[:, :1].expand(-1, extra, -1), x[:, :1]]
         if self.num_register_tokens:
-            parts.append(self.register_tokens.expand(len(x), -1, -1))
+            parts.append(self.register_tokens.expand(x.shape[0], -1, -1))
         x = torch.cat([*parts, x[:, 1:]], 1)
         cells = cell_rows(grid, num_tokens, 1 + self.num_register_tokens, x.device)
         x, kept = through(self.blocks, x, cells, taps=taps)

@@ -40,7 +40,7 @@ def grid_rope(grid: tuple[int, int], head_channels: int, *, base: float = 100.0,
 def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Tokens (..., L, head_channels) whose last ones, as many as `rope` has rows, are rotated by their position."""
     cosine, sine = (part.to(x.dtype) for part in rope)
-    start = x.shape[-2] - len(cosine)
+    start = x.shape[-2] - cosine.shape[0]
     moved = x[..., start:, :]
     first, second = moved.chunk(2, -1)
     moved = moved * cosine + torch.cat([-second, first], -1) * sine
@@ -154,7 +154,7 @@ class Embeddings(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, 1 + registers + N, width) of (B, 3, h, w), and the grid."""
         patches = self.patch_embeddings(pixels)
-        prefix = [token.expand(len(pixels), -1, -1) for token in (self.cls_token, self.register_tokens)]
+        prefix = [token.expand(pixels.shape[0], -1, -1) for token in (self.cls_token, self.register_tokens)]
         return torch.cat([*prefix, patches.flatten(2).transpose(1, 2)], 1), (patches.shape[2], patches.shape[3])
 
 

@@ -50,7 +50,7 @@ class PatchGenerator(nn.Module):
         grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
         weight = self.embedder.weight.unflatten(1, (3, patch, patch))
         x = F.conv2d(pixels, weight, stride=patch).flatten(2).transpose(1, 2) + self.positions(grid)
-        return torch.cat([self.cls_token.token.expand(len(x), -1, -1), x], 1), grid
+        return torch.cat([self.cls_token.token.expand(x.shape[0], -1, -1), x], 1), grid
 
 
 class RADIOBody(nn.Module):

@@ -174,7 +174,7 @@ class MaskedAttentionDecoder(nn.Module):
         """
         all_layers = self.training if all_layers is None else all_layers
         maker = MaskMaker(self.mask_embed, mask_features, keep=all_layers, padding=padding)
-        count = len(mask_features)
+        count = mask_features.shape[0]
         query = self.query_feat.weight.expand(count, -1, -1)
         query_position = self.query_embed.weight.expand(count, -1, -1)
         normed = self.transformer_decoder.post_norm(query)
@@ -233,7 +233,7 @@ class MaskMaker:
         self.features = features
         self.keep = keep
         self.padding = padding
-        self._resized: dict[Size, Tensor] = {}
+        self._resized: dict[tuple[str, ...], Tensor] = {}
         self._latest: tuple[Tensor, Tensor] | None = None
 
     def full(self, normed: Tensor) -> Tensor:
@@ -250,9 +250,10 @@ class MaskMaker:
     def _resized_logits(self, normed: Tensor, size: Size) -> Tensor:
         if self.keep and self._latest is not None and self._latest[0] is normed:
             return F.interpolate(self._latest[1], size=size, mode='bilinear', align_corners=False)
-        if size not in self._resized:
-            self._resized[size] = F.interpolate(self.features, size=size, mode='bilinear', align_corners=False)
-        return torch.einsum('bqc,bchw->bqhw', self.mask_embed(normed), self._resized[size])
+        name = tuple(map(str, size))  # sizes of an exported graph have no hash
+        if name not in self._resized:
+            self._resized[name] = F.interpolate(self.features, size=size, mode='bilinear', align_corners=False)
+        return torch.einsum('bqc,bchw->bqhw', self.mask_embed(normed), self._resized[name])
 
     @torch.no_grad()
     def outside(self, normed: Tensor, size: Size) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from frozenmm.errors import UserError
 from frozenmm.ops import MultiScaleDeformableAttention
+from frozenmm.ops.traced_attention import map_sizes
 
 
 def encoder_config(*, channels: int, num_layers: int, num_levels: int, num_heads: int, num_points: int,
@@ -60,7 +61,7 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         L maps (B, C, h, w), encoded.
     """
     device = maps[0].device
-    sizes = [tuple(value.shape[-2:]) for value in maps]
+    sizes = [(value.shape[-2], value.shape[-1]) for value in maps]
     lengths = [height * width for height, width in sizes]
     tokens = torch.cat([value.flatten(2) for value in maps], 2).transpose(1, 2)
     places, points = [], []
@@ -69,12 +70,12 @@ def encode_levels(encoder: Mask2FormerTransformerEncoder, maps: Sequence[Tensor]
         places.append(place.flatten(2).transpose(1, 2) + embedding)
         rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
         columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        points.append(torch.stack([columns.repeat(height), rows.repeat_interleave(width)], -1))
+        points.append(torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], -1).flatten(0, 1))
     arguments: dict[str, Any] = dict(
         query_pos=torch.cat(places, 1), key_padding_mask=None,
-        spatial_shapes=torch.tensor(sizes, device=device),
-        level_start_index=torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], device=device),
-        reference_points=torch.cat(points)[None, :, None].expand(len(tokens), -1, len(maps), -1))
+        spatial_shapes=map_sizes(sizes, device), level_start_index=None if torch.compiler.is_exporting() else
+        torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], device=device),
+        reference_points=torch.cat(points)[None, :, None].expand(tokens.shape[0], -1, len(maps), -1))
     for layer in encoder.layers:
         if with_cp and torch.is_grad_enabled():
             tokens = checkpoint(layer, tokens, use_reentrant=False, **arguments)

@@ -110,7 +110,7 @@ class PlainMaskDecoder(nn.Module):
         all_layers = masked if all_layers is None else all_layers and self.masked_attention
         valid = None if padding is None else self._valid(padding, taps[0], grid)
         x = self.fusion(taps, valid)
-        x = torch.cat([self.queries.weight.to(x.dtype).expand(len(x), -1, -1), x], 1)
+        x = torch.cat([self.queries.weight.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         keys = None if valid is None else torch.cat(
             [valid.new_ones(len(x), self.num_queries), valid], 1)[:, None]
         rope = self._rope(grid, x.device)

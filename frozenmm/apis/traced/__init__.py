@@ -1,0 +1,1 @@
+"""Models as one graph for other runtimes: a picture in, results out."""
