@@ -7,7 +7,7 @@ Source: Inner-Adaptor Architecture (arXiv 2408.12902).
 _base_ = 'frozen-llm-block_lite0_camvid.py'
 
 model = dict(
-    backbone=dict(model=dict(
+    backbone=dict(tower=dict(
         _delete_=True, type='frozenmm.InnerAdaptor', after=[8, 10],
         tower=dict(type='frozenmm.TimmTower', model='vit_small_patch16_224.augreg_in21k_ft_in1k', resize_mode='none'))),
     neck=None,

@@ -11,4 +11,4 @@ model = dict(decode_head=dict(
     text_tower=dict(_delete_=True, type='frozenmm.LongCaptionTower', folder='weights/language_model'),
     masks=dict(shared_map=None),
     in_channels=[320]),
-    backbone=dict(model=dict(tower=dict(out_maps=['res5']))))
+    backbone=dict(tower=dict(tower=dict(out_maps=['res5']))))

@@ -7,7 +7,7 @@ Source: Frozen in Time (ICCV 2021), its space-time blocks.
 _base_ = 'space-time_lite0_camvid.py'
 
 model = dict(
-    backbone=dict(model=dict(
+    backbone=dict(tower=dict(
         _delete_=True, type='frozenmm.SpaceTimeAdapter', frames=4,
         tower=dict(type='frozenmm.TimmTower', model='vit_small_patch16_224.augreg_in21k_ft_in1k', resize_mode='none'))),
     neck=None,
