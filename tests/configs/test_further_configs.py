@@ -67,7 +67,7 @@ def test_config_trains_two_iterations_and_is_evaluated(name, shared_dir, tmp_pat
         cfg.train_dataloader.batch_size = 4
         cfg.train_dataloader.dataset.indices = 4
     if 'vit-s' in name:
-        tower = cfg.model.backbone.model.tower
+        tower = cfg.model.backbone.tower.tower
         tower.update(model='vit_tiny_patch16_224', weights='random')
         cfg.model.decode_head.in_channels = 192
         cfg.model.data_preprocessor.size = (96, 128)
