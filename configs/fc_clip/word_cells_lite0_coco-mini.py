@@ -10,21 +10,11 @@ Source: our own; a demonstration, not a benchmark.
 _base_ = 'fc_clip_conse-lite0_coco-mini.py'
 
 vocabulary = 'coco_panoptic_133'
-side = 256
 
 model = dict(
     _delete_=True,
     type='frozenmm.WordCellSegmentor',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-        pad_mask=True,
-        pad_seg=True,
-        seg_pad_value=255,
-        batch_augments=[dict(type='BatchFixedSizePad', size=(side, side), pad_mask=True, pad_seg=True)]),
+    data_preprocessor={{_base_.model.data_preprocessor}},
     tower=dict(
         type='frozenmm.RememberingTower',
         tower=dict(type='frozenmm.EfficientNetLiteTower', out_maps=['res3', 'res4', 'res5'])),

@@ -55,14 +55,14 @@ def check_data(target: str | Path, *, full: bool = False, sheet: str | Path | No
     if not configs:
         return [_check_pictures(target)]
     surveys = []
-    for number, cfg in enumerate(configs):
+    for number, (cfg, unnamed) in enumerate(configs):
         path = None if sheet is None else Path(sheet)
         if path is not None and number:
             path = path.with_stem(f'{path.stem}_{number + 1}')
         with tempfile.TemporaryDirectory() as folder:
             cfg.work_dir = folder
             surveys += _check_config(cfg, count, path)
-        if cfg.get('made_up_words'):
+        if unnamed:
             surveys[-1].warn(target, 'no classes.txt says what the numbers of its label maps mean, and a training asks '
                              'for that', 'write it: one class a line, label 0 first')
     return surveys
@@ -103,8 +103,8 @@ def _check_config(cfg: Config, count: int | None, sheet: str | Path | None) -> l
     return surveys
 
 
-def _configs_of(root: Path) -> list[Config]:
-    """Configs without a model for the layouts that a folder has."""
+def _configs_of(root: Path) -> list[tuple[Config, bool]]:
+    """Configs without a model for the layouts that a folder has, and whether the words of its classes are made up."""
     configs = []
     for kind, name, steps in (
             ('panoptic', 'frozenmm.CocoPanoptic', [dict(type='frozenmm.LoadPanopticMaps')]),
@@ -125,8 +125,7 @@ def _configs_of(root: Path) -> list[Config]:
             words = _unnamed(root, first) if kind == 'semantic' else None
             cfg = Config(content)
             use_data_root(cfg, root, MapOptions(words=words))
-            cfg.made_up_words = words is not None
-            configs.append(cfg)
+            configs.append((cfg, words is not None))
     return configs
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.inside_blocks import TowerWithParts, transformer_blocks
+from frozenmm.foundation.inside_blocks import Hook, TowerWithParts, transformer_blocks
 from frozenmm.foundation.lookup import choice
 from frozenmm.registry import MODELS
 
@@ -73,7 +73,7 @@ class InnerAdaptor(TowerWithParts):
     def task(self, name: str | None) -> None:
         self._task = None if name is None else choice('task', name, list(self.layers))
 
-    def hooks(self, network: nn.Module) -> list[tuple[nn.Module, Callable[..., Any], bool]]:
+    def hooks(self, network: nn.Module) -> list[Hook]:
         """See `TowerWithParts.hooks`."""
         if self._task is None:
             return []

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -13,6 +13,25 @@ from frozenmm.foundation.image_tower import ImageTower, RawFeatures
 from frozenmm.foundation.tower_building import build_tower
 
 _one_forward = threading.RLock()
+
+
+Hook = tuple[nn.Module, Callable[..., Any], bool]
+"""A module, a function and whether it runs before the module."""
+
+
+@contextmanager
+def hooked(hooks: Iterable[Hook]) -> Iterator[None]:
+    """Around a forward of this thread on a network that others share: functions that act in it, and in no other."""
+    mine = threading.get_ident()
+
+    def alone(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: function(*given) if threading.get_ident() == mine else None
+
+    with _one_forward, ExitStack() as held:
+        for module, function, before in hooks:
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            held.callback(register(alone(function)).remove)
+        yield
 
 
 def transformer_blocks(tower: ImageTower) -> list[nn.Module]:
@@ -50,22 +69,13 @@ class TowerWithParts(ImageTower):
         # outside the module tree: the state dict holds one record of the network, the one of this tower
         self.__dict__['inner'] = inner
 
-    def hooks(self, network: nn.Module) -> list[tuple[nn.Module, Callable[..., Any], bool]]:
-        """Module, function and whether it runs before the module, for the coming forward; none: the frozen output."""
+    def hooks(self, network: nn.Module) -> list[Hook]:
+        """What acts in the coming forward; nothing: the frozen output."""
         raise NotImplementedError(f'{type(self).__name__} must implement `hooks`')
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`; that of `inner` with the parts in place."""
-        mine = threading.get_ident()
-
-        def alone(function: Callable[..., Any]) -> Callable[..., Any]:
-            # a forward of another thread on the shared network is none of ours
-            return lambda *given: function(*given) if threading.get_ident() == mine else None
-
-        with _one_forward, ExitStack() as held:
-            for module, function, before in self.hooks(network):
-                register = module.register_forward_pre_hook if before else module.register_forward_hook
-                held.callback(register(alone(function)).remove)
+        with hooked(self.hooks(network)):
             return self.inner.extract(network, pixels, num_tokens)
 
 

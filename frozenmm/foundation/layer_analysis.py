@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures
-from frozenmm.foundation.inside_blocks import TowerWithParts, transformer_blocks
+from frozenmm.foundation.inside_blocks import Hook, TowerWithParts, hooked, transformer_blocks
 from frozenmm.registry import MODELS
 
 
@@ -67,7 +67,7 @@ class SkippingTower(TowerWithParts):
             raise UserError(f'skip must leave out some of the blocks 0 to {self._found - 1}, got {list(blocks)}')
         self._skip = chosen
 
-    def hooks(self, network: nn.Module) -> list[tuple[nn.Module, Callable[..., Any], bool]]:
+    def hooks(self, network: nn.Module) -> list[Hook]:
         """None: blocks are replaced, not listened to."""
         return []
 
@@ -95,9 +95,7 @@ def block_tokens(tower: ImageTower, images: Tensor) -> list[Tensor]:
         for value in (given[0], output) if not kept else (output, ):
             kept.append(value.detach().flatten(1, -2).float())
 
-    with ExitStack() as held:
-        for block in transformer_blocks(tower):
-            held.callback(block.register_forward_hook(keep).remove)
+    with hooked((block, keep, False) for block in transformer_blocks(tower)):
         tower(images)
     return kept
 

@@ -1,7 +1,6 @@
 """Frozen text towers with a few trained vectors: prompts around every name, or rows for names of their own."""
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -10,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frozenmm.errors import UserError, WrongKind
+from frozenmm.foundation.inside_blocks import hooked
 from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.text_tower import TextTower
 from frozenmm.foundation.vocabulary import same_word
 from frozenmm.registry import MODELS
 
 PLACES = ('front', 'behind', 'around')
-_one_forward = threading.RLock()
 
 
 def learning_tower(tower: object) -> TextTower | None:
@@ -158,20 +157,14 @@ class PromptedTextTower(LearningTextTower):
 
     def _run_with(self, ids: Tensor, lengths: Tensor, prompts: Tensor, places: Tensor) -> Tensor:
         def embed(network: nn.Module, ids: Tensor, lengths: Tensor, prompts: Tensor) -> Tensor:
-            def put(_: nn.Module, given: Any, output: Tensor) -> Tensor | None:
-                if given[0].data_ptr() != ids.data_ptr():  # a forward of somebody else on the shared network
-                    return None
+            def put(_: nn.Module, given: Any, output: Tensor) -> Tensor:
                 index = places[..., None].expand(-1, -1, output.shape[-1])
                 return output.scatter(1, index, prompts.to(output.dtype))
 
-            handle = self._table().register_forward_hook(put)
-            try:
+            with hooked([(self._table(), put, False)]):
                 return self.inner.embed(network, ids, lengths)
-            finally:
-                handle.remove()
 
-        with _one_forward:
-            return self.run(embed, ids, lengths, prompts)
+        return self.run(embed, ids, lengths, prompts)
 
 
 @MODELS.register_module()

@@ -47,12 +47,12 @@ class OnePassTower(WrappingTower):
 
     def __init__(self, tower: Mapping | ImageTower) -> None:
         super().__init__(tower, **(dict(resize_mode='none') if isinstance(tower, Mapping) else {}))
-        self.__dict__['passes'] = _Passes()
+        self.passes = _Passes()
 
     @contextmanager
     def one_pass(self) -> Iterator[None]:
         """Around everything that looks at one batch."""
-        passes: _Passes = self.__dict__['passes']
+        passes = self.passes
         outer, passes.open = passes.open, True
         try:
             yield
@@ -65,7 +65,7 @@ class OnePassTower(WrappingTower):
             self, images: Tensor, valid_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
             image_stats: ImageStats | None = None, *, num_tokens: int = 0) -> TowerFeatures:
         """Features of a padded batch; see `ImageTower.forward`."""
-        passes: _Passes = self.__dict__['passes']
+        passes = self.passes
         if not passes.open:
             return self.inner(images, valid_sizes, image_stats, num_tokens=num_tokens)
         whole = [(images.shape[-2], images.shape[-1])] * len(images)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import ImageTower
-from frozenmm.foundation.inside_blocks import TowerWithParts, first_norm, transformer_blocks
+from frozenmm.foundation.inside_blocks import Hook, TowerWithParts, first_norm, transformer_blocks
 from frozenmm.registry import MODELS
 
 
@@ -90,7 +90,7 @@ class SpaceTimeAdapter(TowerWithParts):
         self.time = nn.ModuleList(TimeAttention(width, heads or max(1, width // 64), longest or frames)
                                   for _ in self.blocks)
 
-    def hooks(self, network: nn.Module) -> list[tuple[nn.Module, Callable[..., Any], bool]]:
+    def hooks(self, network: nn.Module) -> list[Hook]:
         """See `TowerWithParts.hooks`."""
         if self.frames == 1:
             return []

@@ -19,12 +19,8 @@ PIPELINE = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 40), 
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_scope(tmp_path, monkeypatch):
+def _own_home(tmp_path, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path / 'home'))
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def config(method='naclip', **options):

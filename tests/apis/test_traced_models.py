@@ -15,7 +15,7 @@ import traced_models
 from hardening_budget import MORE
 
 from frozenmm.apis.traced import export
-from frozenmm.apis.traced.agreement import largest_difference
+from frozenmm.apis.traced.agreement import largest, largest_difference
 from frozenmm.apis.traced.mask_results import MaskRules
 from frozenmm.errors import UserError, WrongKind
 
@@ -129,3 +129,7 @@ def test_a_moved_box_and_a_missing_result_are_differences():
     assert largest_difference(found, sample, (80, 100), classes=2) == pytest.approx(0.1)
     fewer = {key: value[:1] for key, value in found.items()}
     assert largest_difference(fewer, sample, (80, 100), classes=2) == float('inf')
+
+
+def test_results_that_are_no_numbers_differ_infinitely():
+    assert largest([0.0, float('nan')]) == largest([float('nan'), 0.0]) == float('inf') and largest([0.25, 0.5]) == 0.5

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 from PIL import Image
 from served import Handler, serving
 
@@ -53,7 +52,6 @@ def official(tmp_path_factory):
 @pytest.fixture
 def server(official, tmp_path, monkeypatch):
     """Of small models in the place of the published ones."""
-    before = dict(DefaultScope._instance_dict)
     digest = hashlib.sha256((official / 'ViT-B-16.pt').read_bytes()).hexdigest()
     monkeypatch.setitem(clip.MODELS_BY_NAME, 'ViT-B/16', replace(TINY, sha256=digest))
     monkeypatch.setitem(clip_text.WIDTHS, 'ViT-B/16', 64)
@@ -63,8 +61,6 @@ def server(official, tmp_path, monkeypatch):
         running.RequestHandlerClass = type('Served', (ByName, ), dict(folder=official))
         monkeypatch.setenv('FROZENMM_MIRROR', running.address)
         yield running
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def put(name: str, content: bytes = b'') -> Path:

@@ -24,12 +24,8 @@ WITH_BACKGROUND = ('pascal-voc-21', 'pascal-context-60', 'coco-object')
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_scope(tmp_path_factory, monkeypatch):
+def _own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path_factory.getbasetemp() / 'home'))
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def tiny(cfg):

@@ -26,12 +26,8 @@ METRICS = {'panoptic': 'panoptic/PQ', 'semantic': 'semantic/mIoU', 'instance': '
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_scope(tmp_path_factory, monkeypatch):
+def _own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path_factory.getbasetemp() / 'home'))
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from frozenmm.engine.launch import load_config, train
 from frozenmm.foundation.frozen_module import frozen_modules
@@ -23,12 +22,8 @@ SMALL_SAM = dict(type='frozenmm.SAMPrompter', weights='random', decoder=dict(
 
 
 @pytest.fixture(autouse=True)
-def _own_scope_and_home(tmp_path, monkeypatch):
+def _own_home(tmp_path, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path / 'home'))
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def data_of(cfg: Config, root: str, tmp_path: Path) -> None:

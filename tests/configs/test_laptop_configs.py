@@ -4,7 +4,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from mmengine.registry import DefaultScope
 
 from frozenmm.engine.launch import load_config, train
 from frozenmm.foundation import frozen_modules
@@ -35,15 +34,6 @@ def check(runner):
     assert sum(parameter.numel() for parameter in runner.model.parameters()) < 2.5e6
     return {key: runner.message_hub.get_scalar(f'val/{key}').current() for key in (
         'panoptic/PQ', 'panoptic/PQ_seen', 'panoptic/PQ_unseen', 'semantic/mIoU', 'semantic/mIoU_unseen')}
-
-
-@pytest.fixture(autouse=True)
-def _own_scope():
-    """A runner makes its config's scope that of the whole process; the next test finds what it was before."""
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(autouse=True)

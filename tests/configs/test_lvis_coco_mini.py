@@ -9,7 +9,6 @@ from collections import defaultdict
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from test_frozen_detr_configs import FOLDER, shrunk
 
 import frozenmm  # noqa: F401
@@ -36,12 +35,8 @@ def as_lvis(root, split, target):
 
 
 @pytest.fixture(autouse=True)
-def _own_scope_and_cache(tmp_path, monkeypatch):
+def _own_home(tmp_path, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path / 'home'))
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def test_it_trains_on_common_classes_and_is_measured_on_all(shared_dir, tmp_path):

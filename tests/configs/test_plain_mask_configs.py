@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from test_open_vocabulary_configs import batch
 
@@ -21,12 +21,8 @@ CONFIGS = sorted(path for path in (ROOT / 'configs' / 'plain_mask').glob('*.py')
 
 
 @pytest.fixture(autouse=True)
-def _own_scope_and_home(tmp_path, monkeypatch):
+def _own_home(tmp_path, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path / 'home'))
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def shrunk(path):

@@ -76,8 +76,9 @@ def test_other_ways_of_writing_the_same_are_read(survey, edit, said):
         (1, 7, 0), (2, 7, 0)}
 
 
-def test_a_mark_of_the_byte_order_is_no_damage(survey):
-    _, found, changed = survey(nothing, encoding='utf-8-sig')
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_other_encodings_of_json_are_read(survey, encoding):
+    _, found, changed = survey(nothing, encoding=encoding)
     assert found.kept == 4 and changed and not found.errors
 
 

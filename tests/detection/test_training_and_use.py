@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tiny_dino as tiny
 import tiny_family as family
-from mmengine.registry import DefaultScope
 
 from frozenmm.engine.launch import load_config, train
 from frozenmm_command import main
@@ -24,12 +23,8 @@ TRAINED = ('dino', 'co-dino', 'deformable', 'deformable-two-stage', 'dab', 'cond
 
 
 @pytest.fixture(autouse=True)
-def _own_scope_and_cache(tmp_path_factory, monkeypatch):
+def _own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv('FROZENMM_HOME', str(tmp_path_factory.getbasetemp() / 'home'))
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(scope='module')

@@ -131,7 +131,12 @@ def test_nothing_is_kept_after_a_pass(model):
 
 def test_the_weights_of_a_whole_run_go_back(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / 'a.pth')
+    saved = {name: value.clone() for name, value in model.named_parameters()}
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(1)
     model.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True))
+    assert saved and all(torch.equal(value, saved[name]) for name, value in model.named_parameters())
 
 
 @pytest.mark.parametrize(('changes', 'kind', 'words'), [

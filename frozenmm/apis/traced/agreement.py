@@ -1,7 +1,8 @@
 """How far the results of an exported model are from those of the model itself."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -34,7 +35,12 @@ def largest_difference(found: Mapping[str, Tensor], expected: Any, size: tuple[i
             differences.append(_fewest_pixels(owner, segments))
     if 'semantic' in found:
         differences.append((found['semantic'] != expected.pred_sem_seg.sem_seg[0]).float().mean().item())
-    return max(differences)
+    return largest(differences)
+
+
+def largest(differences: Iterable[float]) -> float:
+    """The largest of some numbers; infinite where one is none, which Python's `max` passes over."""
+    return max(float('inf') if math.isnan(value) else value for value in differences)
 
 
 def _fewest_pixels(*maps: Tensor) -> float:
@@ -60,4 +66,4 @@ def _instances(found: Mapping[str, Tensor], expected: Any, side: int) -> float:
         distance = torch.maximum(distance, torch.stack(
             [(mask != expected.masks[places]).flatten(1).float().mean(1) for mask in masks]))
     nearest = torch.where(alike, distance, float('inf')).amin(1)
-    return max(difference, nearest.max().item())
+    return largest((difference, nearest.max().item()))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from frozenmm.apis.image_pipeline import ImagePipeline, class_names
 from frozenmm.apis.model_sources import open_model, read_source
-from frozenmm.apis.traced.agreement import largest_difference
+from frozenmm.apis.traced.agreement import largest, largest_difference
 from frozenmm.apis.traced.detectors import TracedDetector
 from frozenmm.apis.traced.mmdet_sizes import sizes_from_shapes
 from frozenmm.apis.traced.picture_input import float_rgb
@@ -215,8 +215,8 @@ def _check(model: Any, run: Runner, traced: Traced, inputs: Tensor) -> float:
         both, alone = run(images), run(images[:1])
     found = [dict(zip(traced.outputs, (value[index] for value in outputs)))
              for outputs, index in ((both, 0), (both, 1), (alone, 0))]
-    return max(largest_difference(outputs, sample, size, classes=traced.num_classes)
-               for outputs, sample in zip(found, [*expected, expected[0]]))
+    return largest(largest_difference(outputs, sample, size, classes=traced.num_classes)
+                   for outputs, sample in zip(found, [*expected, expected[0]]))
 
 
 def _names(model: Any, cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:

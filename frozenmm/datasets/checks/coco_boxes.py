@@ -13,7 +13,6 @@ from frozenmm.datasets.checks.coco_values import corners_instead_of_sides, find_
 from frozenmm.datasets.checks.findings import Survey
 from frozenmm.errors import MissingFile, UnreadableFile, reading
 
-_MARK = '\ufeff'
 _LEAST_INSIDE = 0.25
 """Boxes of which less is inside the picture are strange."""
 _UNREADABLE = ('unknown image', 'no box', 'no outline')
@@ -51,11 +50,10 @@ def read_boxes(path: Path, mended: Counter[str] | None = None) -> dict[str, Any]
         UnreadableFile: no JSON, or not in this format.
     """
     with reading(path, 'a COCO annotation file'):
-        text = path.read_text(encoding='utf-8')
+        text = path.read_bytes()
         mended = Counter() if mended is None else mended
-        if text.startswith(_MARK):
-            text = text.removeprefix(_MARK)
-            mended['mark of the byte order stood before the text'] += 1
+        if json.detect_encoding(text) != 'utf-8':
+            mended[f'file is in {json.detect_encoding(text)}; readers expect utf-8'] += 1
         content = json.loads(text)
         content = {'images': [], 'annotations': []} | content
         for key in ('images', 'annotations', 'categories'):
