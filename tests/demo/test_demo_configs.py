@@ -9,7 +9,7 @@ import torch
 from frozenmm.engine.launch import load_config, train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'configs'))
-from test_laptop_configs import TINY, _own_cache, _own_scope, check, shown  # noqa: F401  (two are fixtures)
+from test_laptop_configs import TINY, _own_cache, check, shown  # noqa: F401  (one is a fixture)
 
 SMALL_SAM = dict(weights='random', model=dict(channels=64, mask_channels=8, heads=4, neck_depth=1, decoder_depth=1))
 
