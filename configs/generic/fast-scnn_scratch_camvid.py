@@ -1,0 +1,13 @@
+"""Fast-SCNN trained from scratch, to compare with the frozen networks; CamVid, 11 classes, ten minutes of one core.
+
+Metric: mIoU in benchmarks/results/camvid_arms.json.
+Command: python tools/train.py configs/generic/fast-scnn_scratch_camvid.py
+Source: Poudel et al., "Fast-SCNN" (2019), at its own sizes.
+"""
+_base_ = '_base_/camvid.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='FastSCNN', norm_cfg={{_base_.norm_cfg}}, align_corners=False),
+    decode_head=dict(
+        type='DepthwiseSeparableFCNHead', in_channels=128, in_index=-1, channels=128, num_convs=2,
+        concat_input=False))
