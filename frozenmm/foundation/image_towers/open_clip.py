@@ -143,7 +143,7 @@ class OpenCLIPTower(ImageTower):
                                                options.get('size'), name),
                          channels=channels, strides=strides,
                          token_channels=getattr(visual, 'token_channels', visual.output_dim),
-                         blocks=vit_blocks(visual), **options)
+                         blocks=getattr(visual, 'blocks', None) or vit_blocks(visual), **options)
         self.patch_output = patch_output
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:

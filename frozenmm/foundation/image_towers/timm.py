@@ -127,7 +127,8 @@ class TimmTower(ImageTower):
         model: timm's name, with or without the tag of the weights (`'convnext_tiny.fb_in22k'`).
         weights: path of a checkpoint in timm's names (or one that timm converts, such as the official DINOv2 file);
             None for the published one; `'random'`.
-        patch_output: `'normed'` or `'raw'` (before the final norm), for ViTs.
+        patch_output: `'normed'` or `'raw'` (before the final norm), for ViTs and for the last map of hierarchical
+            networks with a norm behind their last stage (Swin, MViT, ...).
         size: side of the input; architectures with fixed windows are built for it.
         precision: see `FrozenModule`.
         **options: of `ImageTower`.
@@ -149,6 +150,9 @@ class TimmTower(ImageTower):
                          strides=reader.strides, token_channels=reader.token_channels,
                          blocks=reader.blocks, **options)
         self.normed = patch_output == 'normed'
+        # the kinds of networks whose last norm was left out until 0.2: features cached then do not fit
+        late = reader.last_norm == ('fc_norm' if reader.is_plain else 'norm')
+        self.last_norm = reader.last_norm if self.normed and late else None
 
     def extract(self, network: nn.Module, pixels: Tensor, num_tokens: int) -> RawFeatures:
         """See `ImageTower.extract`. Only one image token is a class token; more are means of patches."""

@@ -13,6 +13,7 @@ from frozenmm.errors import UserError
 from frozenmm.foundation.image_tower import cell_means
 
 DENSE = 'clip_vis_dense'
+LAST_NORMS = ('norm', 'fc_norm')
 
 
 def _level(stride: int) -> str:
@@ -27,6 +28,7 @@ class TimmReader(nn.Module):
         is_plain: one stride throughout (plain ViT).
         channels: width of every map.
         strides: stride of every map.
+        last_norm: name of the final norm, None without one.
         patch: input sides must be multiples of it.
         fixed_size: the network only takes the size that it was built for.
         token_channels: width of the class token, None without one.
@@ -65,6 +67,7 @@ class TimmReader(nn.Module):
                                 and getattr(trunk, 'cls_token', None) is not None)
         self.token_channels = self.channels['patch'] if self.has_class_token else None
         self.blocks = (len(levels), self.channels['patch']) if self.is_plain else None
+        self.last_norm = next((name for name in LAST_NORMS if _is_norm(trunk, name)), None)
 
     def forward(self, pixels: Tensor, normed: bool = True,
                 taps: Sequence[int] = ()) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -72,28 +75,26 @@ class TimmReader(nn.Module):
 
         Args:
             pixels: the normalised image.
-            normed: for a plain ViT, patches and class token after the final norm.
+            normed: a plain ViT's patches and class token after the final norm; so the last map of other networks that
+                have a `norm` behind their last stage (Swin, MViT, ...).
             taps: blocks of a plain ViT whose whole sequence is wanted, after the final norm.
         """
-        if taps:
-            return self._tapped(pixels, normed, taps)
-        read = cast(Any, self.trunk).forward_intermediates
-        if not self.is_plain:
-            maps = read(pixels, indices=self.indices, intermediates_only=True)
-            return dict(zip(self.channels, maps)), None
-        if not self.has_class_token:
-            return {'patch': read(pixels, indices=self.indices, norm=normed, intermediates_only=True)[-1]}, None
-        patches, prefix = read(pixels, indices=self.indices, norm=normed, intermediates_only=True,
-                               return_prefix_tokens=True)[-1]
-        return {'patch': patches}, prefix[:, 0]
+        if self.is_plain:
+            _, maps, class_token = self.read_plain(pixels, normed, taps)
+            return maps, class_token
+        norm = {'norm': True} if normed and self.last_norm == 'norm' else {}
+        maps = cast(Any, self.trunk).forward_intermediates(pixels, indices=self.indices, intermediates_only=True,
+                                                           **norm)
+        return dict(zip(self.channels, maps)), None
 
-    def _tapped(self, pixels: Tensor, normed: bool,
-                taps: Sequence[int]) -> tuple[dict[str, Tensor], Tensor | None]:
+    def read_plain(self, pixels: Tensor, normed: bool,
+                   taps: Sequence[int]) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """What timm's `forward_features` gives, and maps, taps and class token of a plain ViT."""
         model: Any = self.trunk
         deepest = self.indices[-1]
         indices = sorted({*taps, deepest})
         prefixed = {'return_prefix_tokens': True} if self.gives_prefix else {}
-        found = model.forward_intermediates(pixels, indices=indices, norm=False, intermediates_only=True, **prefixed)
+        final, found = model.forward_intermediates(pixels, indices=indices, norm=False, **prefixed)
         grid = (found[0][0] if prefixed else found[0]).shape[-2:]
         sequences = {}
         for index, value in zip(indices, found):
@@ -103,14 +104,18 @@ class TimmReader(nn.Module):
         norm = final_norm(model)
         last = norm(sequences[deepest]) if normed else sequences[deepest]
         patches = last[:, last.shape[1] - grid.numel():].transpose(1, 2).unflatten(2, grid)
-        return ({'patch': patches, **{f'tap{index}': norm(sequences[index]) for index in taps}},
-                last[:, 0] if self.has_class_token else None)
+        maps = {'patch': patches, **{f'tap{index}': norm(sequences[index]) for index in taps}}
+        return final, maps, last[:, 0] if self.has_class_token else None
+
+
+def _is_norm(trunk: nn.Module, name: str) -> bool:
+    norm = getattr(trunk, name, None)
+    return isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity | nn.ModuleList)
 
 
 def final_norm(trunk: nn.Module) -> nn.Module:
     """The last norm of a timm ViT: `fc_norm` where the model norms after pooling, else `norm`."""
-    norms = [getattr(trunk, name, None) for name in ('norm', 'fc_norm')]
-    return next((norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)), nn.Identity())
+    return next((getattr(trunk, name) for name in LAST_NORMS if _is_norm(trunk, name)), nn.Identity())
 
 
 class TimmVisual(TimmReader):
@@ -142,7 +147,8 @@ class TimmVisual(TimmReader):
         return self.head(cast(Any, self.trunk).forward_head(cells)).view(*pooled.shape[:-1], -1)
 
     def forward(self, pixels: Tensor, num_tokens: int = 1,  # type: ignore[override]
-                patch_output: str = 'raw') -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+                patch_output: str = 'raw',
+                taps: Sequence[int] = ()) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
         """Maps, image tokens and the image's embedding.
 
         Args:
@@ -150,17 +156,18 @@ class TimmVisual(TimmReader):
             num_tokens: 1, 5, 14 or 30.
             patch_output: `'raw'`, `'normed'` (plain ViT) or `'projected'` (convolutional trunk: an additional map
                 `'patch'`, every cell in the joint space).
+            taps: see `TimmReader.forward`.
 
         Returns:
             Maps, tokens (B, T, output_dim) (None for a plain ViT), and the embedding (B, output_dim).
         """
         trunk: Any = self.trunk
-        normed = {'norm': patch_output == 'normed'} if self.is_plain else {}
-        final, levels = trunk.forward_intermediates(pixels, indices=self.indices, **normed)
+        if self.is_plain:
+            final, maps, _ = self.read_plain(pixels, patch_output == 'normed', taps)
+            return maps, None, self.head(trunk.forward_head(final))
+        final, levels = trunk.forward_intermediates(pixels, indices=self.indices)
         maps = dict(zip(self.channels, levels))
         embedding = self.head(trunk.forward_head(final))
-        if self.is_plain:
-            return maps, None, embedding
         maps[DENSE] = final.movedim(-1, 1) if self.is_channels_last else final
         if patch_output == 'projected':
             maps['patch'] = self.project(maps[DENSE].movedim(1, -1)).movedim(-1, 1)

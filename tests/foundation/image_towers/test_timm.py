@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import frozenmm  # noqa: F401  (its stand-ins make timm importable)
+from frozenmm.foundation.feature_cache.recipe import differences, recipe_of
 from frozenmm.foundation.image_towers.dinov2_vit import DinoVisionTransformer
 from frozenmm.foundation.image_towers.timm import TimmTower, published_file
 from frozenmm.foundation.image_towers.timm_reader import TimmReader
@@ -74,6 +75,83 @@ def test_raw_patches_are_those_before_the_final_norm(images: Tensor) -> None:
     assert raw.network is normed.network
     norm = raw.network.trunk.norm
     torch.testing.assert_close(norm(raw(images).map().movedim(1, -1)).movedim(-1, 1), normed(images).map())
+
+
+def _with_other_norms(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """As drawn, norms do too little to be missed."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.weight += 0.3 * torch.randn(module.weight.shape, generator=generator)
+                module.bias += 0.3 * torch.randn(module.bias.shape, generator=generator)
+    return network.eval()
+
+
+PLAIN = dict(depth=2, embed_dim=48, num_heads=3)
+"""Width and depth that timm's entry points accept; the structure is what counts here."""
+MODERN = {
+    'vit_base_patch16_siglip_224': 'norm',  # SigLIP 2
+    'vit_pe_core_tiny_patch16_384': 'norm',  # Perception Encoder
+    'vit_pe_spatial_tiny_patch16_512': None,
+    'vit_base_patch16_radio_v3': None,  # C-RADIO
+    'vit_base_patch14_reg1_tipsv2': 'norm',  # TIPS v2
+    'eva02_tiny_patch14_224': 'fc_norm',
+    'eva02_base_patch16_clip_224': 'norm',
+    'vit_base_patch16_clip_224': 'norm',  # DFN, MetaCLIP
+    'beit_base_patch16_224': 'fc_norm',
+    'vit_small_patch16_dinov3': 'norm',
+}
+
+
+@pytest.mark.parametrize('model', MODERN)
+def test_patches_and_taps_stand_behind_the_last_norm(model: str, generator: torch.Generator) -> None:
+    network = _with_other_norms(timm.create_model(model, num_classes=0, **PLAIN), generator)
+    reader = TimmReader(network)
+    assert reader.last_norm == MODERN[model] and reader.blocks == (2, 48)
+    side = reader.patch * 4 if not reader.fixed_size else 224
+    if not getattr(network, 'dynamic_img_size', False):
+        side = network.patch_embed.img_size[0]
+    pixels = torch.randn(1, 3, side, side, generator=generator)
+    with torch.no_grad():
+        expected = network.forward_features(pixels)  # timm leaves `fc_norm` to its head
+        if MODERN[model] == 'fc_norm':
+            expected = network.fc_norm(expected)
+        maps, class_token = reader(pixels)
+        tapped, _ = reader(pixels, True, [0, 1])
+        raw, _ = reader(pixels, False, [1])
+    patches = maps['patch'].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(patches, expected[:, -patches.shape[1]:])
+    torch.testing.assert_close(tapped['tap1'], expected)
+    assert torch.equal(tapped['patch'], maps['patch']) and tapped['tap0'].shape == expected.shape
+    assert torch.equal(raw['patch'], maps['patch']) == (MODERN[model] is None)
+    if class_token is not None:
+        torch.testing.assert_close(class_token, expected[:, 0])
+
+
+@pytest.mark.parametrize('model', ['swin_tiny_patch4_window7_224', 'vitamin_small_224', 'sam2_hiera_tiny'])
+def test_the_last_map_of_a_hierarchical_network_is_normed_where_it_has_a_norm(
+        model: str, generator: torch.Generator) -> None:
+    tower = TimmTower(model, 'random', **({'size': 256} if model.startswith('sam2') else {}))
+    trunk = tower.network.trunk
+    images = torch.rand(1, 3, 96, 96, generator=generator) * 255
+    pixels, _, _ = tower.prepare(images, [(96, 96)], ImageStats())
+    with torch.no_grad():
+        expected = trunk.forward_features(pixels)
+        if model.startswith('vitamin'):
+            rows = tower.size // tower.strides['patch']
+            expected = trunk.fc_norm(expected).view(1, rows, rows, -1)
+    if expected.shape[1] != tower.channels[list(tower.channels)[-1]]:
+        expected = expected.permute(0, 3, 1, 2)
+    torch.testing.assert_close(tower(images).map(), expected, atol=1e-5, rtol=1e-5)
+    assert tower.last_norm == dict(swin='norm', vitamin='fc_norm').get(model.partition('_')[0])
+
+
+def test_features_that_were_cached_without_the_last_norm_do_not_fit() -> None:
+    tower = TimmTower('swin_tiny_patch4_window7_224', 'random')
+    recipe = recipe_of(tower)
+    assert differences({key: value for key, value in recipe.items() if key != 'last_norm'}, recipe)
+    old = recipe_of(TimmTower('vit_tiny_patch16_224', 'random'))
+    assert not differences({key: value for key, value in old.items() if key != 'last_norm'}, old)
 
 
 @pytest.mark.parametrize('model', ['resnet10t', 'vit_tiny_patch16_224'])
