@@ -14,7 +14,8 @@ from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.clip_resnet import ModifiedResNet
 from frozenmm.foundation.image_towers.clip_vit import PATCH_OUTPUTS, CLIPVisionTransformer
-from frozenmm.foundation.lookup import choice, lookup
+from frozenmm.foundation.image_towers.doors import model_name
+from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -86,7 +87,7 @@ def clip_model(model: str | Mapping[str, object]) -> tuple[str, CLIPModel]:
         UserError: unknown name (with the nearest ones), or sizes missing or unknown.
     """
     if isinstance(model, str):
-        name = lookup(model, [*MODELS_BY_NAME, *_ALIASES], 'CLIP model')
+        name = model_name(model, [*MODELS_BY_NAME, *_ALIASES], kind='CLIP model', tower='CLIPTower')
         name = _ALIASES.get(name, name)
         return name, MODELS_BY_NAME[name]
     layers = model.get('layers')

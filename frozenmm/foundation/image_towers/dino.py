@@ -17,7 +17,7 @@ from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.dinov2 import IMAGENET_STATS
 from frozenmm.foundation.image_towers.dinov2_vit import DinoVisionTransformer
-from frozenmm.foundation.lookup import lookup
+from frozenmm.foundation.image_towers.doors import model_name
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 
@@ -47,7 +47,7 @@ def dino_model(model: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], Wei
         if unknown:
             raise UserError(f'unknown sizes of a DINO model {sorted(unknown)}; known: {list(_CUSTOM)}')
         return 'custom', dict(model), None
-    name = lookup(model, _MODELS, 'DINO model')
+    name = model_name(model, _MODELS, kind='DINO model', tower='DINOTower')
     sizes, file, megabytes = _MODELS[name]
     url = f'https://dl.fbaipublicfiles.com/dino/{file}/{file}.pth'
     return name, {'img_size': 224, **sizes}, WeightFile(url, megabytes, 'Apache-2.0')

@@ -13,7 +13,7 @@ from frozenmm.errors import UnknownName
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.dinov2_vit import DinoVisionTransformer
-from frozenmm.foundation.lookup import lookup
+from frozenmm.foundation.image_towers.doors import model_name
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -50,8 +50,8 @@ def dinov2_model(model: str | Mapping[str, object]) -> tuple[str, dict[str, Any]
         if unknown:
             raise UnknownName(f'unknown sizes of a DINOv2 model {sorted(unknown)}; known: {sorted(_CUSTOM)}')
         return 'custom', dict(model), None
-    full = model if model.lower().startswith('dino') else f'dinov2_{model}'
-    name = lookup(full.replace('_reg4', '_reg'), MODEL_NAMES, 'DINOv2 model')
+    name = model_name(model.replace('_reg4', '_reg'), MODEL_NAMES, kind='DINOv2 model', tower='DINOv2Tower',
+                      prefix='dinov2_')
     sizes, megabytes = _SIZES[name[len('dinov2_vit')]]
     plain = name.removesuffix('_reg')
     file = f'{plain}_reg4_pretrain.pth' if name != plain else f'{plain}_pretrain.pth'

@@ -20,7 +20,8 @@ from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.dinov2 import IMAGENET_STATS
 from frozenmm.foundation.image_towers.dinov3_vit import DINOv3VisionTransformer
-from frozenmm.foundation.lookup import lookup, require_known
+from frozenmm.foundation.image_towers.doors import model_name
+from frozenmm.foundation.lookup import require_known
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -76,8 +77,7 @@ def dinov3_model(model: str | Mapping[str, object]) -> tuple[str, dict[str, Any]
         require_known(model, _CUSTOM, 'size of a DINOv3 model')
         return 'custom', dict(model), None
     short = model.rpartition('/')[2].replace('-pretrain', '').replace('-lvd1689m', '')
-    short = short if short.lower().startswith('dino') else f'dinov3_{short}'
-    name = lookup(short, MODEL_NAMES, 'DINOv3 model')
+    name = model_name(short, MODEL_NAMES, kind='DINOv3 model', tower='DINOv3Tower', prefix='dinov3_')
     size, _, data = name.removeprefix('dinov3_vit').partition('_')
     sizes, megabytes = _SIZES[size]
     repository = f'facebook/dinov3-vit{size}-pretrain-{data or "lvd1689m"}'

@@ -16,9 +16,10 @@ from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput,
 from frozenmm.foundation.image_towers.clip import STATS, vit_blocks
 from frozenmm.foundation.image_towers.clip_resnet import ModifiedResNet
 from frozenmm.foundation.image_towers.clip_vit import PATCH_OUTPUTS, CLIPVisionTransformer
+from frozenmm.foundation.image_towers.doors import model_name
 from frozenmm.foundation.image_towers.open_clip_vit import OpenCLIPViT
 from frozenmm.foundation.image_towers.timm_reader import DENSE, TimmVisual
-from frozenmm.foundation.lookup import choice, lookup
+from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 from frozenmm.structures import ImageStats
@@ -46,7 +47,7 @@ def open_clip_model(model: str | Mapping[str, Any],
                              f'got {sorted(model)}')
         return 'custom', {**model, 'vision_cfg': dict(model['vision_cfg'])}, {}
     package = require('open_clip', 'OpenCLIPTower')
-    name = lookup(model, package.list_models(), 'open_clip model')
+    name = model_name(model, package.list_models(), kind='open_clip model', tower='OpenCLIPTower')
     tags = package.list_pretrained_tags_by_model(name)
     if pretrained is None:
         pretrained = PREFERRED_TAGS.get(name, tags[0] if tags else None)

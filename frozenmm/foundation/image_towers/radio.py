@@ -17,8 +17,8 @@ from frozenmm.errors import UserError
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.clip import STATS
+from frozenmm.foundation.image_towers.doors import model_name
 from frozenmm.foundation.image_towers.radio_vit import RADIONetwork
-from frozenmm.foundation.lookup import lookup
 from frozenmm.foundation.state_file import read_state
 from frozenmm.foundation.weights import WeightFile, build_network, locate, random_seed, weights_key, weights_note
 from frozenmm.registry import MODELS
@@ -101,7 +101,7 @@ class RADIOTower(ImageTower):
                  adaptor: str | None = 'siglip2-g', precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         sizes, file, key = (dict(model), None, 'custom') if not isinstance(model, str) else ({}, None, model)
         if isinstance(model, str):
-            key = lookup(model.lower(), RADIO_MODELS, 'RADIO model')
+            key = model_name(model.lower(), RADIO_MODELS, kind='RADIO model', tower='RADIOTower')
             sizes, file = RADIO_MODELS[key]
         unknown = set(sizes) - set(_CUSTOM)
         if unknown:

@@ -11,9 +11,10 @@ from typing_extensions import Unpack
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
 from frozenmm.foundation.image_towers.dinov2 import IMAGENET_STATS
+from frozenmm.foundation.image_towers.doors import model_name
 from frozenmm.foundation.image_towers.sam_vit import ImageEncoderViT, SAMSizes
 from frozenmm.foundation.image_towers.tiny_vit_network import TinyViT
-from frozenmm.foundation.lookup import lookup, require_known
+from frozenmm.foundation.lookup import require_known
 from frozenmm.foundation.weights import WeightFile, build_network, weights_key, weights_note
 from frozenmm.registry import MODELS
 
@@ -95,7 +96,7 @@ class SAMTower(_EncoderTower):
                  precision: str = 'fp32', **options: Unpack[TowerOptions]) -> None:
         sizes, file, name = _hashable(model) if not isinstance(model, str) else {}, None, 'custom'
         if isinstance(model, str):
-            name = lookup(model.lower().removeprefix('sam_'), SAM_MODELS, 'SAM model')
+            name = model_name(model.lower().removeprefix('sam_'), SAM_MODELS, kind='SAM model', tower='SAMTower')
             sizes, file = SAM_MODELS[name]
         require_known(sizes, SAMSizes.__annotations__, 'size of a SAM encoder')
         super().__init__(('SAM', ), lambda sizes: ImageEncoderViT(SAMSizes(**sizes)), sizes, file, weights,

@@ -14,6 +14,7 @@ from frozenmm.compat import require
 from frozenmm.errors import UnknownName, UserError
 from frozenmm.foundation.frozen_module import shared_network
 from frozenmm.foundation.image_tower import ImageTower, RawFeatures, TowerInput, TowerOptions
+from frozenmm.foundation.image_towers.doors import check_door
 from frozenmm.foundation.image_towers.timm_reader import TimmReader
 from frozenmm.foundation.lookup import nearest
 from frozenmm.foundation.state_file import read_state
@@ -32,6 +33,7 @@ def check_timm_name(model: str) -> None:
     timm = require('timm', 'TimmTower')
     architecture, _, tag = model.partition('.')
     if not timm.is_model(architecture):
+        check_door(architecture, 'TimmTower')
         raise UnknownName(f'unknown timm model {architecture!r}; did you mean one of '
                          f'{nearest(architecture, timm.list_models())}?')
     known = timm.list_pretrained(architecture) if tag else []
