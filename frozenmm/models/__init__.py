@@ -26,6 +26,7 @@ from frozenmm.foundation.image_towers.dino import DINOTower
 from frozenmm.foundation.image_towers.dinov2 import DINOv2Tower
 from frozenmm.foundation.image_towers.dinov3 import DINOv3Tower
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
+from frozenmm.foundation.image_towers.hf import HFTower
 from frozenmm.foundation.image_towers.open_clip import OpenCLIPTower
 from frozenmm.foundation.image_towers.radio import RADIOTower
 from frozenmm.foundation.image_towers.sam import MobileSAMTower, SAMTower

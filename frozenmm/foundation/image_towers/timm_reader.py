@@ -16,7 +16,7 @@ DENSE = 'clip_vis_dense'
 LAST_NORMS = ('norm', 'fc_norm')
 
 
-def _level(stride: int) -> str:
+def level_name(stride: int) -> str:
     """`'res2'` for stride 4, and so on; `'stride14'` where the stride is no power of two."""
     return f'res{stride.bit_length() - 1}' if stride & (stride - 1) == 0 else f'stride{stride}'
 
@@ -55,7 +55,7 @@ class TimmReader(nn.Module):
         else:
             last = {stride: index for index, stride in enumerate(strides)}  # the deepest map of each stride
             self.indices = sorted(last.values())
-            names = [_level(strides[index]) for index in self.indices]
+            names = [level_name(strides[index]) for index in self.indices]
         self.channels = {key: int(levels[index]['num_chs']) for key, index in zip(names, self.indices)}
         self.strides = {key: strides[index] for key, index in zip(names, self.indices)}
         config = model.pretrained_cfg

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from frozenmm.compat import require
 from frozenmm.errors import MissingFile, UserError, reading
 from frozenmm.foundation.frozen_module import shared_network
+from frozenmm.foundation.hf_model import load_hf_model
 from frozenmm.foundation.lookup import choice
 from frozenmm.foundation.text_tower import TextTower, Tokenizer
 from frozenmm.registry import MODELS
@@ -55,27 +56,9 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load(source: str, offline: bool) -> nn.Module:
-    """The encoder without its pooler, every other weight from the file."""
-    transformers = require('transformers', 'BertTextTower')
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        with reading(source, 'a text encoder', 'its weights are truncated, damaged or of another architecture than its '
-                                               'config.json: fetch the folder again'):
-            network, report = transformers.AutoModel.from_pretrained(
-                source, local_files_only=offline, output_loading_info=True, dtype=torch.float32,
-                trust_remote_code=False)
-    finally:
-        if shown:
-            bars.enable_progress_bar()
-    missing = [key for key in report['missing_keys'] if not key.startswith('pooler.')]
-    misshapen = [str(entry) for entry in report['mismatched_keys']]
-    if missing or misshapen:
-        raise UserError(f'the weights in {source} do not fit its config.json: missing {sorted(missing)[:5]}, '
-                         f'wrong shape {misshapen[:5]} ({len(missing) + len(misshapen)} in all); config and weights '
-                         'must be of one model')
-    network.pooler = None  # unused here, and drawn at random where the file has none
+    """The encoder without its pooler, which is unused here and drawn at random where the file has none."""
+    network = load_hf_model(source, offline=offline, what='a text encoder', part='BertTextTower')
+    network.pooler = None
     return network
 
 
