@@ -22,6 +22,7 @@ from frozenmm.engine.explain import explained_building
 from frozenmm.errors import UserError
 from frozenmm.foundation.feature_cache import CachedTower, prune_cache, verify_cache
 from frozenmm.foundation.feature_cache.shards import num_bytes, to_tensors
+from frozenmm.foundation.feature_cache.work import SharedWork
 from frozenmm.registry import MODELS
 from frozenmm.structures import TowerFeatures
 
@@ -76,16 +77,21 @@ def build_cached_model(cfg: Config, mode: str | None = None) -> nn.Module:
     return model.to(resolve_device(cfg.get('device', 'auto')))
 
 
-def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train', 'val')) -> dict[str, int]:
-    """Compute and store what is missing; may be interrupted and called again.
+def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train', 'val'), *,
+                unit_images: int = 128) -> dict[str, int]:
+    """Compute and store what is missing; may be interrupted and called again, and run in several processes at once.
+
+    Processes on one folder share the images in units: a process that is killed loses its unit at most, and that is
+    done by another one.
 
     Args:
         cfg: the config, with `{train,val,test}_dataloader`.
         model: from `build_cached_model`.
         splits: which data loaders.
+        unit_images: images of a unit, rounded up to whole batches.
 
     Returns:
-        `images` gone through (each variant counts), `computed` and `read` features (of all towers).
+        `images` gone through by this process (each variant counts), `computed` and `read` features (of all towers).
 
     Raises:
         CacheFull: no room; what is stored stays.
@@ -98,19 +104,36 @@ def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train',
     jobs = [(split, variant, loader) for split in splits for variant, loader in _loaders(cfg, split)]
     progress = Progress(sum(_count(loader) for _, _, loader in jobs))
     run = _TowerRun(model, towers)
+    caches = [tower.cache for tower in towers if tower.cache is not None]
+    # what is to be kept when pruning must be seen by one process
+    alone = not caches or any(tower.seen is not None for tower in towers)
+    work = None if alone else SharedWork(caches[0].folder / 'work')
     try:
         for split, variant, loader in jobs:
             _force_variant(loader.dataset, variant)
-            for data in loader:
-                run(data, training=split == 'train')
-                missed = sum(tower.misses for tower in towers)
-                progress.add(len(data['inputs']), f'{split}, {missed} computed')
+            job = f'{split}/{variant}/{cfg.get(f"{split}_dataloader")}'
+            for part in [loader] if work is None else _parts(loader, work, job, unit_images):
+                for data in part:
+                    run(data, training=split == 'train')
+                    missed = sum(tower.misses for tower in towers)
+                    progress.add(len(data['inputs']), f'{split}, {missed} computed')
+                for cache in caches:
+                    cache.flush()
     finally:
-        for tower in towers:
-            if tower.cache is not None:
-                tower.cache.close()
+        for cache in caches:
+            cache.close()
+        if work is not None:
+            work.close()
     return dict(images=progress.done, computed=sum(tower.misses for tower in towers),
                 read=sum(tower.hits for tower in towers))
+
+
+def _parts(loader: DataLoader, work: SharedWork, job: str, images: int) -> Iterator[DataLoader]:
+    """Loaders of the units that fall to this process; whole batches, so that padding is as in a single process."""
+    batch = loader.batch_size or 1
+    for unit in work.units(job, _count(loader), -(-images // batch) * batch):
+        yield DataLoader(loader.dataset, batch, sampler=cast(Any, unit), num_workers=loader.num_workers,
+                         collate_fn=loader.collate_fn)
 
 
 def fill(cfg: Config, splits: Sequence[str] = ('train', 'val'), *, prune: bool = False) -> list[str]:
@@ -170,7 +193,7 @@ def estimate(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Estimate:
     hooks = [tower.register_forward_hook(weigh) for tower in towers]
     for split in splits:
         for variant, loader in _loaders(cfg, split):
-            total += len(cast(Sized, loader.dataset))
+            total += _count(loader)
             if variant:
                 continue
             for index, data in enumerate(loader):
@@ -231,8 +254,8 @@ class _TowerRun:
 
 
 def _count(loader: DataLoader) -> int:
-    """Number of images that this process loads."""
-    return len(cast(Sized, loader.sampler))
+    """Number of images."""
+    return len(cast(Sized, loader.dataset))
 
 
 def _loaders(cfg: Config, split: str) -> Iterator[tuple[int | None, DataLoader]]:

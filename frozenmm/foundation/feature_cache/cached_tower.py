@@ -56,7 +56,8 @@ class CachedTower(WrappingTower):
         tower: config of an image tower, or a built one; its outputs are passed on unchanged.
         folder: where the features lie; it belongs to this tower with these options.
         mode: `'fill'` computes and stores what is missing, `'read'` refuses what is missing, `'off'` does neither.
-        store: type of the stored numbers, `'fp32'` (exact), `'bf16'` or `'fp16'` (half the size).
+        store: type of the stored numbers, `'fp32'` (exact), `'bf16'` or `'fp16'` (half the size), `'int8'` (a quarter,
+            with a scale for every channel).
         quota_gb: gigabytes (2**30 bytes) that the folder may take; when it is full, training goes on without storing.
         shard_mb: megabytes (2**20 bytes) of a shard; a killed process loses at most one.
         **options: arguments of the tower where its config does not name them.

@@ -21,7 +21,7 @@ def recipe_of(tower: ImageTower, store: str = 'fp32') -> dict[str, object]:
 
     Args:
         tower: the tower.
-        store: type of the stored numbers, `'fp32'`, `'bf16'` or `'fp16'`.
+        store: type of the stored numbers, `'fp32'`, `'bf16'`, `'fp16'` or `'int8'`.
 
     Returns:
         Plain data: class, network, fingerprint of the weights, precision and every option that the tower keeps; below

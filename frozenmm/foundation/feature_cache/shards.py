@@ -15,22 +15,41 @@ from frozenmm.compat import require
 from frozenmm.errors import reading
 from frozenmm.structures import TowerFeatures
 
-STORED_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+STORED_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16, 'int8': torch.int8}
+_EXACT, _SCALE = ('valid', 'region'), 'scale.'
+"""What is never rounded: where the maps lie. Scales of 8-bit numbers stand beside them under this prefix."""
 
 
 def to_tensors(features: TowerFeatures, store: str) -> dict[str, Tensor]:
-    """Named CPU tensors of one image's features (B = 1); floating maps, taps and tokens in the stored type."""
-    dtype, exact = STORED_TYPES[store], ('valid', 'region')  # where the maps lie is never rounded
-    return {name: value.detach().to('cpu', None if name in exact else dtype).contiguous()
-            for name, value in features.tensors().items()}
+    """Named CPU tensors of one image's features (B = 1); floating maps, taps and tokens in the stored type.
+
+    With `'int8'` every channel of a map or sequence has its own scale, its largest magnitude / 127.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, value in features.tensors().items():
+        value = value.detach().cpu()
+        if store == 'int8' and name not in _EXACT:
+            value = value.float()
+            across = [0, 2, 3] if value.dim() == 4 else list(range(value.dim() - 1))
+            scale = (value.abs().amax(across, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+            stored[f'{_SCALE}{name}'] = scale
+            value = (value / scale).round()
+        stored[name] = (value if name in _EXACT else value.to(STORED_TYPES[store])).contiguous()
+    return stored
 
 
 def from_tensors(tensors: Mapping[str, Tensor], maps: Iterable[str]) -> TowerFeatures:
     """The features of named tensors, with the maps in the order given."""
-    ordered = [*(f'maps.{name}' for name in maps), *(name for name in tensors if not name.startswith('maps.'))]
+    ordered = [*(f'maps.{name}' for name in maps),
+               *(name for name in tensors if not name.startswith(('maps.', _SCALE)))]
     with reading('an entry of the feature cache', 'features', 'delete it: tools/cache_features.py CONFIG --prune'):
-        return TowerFeatures.of({name: tensors[name].float() if tensors[name].is_floating_point() else tensors[name]
-                                 for name in ordered})
+        return TowerFeatures.of({name: _exact(tensors[name], tensors.get(f'{_SCALE}{name}')) for name in ordered})
+
+
+def _exact(value: Tensor, scale: Tensor | None) -> Tensor:
+    if scale is not None:
+        return value.float() * scale
+    return value.float() if value.is_floating_point() else value
 
 
 def num_bytes(tensors: Mapping[str, Tensor]) -> int:

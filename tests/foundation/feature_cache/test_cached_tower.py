@@ -83,6 +83,24 @@ def test_half_precision_takes_half_the_disk_and_rounds_the_first_time_too(images
     torch.testing.assert_close(first['bf16'].maps['c1'], first['fp32'].maps['c1'], rtol=1e-2, atol=1e-2)
 
 
+def test_eight_bits_take_a_quarter_and_err_by_half_a_step_of_every_channel(images, tmp_path):
+    sizes = {}
+    for store in 'fp32', 'int8':
+        cached = CachedTower(RandomTower((64, 64)), tmp_path / store, store=store)
+        first = cached(images)
+        cached.cache.close()
+        again = CachedTower(RandomTower((64, 64)), tmp_path / store, store=store)(images)
+        same(again, first)
+        sizes[store] = cached.cache.size
+        if store == 'fp32':
+            exact = first
+    assert sizes['int8'] < 0.4 * sizes['fp32']  # small maps: scales and names weigh much
+    for name, value in exact.maps.items():
+        step = value.abs().amax((2, 3), keepdim=True) / 127
+        assert ((first.maps[name] - value).abs() <= 0.5 * step + 1e-6).all()
+        assert not torch.equal(first.maps[name], value)
+
+
 @pytest.mark.parametrize(('change', 'message'), [
     (dict(seed=1), "fingerprint: '[0-9a-f]{16}' in the cache, '[0-9a-f]{16}' in the config"),
     (dict(resize_mode='squash'), "resize_mode: 'none' in the cache, 'squash' in the config"),
@@ -161,7 +179,7 @@ def test_bad_batches_get_the_error_of_the_tower(images, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(mode='write'), 'mode must be one of'),
-    (dict(store='int8'), 'store must be one of'),
+    (dict(store='int4'), 'store must be one of'),
     (dict(quota_gb=0), 'quota and shard size must be positive'),
     (dict(shard_mb=0), 'quota and shard size must be positive'),
     (dict(size=64), r"\['size'\] must be given to the tower itself when CachedTower gets a built one"),
