@@ -37,8 +37,4 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=1, norm_type=2))
-custom_hooks = [
-    dict(type='frozenmm.AccelerateHook'),
-    dict(type='frozenmm.TimeBudgetHook', iterations=300),
-]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')

@@ -28,7 +28,7 @@ from frozenmm.errors import UserError, reading
 from frozenmm.foundation.feature_cache.recipe import claim_folder
 from frozenmm.foundation.feature_cache.shards import Shard, num_bytes, shard_content
 
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 1024  # mapped, not held open: reading in random order meets them all
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
