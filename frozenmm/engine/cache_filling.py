@@ -78,7 +78,7 @@ def build_cached_model(cfg: Config, mode: str | None = None) -> nn.Module:
 
 
 def fill_caches(cfg: Config, model: nn.Module, splits: Sequence[str] = ('train', 'val'), *,
-                unit_images: int = 128) -> dict[str, int]:
+                unit_images: int = 64) -> dict[str, int]:
     """Compute and store what is missing; may be interrupted and called again, and run in several processes at once.
 
     Processes on one folder share the images in units: a process that is killed loses its unit at most, and that is
@@ -155,6 +155,7 @@ def fill(cfg: Config, splits: Sequence[str] = ('train', 'val'), *, prune: bool =
     lines = [f'{done["images"]} images: {done["computed"]} features computed, {done["read"]} were there']
     for tower, cache in [(tower, tower.cache) for tower in towers if tower.cache is not None]:
         if tower.seen is None:
+            cache.refresh()  # with what other processes have stored
             lines.append(f'{cache.folder}: {len(cache)} entries, {cache.size / 1e6:.1f} MB')
             continue
         pruned = prune_cache(cache, tower.seen)
