@@ -19,7 +19,8 @@ def groups(channels: int = 48) -> torch.Tensor:
     """3000 vectors around 60 centres."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(60, 12, generator=generator) @ torch.randn(12, channels, generator=generator)
-    return F.normalize(centres.repeat_interleave(50, 0) + 0.5 * torch.randn(3000, channels, generator=generator), dim=-1)
+    noise = torch.randn(3000, channels, generator=generator)
+    return F.normalize(centres.repeat_interleave(50, 0) + 0.5 * noise, dim=-1)
 
 
 def test_few_directions_find_the_similar_examples_with_their_cosines(few):

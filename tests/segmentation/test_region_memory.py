@@ -38,7 +38,8 @@ def test_affinities_are_those_of_the_definition():
     generator = torch.Generator().manual_seed(0)
     similarity, classes = torch.rand(7, 40, generator=generator), torch.randint(0, 6, (40, ), generator=generator)
     for neighbours in 1, 3, 50:
-        found = affinities(near_pairs(similarity, 0.3), classes, classes.bincount(minlength=6), MemoryWeights(neighbours, 0.3))
+        weights, counts = MemoryWeights(neighbours, 0.3), classes.bincount(minlength=6)
+        found = affinities(near_pairs(similarity, 0.3), classes, counts, weights)
         for index in range(6):
             best = similarity[:, classes == index].sort(descending=True).values[:, :neighbours]
             torch.testing.assert_close(found[:, index], ((best - 0.3) / 0.7).clamp(min=0).mean(-1))
