@@ -3,12 +3,10 @@
     python benchmarks/class_memory_bccd.py --data-root path/to/bccd --draws 3
 
 Proposals are regions of one look (felzenszwalb at three scales) and parts of what is darker than the field, cut apart
-where they touch (watershed of the distance from the border), as boxes. A region is the mean of EfficientNet-Lite0's
-maps at strides 8, 16 and 32 in its box, and its side; every number standardised over the example pictures. Of each
-example picture, boxes of proposals that no annotated box touches are examples of `background`. What is not `background`
-is a detection, scored by the softmax of `RegionMemory`'s logits. Shown: AP50 of each class on the validation pictures,
-for proposals named by chance (their class drawn, their score 1), by a memory of boxes without their side, and with it;
-and the share of annotated cells that a proposal meets (IoU 0.5), which no naming can exceed.
+where they touch (watershed of the distance from the border), as boxes; boxes are to `words-lite0` what regions are.
+Proposals in the example pictures that touch no annotated box are the surroundings of the examples. Shown: AP50 of each
+class on the validation pictures, by examples and by chance (the class of a proposal drawn, or none); and the share of
+annotated cells that a proposal meets (IoU 0.5), which no naming can exceed.
 """
 from __future__ import annotations
 
@@ -21,6 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -39,20 +38,18 @@ from mmcv.ops import nms  # noqa: E402
 from mmdet.evaluation.functional import bbox_overlaps, eval_map  # noqa: E402
 
 import frozenmm  # noqa: E402, F401  (fills the holes of the installation)
+from frozenmm.apis import inferencer  # noqa: E402
+from frozenmm.apis.image_pipeline import batch_of  # noqa: E402
+from frozenmm.apis.region_encoder import CellRegions  # noqa: E402
 from frozenmm.compat.image_files import read_image_file  # noqa: E402
-from frozenmm.foundation import ImageTower  # noqa: E402
+from frozenmm.compat.image_sources import read_images  # noqa: E402
 from frozenmm.foundation.class_memory import ClassMemory  # noqa: E402
-from frozenmm.foundation.tower_building import build_tower  # noqa: E402
 from frozenmm.foundation.vocabulary import Vocabulary  # noqa: E402
-from frozenmm.segmentation.class_memory import RegionMemory  # noqa: E402
-from frozenmm.segmentation.word_cells.evidence import MAPS, cells_of  # noqa: E402
-from frozenmm.structures import ImageStats  # noqa: E402
+from frozenmm.segmentation.word_cells.remembered import CellMemory  # noqa: E402
 
 CLASSES = ('Platelets', 'RBC', 'WBC')
-WORDS = Vocabulary.read([*CLASSES, 'background'])
-SIDE_WEIGHT = 8.0  # of the standardised side beside 472 features
+WORDS = Vocabulary.read(list(CLASSES))
 SCALES = (50, 200, 800)
-BACKGROUND = 4  # examples of it for every one of a class
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -85,9 +82,8 @@ class Picture:
 
     @cached_property
     def vectors(self) -> tuple[Tensor, Tensor]:
-        """(M, C) of the annotated boxes and (P, C) of the proposals, before `Standard`."""
-        maps = cells(self.pixels)
-        return tuple(in_boxes(maps, boxes, self.pixels.shape[:2]) for boxes in (self.boxes, self.proposals))
+        """(M, C) of the annotated boxes and (P, C) of the proposals."""
+        return vectors(self.pixels, self.boxes), vectors(self.pixels, self.proposals)
 
 
 def read(root: Path, name: str) -> Picture:
@@ -106,7 +102,7 @@ def read(root: Path, name: str) -> Picture:
 def proposals(pixels: np.ndarray) -> np.ndarray:
     """Boxes (P, 4) of regions, each once, at half the resolution."""
     small = transform.resize(pixels, (pixels.shape[0] // 2, pixels.shape[1] // 2), anti_aliasing=True)
-    maps = [segmentation.felzenszwalb(small, scale=scale / 255, sigma=0.8, min_size=30) + 1 for scale in SCALES]
+    maps = [segmentation.felzenszwalb(small, scale=scale, sigma=0.8, min_size=30) + 1 for scale in SCALES]
     darkness = 1 - color.rgb2gray(small)
     inside = darkness > filters.threshold_otsu(darkness)
     whole = measure.label(inside)
@@ -124,50 +120,26 @@ def proposals(pixels: np.ndarray) -> np.ndarray:
 
 
 @cache
-def tower() -> ImageTower:
-    return build_tower(dict(type='frozenmm.EfficientNetLiteTower', out_maps=list(MAPS)), part='boxes',
-                       resize_mode='none')
+def model() -> Any:
+    return inferencer('words-lite0', list(CLASSES))
 
 
 @torch.no_grad()
-def cells(pixels: np.ndarray) -> Tensor:
-    """(C, h, w) of a picture."""
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    return cells_of(tower()(image, [(image.shape[-2], image.shape[-1])], ImageStats()))[0]
-
-
-def in_boxes(maps: Tensor, boxes: np.ndarray, size: tuple[int, ...]) -> Tensor:
-    """(P, C + 1): means of maps (C, h, w) in boxes (P, 4) of a picture (H, W), and the logarithm of the side."""
-    spans = [shares(boxes[:, [axis, axis + 2]] / side * count, count)
-             for axis, side, count in ((1, size[0], maps.shape[1]), (0, size[1], maps.shape[2]))]
-    means = torch.einsum('ph,pw,chw->pc', *spans, maps)
-    side = torch.from_numpy(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))).float().log()
-    return torch.cat([means, side[:, None]], 1)
-
-
-def shares(spans: np.ndarray, count: int) -> Tensor:
-    """(P, count): which share of each span (P, 2) in cells lies in each cell."""
-    spans, cells = torch.from_numpy(spans).float(), torch.arange(count)
-    inside = (torch.minimum(spans[:, 1:], cells + 1) - torch.maximum(spans[:, :1], cells)).clamp(min=0)
-    return inside / inside.sum(1, keepdim=True).clamp(min=1e-6)
-
-
-class Standard:
-    """Vectors (P, C) standardised over those of some pictures, with a weight of the side. An encoder of a memory."""
-
-    def __init__(self, vectors: Tensor, weight: float) -> None:
-        self.mean, self.std, self.weight = vectors.mean(0), vectors.std(0), weight
-        self.signature: dict[str, str | int] = dict(tower=tower().name, channels=vectors.shape[1])
-
-    def __call__(self, vectors: Tensor) -> Tensor:
-        """See the class."""
-        found = (vectors - self.mean) / self.std
-        found[:, -1] *= self.weight
-        return found
+def vectors(pixels: np.ndarray, boxes: np.ndarray) -> Tensor:
+    """(P, C) of boxes (P, 4) of a picture."""
+    image, = read_images(pixels)
+    data = model().model.data_preprocessor(batch_of([model()._prepare(image)]), False)
+    height, width = data['data_samples'][0].img_shape[:2]
+    rows, columns = (torch.arange(count) + 0.5 for count in (height // 4, width // 4))
+    scale = torch.tensor([columns.numel() / pixels.shape[1], rows.numel() / pixels.shape[0]]).repeat(2)
+    left, top, right, bottom = (torch.from_numpy(boxes).float() * scale)[..., None].unbind(1)
+    masks = (((rows > top) & (rows < bottom))[:, :, None] & ((columns > left) & (columns < right))[:, None]).float()
+    views = model().model.views(data['inputs'][..., :height, :width])
+    return model().model.region_vectors(views, masks)
 
 
 def examples(pictures: list[Picture], count: int, seed: int) -> tuple[list[str], Tensor, Tensor]:
-    """Names and vectors of `count` boxes a class and as many of background, and all proposals' in their pictures."""
+    """Names and vectors of `count` boxes a class, and vectors of what no cell touches in their pictures."""
     drawn, names, rows = random.Random(seed), [], []
     used: dict[int, Picture] = {}
     for label, name in enumerate(CLASSES):
@@ -180,20 +152,13 @@ def examples(pictures: list[Picture], count: int, seed: int) -> tuple[list[str],
     free = [row for picture in used.values()
             for row in picture.vectors[1][torch.from_numpy(bbox_overlaps(picture.proposals, picture.boxes, mode='iof')
                                                            .max(1) < 0.1)]]
-    chosen = drawn.sample(free, min(len(free), BACKGROUND * count))
-    return ([*names, *['background'] * len(chosen)], torch.stack([*rows, *chosen]),
-            torch.cat([picture.vectors[1] for picture in used.values()]))
+    return names, torch.stack(rows), torch.stack(free)
 
 
 def detections(boxes: np.ndarray, scores: Tensor) -> list[np.ndarray]:
-    """(N, 5) of each class, for boxes (P, 4) with scores (P, 4), background last."""
-    found = []
-    for label in range(len(CLASSES)):
-        chosen = torch.where(scores.argmax(1) == label)[0]
-        kept, _ = nms(torch.from_numpy(boxes[chosen.numpy()]).float().view(-1, 4), scores[chosen, label].contiguous(),
-                      0.4)
-        found.append(kept.numpy())
-    return found
+    """(N, 5) of each class, for boxes (P, 4) with scores (3, P)."""
+    best, corners = scores.argmax(0), torch.from_numpy(boxes).float().view(-1, 4)
+    return [nms(corners[best == label], scores[label, best == label], 0.4)[0].numpy() for label in range(len(CLASSES))]
 
 
 def average_precision(found: list[list[np.ndarray]], pictures: list[Picture]) -> dict[str, float]:
@@ -203,27 +168,22 @@ def average_precision(found: list[list[np.ndarray]], pictures: list[Picture]) ->
             **{name: round(100 * float(np.ravel(row['ap'])[0]), 2) for name, row in zip(CLASSES, rows)}}
 
 
-def by_memory(chosen: tuple[list[str], Tensor, Tensor], weight: float, pictures: list[Picture]) -> dict[str, float]:
-    names, rows, everything = chosen
-    encoder = Standard(everything, weight)
+def by_memory(chosen: tuple[list[str], Tensor, Tensor], pictures: list[Picture]) -> dict[str, float]:
+    names, rows, around = chosen
     with tempfile.TemporaryDirectory() as folder:
-        memory = ClassMemory(Path(folder) / 'memory.sqlite', encoder)
-        memory.add_vectors(names, encoder(rows))
-        scorer = RegionMemory(memory, lambda vectors: torch.zeros(len(vectors), len(WORDS)).log_softmax(-1))
-        found = []
-        for picture in pictures:
-            logits = scorer.logits(encoder(picture.vectors[1])[None], WORDS)[0]
-            logits[:, -1] += 1e-3  # what is like no example is background
-            found.append(detections(picture.proposals, logits.softmax(-1)))
-    return average_precision(found, pictures)
+        memory = ClassMemory(Path(folder) / 'memory.sqlite', CellRegions(model().model, model()._prepare))
+        memory.add_vectors(names, rows, surroundings=around)
+        scorer = CellMemory(memory)
+        return average_precision([detections(picture.proposals, scorer.scores(picture.vectors[1], WORDS))
+                                  for picture in pictures], pictures)
 
 
 def by_chance(pictures: list[Picture], seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     found = []
     for picture in pictures:
-        drawn = torch.randint(0, len(WORDS), (len(picture.proposals), ), generator=generator)
-        found.append(detections(picture.proposals, F.one_hot(drawn, len(WORDS)).float()))
+        drawn = torch.randint(0, len(CLASSES) + 1, (len(picture.proposals), ), generator=generator)
+        found.append(detections(picture.proposals, F.one_hot(drawn, len(CLASSES) + 1).T[:-1].float()))
     return average_precision(found, pictures)
 
 
@@ -249,9 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
     for draw in range(args.draws):
         for count in args.counts:
             chosen = examples(train, count, draw)
-            for name, weight in ('memory', 0.0), ('memory with side', SIDE_WEIGHT):
-                rows.append(dict(naming=name, examples=count, draw=draw, **by_memory(chosen, weight, val)))
-                print(rows[-1], flush=True)
+            rows.append(dict(naming='memory', examples=count, draw=draw, **by_memory(chosen, val)))
+            print(rows[-1], flush=True)
     write_json(args.out, dict(result, rows=rows))
 
 

@@ -131,5 +131,5 @@ def _demonstration(why: str = '') -> WordModel:
     entry = default_checkpoint('open-vocabulary')
     clip = MODELS_BY_NAME['ViT-B/16'].weights
     return WordModel(entry.name, f'{why}{entry.name} is a demonstration model: it names what ImageNet or COCO names '
-                     f'and little else. A real one: `frozenmm zoo fetch clip:ViT-B/16` ({clip.megabytes} MB), or official '
-                     f'FC-CLIP weights as {weights_folder() / _TRAINED[0][2][0]}')
+                     f'and little else. A real one: `frozenmm zoo fetch clip:ViT-B/16` ({clip.megabytes} MB), or '
+                     f'official FC-CLIP weights as {weights_folder() / _TRAINED[0][2][0]}')

@@ -65,19 +65,20 @@ class CellMemory:
 
     def __call__(self, probabilities: Tensor, regions: Tensor, vectors: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Probabilities of words (K, h, w) with what the examples say about regions (h, w) of vectors (R, C)."""
-        stored = self.memory.examples()
-        rows = [stored.of_words(entry.words) for entry in vocabulary]
-        if not any(rows):
-            return probabilities
-        vectors = vectors.cpu()
+        return 1 - (1 - probabilities) * (1 - self.scores(vectors, vocabulary)[:, regions])
+
+    def scores(self, vectors: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """(K, R) probabilities of the classes for vectors (R, C), by examples alone; 0 for classes without."""
+        stored, vectors = self.memory.examples(), vectors.cpu()
+        found = torch.zeros(len(vocabulary), len(vectors))
+        rows = {index: mine for index, entry in enumerate(vocabulary) if (mine := stored.of_words(entry.words))}
+        if not rows:
+            return found
         similarity, around = vectors @ stored.vectors.T, self._surroundings(stored.state)
         beside = (vectors @ around.T).topk(min(SURROUNDINGS, len(around)), 1).values.mean(1) if len(around) else 0.0
-        result = probabilities.clone()
-        for index, mine in enumerate(rows):
-            if mine:
-                gap = similarity[:, mine].amax(1) - beside
-                result[index] = 1 - (1 - result[index]) * (1 - (STEEPNESS * gap + CONSTANT).sigmoid())[regions]
-        return result
+        for index, mine in rows.items():
+            found[index] = (STEEPNESS * (similarity[:, mine].amax(1) - beside) + CONSTANT).sigmoid()
+        return found
 
     def _surroundings(self, state: tuple[int, int]) -> Tensor:
         if self._around is None or self._around[0] != state:
