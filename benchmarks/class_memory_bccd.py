@@ -4,9 +4,10 @@
 
 Proposals are regions of one look (felzenszwalb at three scales) and parts of what is darker than the field, cut apart
 where they touch (watershed of the distance from the border), as boxes; boxes are to `words-lite0` what regions are.
-Proposals in the example pictures that touch no annotated box are the surroundings of the examples. Shown: AP50 of each
-class on the validation pictures, by examples and by chance (the class of a proposal drawn, or none); and the share of
-annotated cells that a proposal meets (IoU 0.5), which no naming can exceed.
+Surroundings of an example are proposals that touch no annotated box of its picture, and those that meet the example
+badly. A proposal scores by the gap of `CellMemory`, and with the sides of the examples. Shown: AP50 of each class on
+the validation pictures, by examples, by chance (the class of a proposal drawn, or none) and by the annotation, which
+no naming can exceed; and the share of annotated cells that a proposal meets (IoU 0.5).
 """
 from __future__ import annotations
 
@@ -44,11 +45,8 @@ from frozenmm.apis.region_encoder import CellRegions  # noqa: E402
 from frozenmm.compat.image_files import read_image_file  # noqa: E402
 from frozenmm.compat.image_sources import read_images  # noqa: E402
 from frozenmm.foundation.class_memory import ClassMemory  # noqa: E402
-from frozenmm.foundation.vocabulary import Vocabulary  # noqa: E402
-from frozenmm.segmentation.word_cells.remembered import CellMemory  # noqa: E402
 
 CLASSES = ('Platelets', 'RBC', 'WBC')
-WORDS = Vocabulary.read(list(CLASSES))
 SCALES = (50, 200, 800)
 
 
@@ -138,21 +136,25 @@ def vectors(pixels: np.ndarray, boxes: np.ndarray) -> Tensor:
     return model().model.region_vectors(views, masks)
 
 
-def examples(pictures: list[Picture], count: int, seed: int) -> tuple[list[str], Tensor, Tensor]:
-    """Names and vectors of `count` boxes a class, and vectors of what no cell touches in their pictures."""
-    drawn, names, rows = random.Random(seed), [], []
-    used: dict[int, Picture] = {}
+def remember(memory: ClassMemory, pictures: list[Picture], count: int, seed: int) -> Tensor:
+    """Add `count` boxes of each class with their surroundings; (3 * count, 2) their sides, see `log_sides`."""
+    drawn, sides = random.Random(seed), []
     for label, name in enumerate(CLASSES):
-        places = [(index, row) for index, picture in enumerate(pictures)
-                  for row in np.flatnonzero(picture.labels == label)]
-        for index, row in drawn.sample(places, count):
-            used[index] = pictures[index]
-            names.append(name)
-            rows.append(pictures[index].vectors[0][row])
-    free = [row for picture in used.values()
-            for row in picture.vectors[1][torch.from_numpy(bbox_overlaps(picture.proposals, picture.boxes, mode='iof')
-                                                           .max(1) < 0.1)]]
-    return names, torch.stack(rows), torch.stack(free)
+        places = [(picture, row) for picture in pictures for row in np.flatnonzero(picture.labels == label)]
+        for picture, row in drawn.sample(places, count):
+            chosen, proposals = picture.boxes[row:row + 1], picture.proposals
+            background = bbox_overlaps(proposals, picture.boxes, mode='iof').max(1) < 0.1
+            mine, any_cell = bbox_overlaps(proposals, chosen)[:, 0], bbox_overlaps(proposals, picture.boxes).max(1)
+            around = background | ((mine > 0.05) & (mine < 0.35) & (any_cell < 0.5))
+            memory.add_vectors([name], picture.vectors[0][row:row + 1],
+                               surroundings=picture.vectors[1][torch.from_numpy(around)])
+            sides.append(log_sides(chosen))
+    return torch.cat(sides)
+
+
+def log_sides(boxes: np.ndarray) -> Tensor:
+    """(P, 2): logarithms of width and height of boxes (P, 4)."""
+    return torch.from_numpy(np.log(boxes[:, 2:] - boxes[:, :2])).float()
 
 
 def detections(boxes: np.ndarray, scores: Tensor) -> list[np.ndarray]:
@@ -168,14 +170,17 @@ def average_precision(found: list[list[np.ndarray]], pictures: list[Picture]) ->
             **{name: round(100 * float(np.ravel(row['ap'])[0]), 2) for name, row in zip(CLASSES, rows)}}
 
 
-def by_memory(chosen: tuple[list[str], Tensor, Tensor], pictures: list[Picture]) -> dict[str, float]:
-    names, rows, around = chosen
-    with tempfile.TemporaryDirectory() as folder:
-        memory = ClassMemory(Path(folder) / 'memory.sqlite', CellRegions(model().model, model()._prepare))
-        memory.add_vectors(names, rows, surroundings=around)
-        scorer = CellMemory(memory)
-        return average_precision([detections(picture.proposals, scorer.scores(picture.vectors[1], WORDS))
-                                  for picture in pictures], pictures)
+def by_memory(memory: ClassMemory, sides: Tensor, weight: float, pictures: list[Picture]) -> dict[str, float]:
+    """`sides` of the examples count with this weight: the squared distance is taken off the similarity."""
+    stored, around = memory.examples(), memory.surroundings()
+    rows, found = [stored.of_words([name]) for name in CLASSES], []
+    for picture in pictures:
+        seen = picture.vectors[1]
+        apart = (log_sides(picture.proposals)[:, None] - sides).square().sum(-1)
+        similarity = seen @ stored.vectors.T - weight * apart
+        gaps = torch.stack([similarity[:, mine].amax(1) for mine in rows]) - (seen @ around.T).topk(3).values.mean(1)
+        found.append(detections(picture.proposals, gaps))
+    return average_precision(found, pictures)
 
 
 def by_chance(pictures: list[Picture], seed: int) -> dict[str, float]:
@@ -184,6 +189,15 @@ def by_chance(pictures: list[Picture], seed: int) -> dict[str, float]:
     for picture in pictures:
         drawn = torch.randint(0, len(CLASSES) + 1, (len(picture.proposals), ), generator=generator)
         found.append(detections(picture.proposals, F.one_hot(drawn, len(CLASSES) + 1).T[:-1].float()))
+    return average_precision(found, pictures)
+
+
+def by_annotation(pictures: list[Picture]) -> dict[str, float]:
+    found = []
+    for picture in pictures:
+        overlaps = torch.from_numpy(bbox_overlaps(picture.boxes, picture.proposals))
+        rows = F.one_hot(torch.from_numpy(picture.labels), len(CLASSES)).T[..., None] * overlaps
+        found.append(detections(picture.proposals, rows.amax(1).float()))
     return average_precision(found, pictures)
 
 
@@ -204,13 +218,17 @@ def main(arguments: list[str] | None = None) -> None:
     val = val[:args.pictures]
     result = dict(machine=describe_machine(), pictures=len(val), recall=recall(val),
                   proposals_a_picture=round(statistics.mean(len(picture.proposals) for picture in val), 1))
-    rows = [dict(naming='chance', examples=0, draw=0, **by_chance(val, 0))]
-    print(result['recall'], result['proposals_a_picture'], rows[0], flush=True)
+    rows = [dict(naming='chance', examples=0, draw=0, **by_chance(val, 0)),
+            dict(naming='annotation', examples=0, draw=0, **by_annotation(val))]
+    print(result['recall'], result['proposals_a_picture'], *rows, flush=True)
     for draw in range(args.draws):
         for count in args.counts:
-            chosen = examples(train, count, draw)
-            rows.append(dict(naming='memory', examples=count, draw=draw, **by_memory(chosen, val)))
-            print(rows[-1], flush=True)
+            with tempfile.TemporaryDirectory() as folder:
+                memory = ClassMemory(Path(folder) / 'memory.sqlite', CellRegions(model().model, model()._prepare))
+                sides = remember(memory, train, count, draw)
+                for name, weight in ('memory', 0.0), ('memory and sides', 1.0):
+                    rows.append(dict(naming=name, examples=count, draw=draw, **by_memory(memory, sides, weight, val)))
+                    print(rows[-1], flush=True)
     write_json(args.out, dict(result, rows=rows))
 
 
