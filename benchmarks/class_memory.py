@@ -175,7 +175,10 @@ def query(args: argparse.Namespace) -> list[dict]:
     for channels in args.channels:
         generator = torch.Generator().manual_seed(0)
         names = [f'class {index % 1000}' for index in range(args.regions)]
-        vectors = F.normalize(torch.randn(args.regions, channels, generator=generator), dim=-1)
+        # as those of real regions: few directions are long, and classes lie together
+        lengths = torch.arange(1, channels + 1) ** -0.5
+        centres = torch.randn(1000, channels, generator=generator).repeat(-(-args.regions // 1000), 1)[:args.regions]
+        vectors = F.normalize((centres + torch.randn(centres.shape, generator=generator)) * lengths, dim=-1)
         with tempfile.TemporaryDirectory() as folder:
             memory = ClassMemory(Path(folder) / 'memory.sqlite', _Tower(channels))
             for start in range(0, args.regions, 10_000):
@@ -191,6 +194,11 @@ def query(args: argparse.Namespace) -> list[dict]:
             row = dict(regions=args.regions, channels=channels, threads=torch.get_num_threads(),
                        megabytes_on_disk=round(memory.path.stat().st_size / 1e6, 1), seconds_to_open=round(opening, 2),
                        seconds_to_fit=round(fitting, 2))
+            index = scorer._known[1]  # type: ignore[index]
+            row['looks_up'] = index.basis is not None
+            chosen = vectors[::args.regions // 50]
+            found, every = [len(index(region[None]).example) for region in chosen], index(chosen)
+            row['similar'], row['recall'] = len(every.example) / every.count, sum(found) / len(every.example)
             for count in (1, 100):
                 regions = vectors[None, :count] + 0.01
                 seconds = []

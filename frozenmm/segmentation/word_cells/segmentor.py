@@ -125,7 +125,7 @@ class WordCellSegmentor(BaseDetector):
     @property
     def region_signature(self) -> dict[str, str | int]:
         """What decides the vectors of `region_vectors`, for a `ClassMemory`."""
-        statistics = torch.stack([self.head.norm.running_mean, self.head.norm.running_var]).float().cpu().numpy()
+        statistics = torch.stack([value.float() for value in self.head.norm.buffers() if value.dim()]).cpu().numpy()
         return dict(tower=self.image_tower.name, fingerprint=self.image_tower.fingerprint, map='cells',
                     cells=hashlib.sha256(statistics.tobytes()).hexdigest()[:8], scales=str(self.scales),
                     channels=HEAD_CHANNELS + self.head.norm.num_features)
