@@ -24,7 +24,7 @@ _REMEDIES = {
     'vocabulary': 'its classes are those that it was trained on; open-vocabulary models are listed by `python -m '
                   'frozenmm.zoo list checkpoints`',
     'task': 'it has one task only',
-    'memory': 'open-vocabulary models (FCCLIP, FrozenSeg) do',
+    'memory': 'open-vocabulary models (FCCLIP, FrozenSeg, WordCellSegmentor) do',
     'weights': 'state them in the config of its network'}
 
 

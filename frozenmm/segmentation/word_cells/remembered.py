@@ -19,6 +19,9 @@ STEEPNESS, CONSTANT = 40.0, -2.0
 """From the gap between similarities to the logit that a region is the class, see docs/vocabulary.md."""
 SURROUNDINGS = 3
 """The most similar ones whose mean counts."""
+ALONE = 0.365
+"""In place of surroundings where no example has any: 995 of 1000 pairs of segments of different classes, of different
+training pictures of coco_mini, are less similar."""
 
 
 def region_vectors(tower: Any, norm: nn.Module, views: Sequence[tuple[TowerFeatures, tuple[int, int]]],
@@ -75,7 +78,9 @@ class CellMemory:
         if not rows:
             return found
         similarity, around = vectors @ stored.vectors.T, self._surroundings(stored.state)
-        beside = (vectors @ around.T).topk(min(SURROUNDINGS, len(around)), 1).values.mean(1) if len(around) else 0.0
+        beside = torch.tensor(ALONE)
+        if len(around):
+            beside = (vectors @ around.T).topk(min(SURROUNDINGS, len(around)), 1).values.mean(1)
         for index, mine in rows.items():
             found[index] = (STEEPNESS * (similarity[:, mine].amax(1) - beside) + CONSTANT).sigmoid()
         return found

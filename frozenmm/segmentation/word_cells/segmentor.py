@@ -71,6 +71,7 @@ class WordCellSegmentor(BaseDetector):
 
     Attributes:
         vocabulary: the words asked for.
+        memory: examples of classes beside the words, see `remember`.
 
     Raises:
         WrongKind: another tower.
