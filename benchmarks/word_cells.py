@@ -62,6 +62,7 @@ def fold_model(args: argparse.Namespace, fold: int, count: int) -> OpenVocabular
         torch.save(runner.model.state_dict(), state)
     chosen = OpenVocabularyInferencer(runner.model, device='cpu', task='panoptic')
     chosen.pipeline = ImagePipeline.of_config(cfg)
+    runner.model.least_score = 0.0  # segments of every score are judged, as the regression needs them
     return chosen
 
 

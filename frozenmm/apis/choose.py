@@ -12,7 +12,6 @@ from mmengine.config import Config
 from frozenmm.apis.base import Inferencer
 from frozenmm.apis.depth_inferencer import DepthInferencer
 from frozenmm.apis.model_sources import model_class, read_source
-from frozenmm.apis.word_models import TAKES_EXAMPLES
 from frozenmm.compat.checkpoint import load_checkpoint_file
 from frozenmm.errors import UserError
 from frozenmm.foundation.class_memory import ClassMemory
@@ -25,7 +24,7 @@ _REMEDIES = {
     'vocabulary': 'its classes are those that it was trained on; open-vocabulary models are listed by `python -m '
                   'frozenmm.zoo list checkpoints`',
     'task': 'it has one task only',
-    'memory': 'open-vocabulary models (FCCLIP, FrozenSeg) do',
+    'memory': 'open-vocabulary models (FCCLIP, FrozenSeg, WordCellSegmentor) do',
     'weights': 'state them in the config of its network'}
 
 
@@ -39,8 +38,7 @@ def inferencer(model: Config | Mapping | str | Path | None = None, vocabulary: V
         model: the name of a checkpoint of the zoo (`python -m frozenmm.zoo list checkpoints`); a task, which takes the
             zoo's first checkpoint for it (`'open-vocabulary'`, `'semantic'`, `'detection'`, `'depth'`); a config, its
             file or its name; or the config of a depth network, `dict(type='frozenmm.HFDepth', ...)`. By default the
-            config that the weights bring, else `'open-vocabulary'`, or with `memory` the demonstration model that
-            takes one.
+            config that the weights bring, else `'open-vocabulary'`.
         vocabulary: classes to look for, where the model takes words.
         weights: checkpoint, where `model` does not bring its own; the folder of a training run, whose best checkpoint
             and config count; or a file of `export_run`.
@@ -54,7 +52,7 @@ def inferencer(model: Config | Mapping | str | Path | None = None, vocabulary: V
             without inferencer.
     """
     if model is None and weights is None:
-        model = 'open-vocabulary' if memory is None else TAKES_EXAMPLES
+        model = 'open-vocabulary'
     if isinstance(model, str) and model in CHECKPOINT_TASKS and not is_checkpoint(model):
         model = default_checkpoint(model).name
     if is_checkpoint(model) and checkpoint(str(model)).task == 'depth':

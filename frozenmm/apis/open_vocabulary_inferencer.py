@@ -19,7 +19,7 @@ from frozenmm.apis.base import Inferencer
 from frozenmm.apis.detection_inferencer import SampleResult
 from frozenmm.apis.image_pipeline import ImagePipeline, batch_of
 from frozenmm.apis.model_sources import load_weights, open_model, read_source
-from frozenmm.apis.region_encoder import PictureRegions
+from frozenmm.apis.region_encoder import CellRegions, PictureRegions
 from frozenmm.compat.devices import resolve_device
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.errors import UserError
@@ -127,9 +127,14 @@ class OpenVocabularyInferencer(Inferencer):
             self._model_words = None
 
     def _remember(self, given: ClassMemory | str | Path) -> ClassMemory:
-        if not isinstance(self.core, MaskSegmentor):
-            raise UserError(f'{type(self.core).__name__} takes no memory of examples; FCCLIP and FrozenSeg do')
         memory = given if isinstance(given, ClassMemory) else ClassMemory(given)
+        if isinstance(self.core, WordCellSegmentor):
+            self.core.remember(memory)
+            memory.attach(CellRegions(self.core, self._prepare))
+            return memory
+        if not isinstance(self.core, MaskSegmentor):
+            raise UserError(f'{type(self.core).__name__} takes no memory of examples; FCCLIP, FrozenSeg and '
+                            'WordCellSegmentor do')
         self.core.trunk.remember(memory)
         memory.attach(PictureRegions(self.model, self.core, self._prepare))
         return memory

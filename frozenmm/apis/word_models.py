@@ -13,7 +13,7 @@ from frozenmm.foundation.image_towers.open_clip import open_clip_model, publishe
 from frozenmm.foundation.image_towers.sam import SAM_MODELS
 from frozenmm.foundation.weights import WeightFile, download, weights_folder
 from frozenmm.registry import installed
-from frozenmm.zoo import checkpoint, default_checkpoint
+from frozenmm.zoo import default_checkpoint
 
 _TRAINED = (('fc_clip', 'fc_clip_convnext-l_8xb2-369k_coco-panoptic', ('fcclip_cocopan.pth', )),
             ('frozen_seg', 'frozen_seg_convnext-l_sam-b_official-weights', ()))
@@ -22,8 +22,6 @@ _UNTRAINED = (('proxyclip_clip-b16_coco-object', ('CLIP ViT-B/16', 'DINO ViT-B/8
               ('naclip_clip-b16_coco-object', ('CLIP ViT-B/16', )))
 """Config, and the frozen networks that it needs, the better one first."""
 _ANSWER = 'words-without-download'
-TAKES_EXAMPLES = 'open-vocabulary-mini'
-"""The demonstration model that takes a memory of examples."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def best_word_model(*, task: str | None = None, memory: bool = False,
                 download(file, weights_folder() / file.file_name, name=name)
             return wanted
         except UserError as error:  # the next best is better than nothing
-            return _demonstration(memory, f'{error}; ')
-    return _demonstration(memory)
+            return _demonstration(f'{error}; ')
+    return _demonstration()
 
 
 def _candidates(task: str | None, memory: bool) -> Iterator[WordModel]:
@@ -129,10 +127,9 @@ def _agreed(model: WordModel, ask: Callable[[str], bool]) -> bool:
     return False
 
 
-def _demonstration(memory: bool, why: str = '') -> WordModel:
-    entry = checkpoint(TAKES_EXAMPLES) if memory else default_checkpoint('open-vocabulary')
+def _demonstration(why: str = '') -> WordModel:
+    entry = default_checkpoint('open-vocabulary')
     clip = MODELS_BY_NAME['ViT-B/16'].weights
-    knows = 'what ImageNet names' if memory else 'what ImageNet or COCO names'
-    return WordModel(entry.name, f'{why}{entry.name} is a demonstration model: it names {knows} and little '
-                     f'else. A real one: `frozenmm zoo fetch clip:ViT-B/16` ({clip.megabytes} MB), or official FC-CLIP '
-                     f'weights as {weights_folder() / _TRAINED[0][2][0]}')
+    return WordModel(entry.name, f'{why}{entry.name} is a demonstration model: it names what ImageNet or COCO names '
+                     f'and little else. A real one: `frozenmm zoo fetch clip:ViT-B/16` ({clip.megabytes} MB), or '
+                     f'official FC-CLIP weights as {weights_folder() / _TRAINED[0][2][0]}')

@@ -27,6 +27,7 @@ from frozenmm.foundation.word_store import opened
 _TABLES = ('CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT)',
            'CREATE TABLE IF NOT EXISTS regions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, vector BLOB, '
            'digest BLOB)',
+           'CREATE TABLE IF NOT EXISTS surroundings (name TEXT, vector BLOB, digest BLOB)',
            "INSERT OR IGNORE INTO about VALUES ('removals', '0')")
 
 
@@ -39,6 +40,9 @@ class RegionEncoder(Protocol):
 
     def __call__(self, image: Any, *, mask: Any = None, box: Sequence[float] | None = None) -> Tensor:
         """The vector (C,) of a region of a picture."""
+
+    def surroundings(self, image: Any, *, mask: Any = None, box: Sequence[float] | None = None) -> Tensor:
+        """Vectors (M, C) of what else the picture shows; M is 0 for models that do not ask."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,13 @@ class ClassMemory:
         """
         if self.encoder is None:
             raise UserError(f'{self.path} looks at no pictures without a model; give it to an inferencer as `memory`')
-        self.add_vectors([name], self.encoder(image, mask=mask, box=box)[None])
+        self.add_vectors([name], self.encoder(image, mask=mask, box=box)[None],
+                         surroundings=self.encoder.surroundings(image, mask=mask, box=box))
 
-    def add_vectors(self, names: Sequence[str], vectors: Tensor) -> None:
+    def add_vectors(self, names: Sequence[str], vectors: Tensor, *, surroundings: Tensor | None = None) -> None:
         """Add examples whose vectors (N, C) the encoder has made; all of them or, after an error, none.
+
+        `surroundings` (M, C) are of what else the pictures of these examples show; they go with the first name.
 
         Raises:
             UserError: no encoder, an empty name, or vectors of another width.
@@ -143,9 +150,8 @@ class ClassMemory:
         if vectors.shape != (len(names), signature['channels']):
             raise UserError(f'{len(names)} examples of {signature["tower"]} have vectors ({len(names)}, '
                             f'{signature["channels"]}), got {tuple(vectors.shape)}')
-        contents = [vector.tobytes() for vector in vectors.detach().float().cpu().numpy()]
-        rows = [(' '.join(name.split()), content, hashlib.sha256(content).digest())
-                for name, content in zip(names, contents)]
+        rows = _rows(names, vectors)
+        around = [] if surroundings is None else _rows([names[0]] * len(surroundings), surroundings)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
             for table in _TABLES:
@@ -154,6 +160,7 @@ class ClassMemory:
             if json.loads(_about(database)['signature']) != signature:  # another process was faster with another tower
                 raise UserError(f'{self.path} has become a memory of another tower; add the examples to a new one')
             database.executemany('INSERT INTO regions (name, vector, digest) VALUES (?, ?, ?)', rows)
+            database.executemany('INSERT INTO surroundings VALUES (?, ?, ?)', around)
 
     def remove(self, name: str) -> int:
         """Forget a class; results are then bit for bit what they were without it.
@@ -167,10 +174,14 @@ class ClassMemory:
         written = {same_word(known): known for known in self.list()}
         stored = written.get(same_word(name)) or lookup(name, list(written.values()), f'class of {self.path}')
         with self._open() as database:
+            for table in _TABLES:
+                database.execute(table)
             spellings = [known for known, in database.execute('SELECT DISTINCT name FROM regions')
                          if same_word(known) == same_word(stored)]
             gone = sum(database.execute('DELETE FROM regions WHERE name = ?', (known, )).rowcount
                        for known in spellings)
+            for known in spellings:
+                database.execute('DELETE FROM surroundings WHERE name = ?', (known, ))
             database.execute("UPDATE about SET value = value + 1 WHERE key = 'removals'")
             if not database.execute('SELECT COUNT(*) FROM regions').fetchone()[0]:
                 database.execute("DELETE FROM about WHERE key = 'signature'")  # any tower may start anew
@@ -224,20 +235,37 @@ class ClassMemory:
             self._append(new, removals, json.loads(about['signature'])['channels'])
         return self._examples
 
+    def surroundings(self) -> Tensor:
+        """(M, C) float32: what else the pictures of all examples show, in the order in which it was added.
+
+        Raises:
+            UnreadableFile: the file, or a vector in it, is damaged.
+        """
+        signature = self.signature
+        if signature is None:
+            return torch.zeros(0, 0)
+        with self._open() as database:
+            known = database.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'surroundings'").fetchone()[0]
+            rows = database.execute('SELECT name, vector, digest FROM surroundings ORDER BY rowid').fetchall() \
+                if known else []
+        return self._vectors(rows, int(signature['channels']))
+
     def _append(self, rows: Sequence[tuple[int, str, bytes, bytes]], removals: int, channels: int) -> None:
-        damaged = sorted({name for _, name, vector, digest in rows
-                          if len(vector) != 4 * channels or hashlib.sha256(vector).digest() != digest})
-        if damaged:
-            raise UnreadableFile(f'{self.path} holds damaged examples of {", ".join(damaged)}; remove these classes '
-                                 f'(`frozenmm memory remove {self.path} NAME`) and add their examples again')
-        known = self._examples
-        vectors = torch.from_numpy(np.frombuffer(b''.join(row[2] for row in rows), np.float32).reshape(-1, channels)
-                                   .copy())
+        known, vectors = self._examples, self._vectors([row[1:] for row in rows], channels)
         lengths = vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         vectors /= lengths
         if known.names:
             vectors, lengths = torch.cat([known.vectors, vectors]), torch.cat([known.lengths, lengths])
         self._examples = Examples(vectors, lengths, (*known.names, *(row[1] for row in rows)), (removals, rows[-1][0]))
+
+    def _vectors(self, rows: Sequence[tuple[str, bytes, bytes]], channels: int) -> Tensor:
+        damaged = sorted({name for name, vector, digest in rows
+                          if len(vector) != 4 * channels or hashlib.sha256(vector).digest() != digest})
+        if damaged:
+            raise UnreadableFile(f'{self.path} holds damaged examples of {", ".join(damaged)}; remove these classes '
+                                 f'(`frozenmm memory remove {self.path} NAME`) and add their examples again')
+        content = b''.join(vector for _, vector, _ in rows)
+        return torch.from_numpy(np.frombuffer(content, np.float32).reshape(-1, channels).copy())
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -252,6 +280,12 @@ class ClassMemory:
         except sqlite3.DatabaseError as error:
             raise UnreadableFile(f'{self.path} is no memory of classes, or it is damaged ({error}); take a copy that '
                                  '`frozenmm memory export` wrote, or start a new one') from error
+
+
+def _rows(names: Sequence[str], vectors: Tensor) -> list[tuple[str, bytes, bytes]]:
+    contents = [vector.tobytes() for vector in vectors.detach().float().cpu().numpy()]
+    return [(' '.join(name.split()), content, hashlib.sha256(content).digest())
+            for name, content in zip(names, contents)]
 
 
 def _nothing(removals: int = 0) -> Examples:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.foundation.vocabulary import Vocabulary
+from frozenmm.segmentation.near_examples import Near, NearExamples, near_pairs
 
 NEIGHBOURS = (1, 3, 5)
 WEIGHTS = (0.0, 2.0, 4.0, 8.0, 12.0)
 BETWEEN = 0.995
 """Share of the pairs of examples of different classes that are less similar than the threshold."""
 MOST_TO_FIT = 2000
-MOST_IN_FLOAT = 20_000
 _NEVER = -2.0  # below any cosine
 
 
@@ -56,7 +56,7 @@ class RegionMemory:
     def __init__(self, memory: ClassMemory, text: Callable[[Tensor], Tensor], sharpness: float = 1.0) -> None:
         self.memory, self.text, self.sharpness = memory, text, sharpness
         self.weights = MemoryWeights()
-        self._known: tuple[object, Tensor, Tensor] | None = None
+        self._known: tuple[object, NearExamples, Tensor] | None = None
 
     def logits(self, vectors: Tensor, vocabulary: Vocabulary, seen: Tensor | None = None) -> Tensor | None:
         """What to add to the log probabilities of classes.
@@ -72,13 +72,14 @@ class RegionMemory:
         examples, classes = self._of(vocabulary, seen, vectors.device)
         if not len(classes):
             return None
-        unit = F.normalize(vectors.float(), dim=-1).flatten(0, 1).to(examples)
+        unit = F.normalize(vectors.float(), dim=-1).flatten(0, 1)
         counts = classes.bincount(minlength=len(vocabulary))
-        near = affinities(unit @ examples.T, classes, counts, self.weights)
+        near = affinities(examples(unit), classes, counts, self.weights)
         return self.weights.weight * near.unflatten(0, vectors.shape[:2])
 
-    def _of(self, vocabulary: Vocabulary, seen: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The examples (N, C) of the classes, and the class (N,) of each."""
+    def _of(self, vocabulary: Vocabulary, seen: Tensor | None, device: torch.device
+            ) -> tuple[NearExamples, Tensor]:
+        """The N examples of the classes, and the class (N,) of each."""
         stored = self.memory.examples()
         trained = None if seen is None else tuple(seen.tolist())
         key = (stored.state, vocabulary.words, tuple(vocabulary.counts), trained, device)
@@ -88,19 +89,17 @@ class RegionMemory:
             classes = torch.tensor([index for _, index in rows], dtype=torch.long)
             vectors = stored.vectors[chosen]
             self.weights = fitted_weights(vectors, classes, self.text, self.sharpness, stored.lengths[chosen])
-            # a cosine in bfloat16 is off by 0.004 at most, and a query is as fast as memory can be read
-            vectors = vectors.bfloat16() if len(vectors) > MOST_IN_FLOAT else vectors
-            self._known = key, vectors.to(device), classes.to(device)
+            self._known = key, NearExamples(vectors.to(device), self.weights.threshold), classes.to(device)
         return self._known[1:]
 
 
-def affinities(similarity: Tensor, classes: Tensor, counts: Tensor, weights: MemoryWeights) -> Tensor:
+def affinities(near: Near, classes: Tensor, counts: Tensor, weights: MemoryWeights) -> Tensor:
     """The mean over the k nearest examples of each class of what they say: 1 for a region like them, 0 for most others.
 
     An example says 0 up to the threshold of similarity, and from there a linear part of 1; so only few need a look.
 
     Args:
-        similarity: (Q, N) cosines; below -1 for examples that do not take part.
+        near: pairs above the threshold of Q regions and the N examples that take part.
         classes: (N,) int64.
         counts: (K,) or (Q, K) examples of each class that take part; where there are fewer than k, all count.
         weights: k and the threshold.
@@ -109,14 +108,13 @@ def affinities(similarity: Tensor, classes: Tensor, counts: Tensor, weights: Mem
         (Q, K) float32; 0 for classes without example.
     """
     num_classes = counts.shape[-1]
-    region, example = (similarity > weights.threshold).nonzero(as_tuple=True)
-    value = (similarity[region, example].float() - weights.threshold) / (1 - weights.threshold)
-    group = region * num_classes + classes[example]
+    value = (near.cosine - weights.threshold) / (1 - weights.threshold)
+    group = near.region * num_classes + classes[near.example]
     order = value.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
     group, value = group[order], value[order]
     rank = torch.arange(len(group), device=group.device) - torch.searchsorted(group, group)
-    found = similarity.new_zeros(len(similarity) * num_classes, dtype=torch.float32)
+    found = value.new_zeros(near.count * num_classes)
     for place in range(weights.neighbours):  # no group stands twice in a place, so the sum is the same every time
         found[group[rank == place]] += value[rank == place]
     return found.view(-1, num_classes) / counts.clamp(1, weights.neighbours)
@@ -148,8 +146,9 @@ def fitted_weights(vectors: Tensor, classes: Tensor, text: Callable[[Tensor], Te
     words = text(vectors * lengths).cpu()
     others = classes.bincount(minlength=words.shape[-1]) - F.one_hot(classes, words.shape[-1])
     losses: dict[MemoryWeights, float] = {}
+    pairs = near_pairs(similarity, usual.threshold)
     for neighbours in NEIGHBOURS:
-        near = affinities(similarity, classes, others, MemoryWeights(neighbours, usual.threshold))
+        near = affinities(pairs, classes, others, MemoryWeights(neighbours, usual.threshold))
         for weight in WEIGHTS:
             logits = sharpness * (words + weight * near)
             loss = F.cross_entropy(logits[counted], classes[counted], reduction='none') / counts[counted]

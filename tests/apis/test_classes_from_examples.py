@@ -12,6 +12,7 @@ from frozenmm import ClassMemory
 from frozenmm.apis import OpenVocabularyInferencer
 from frozenmm.apis.region_encoder import region_mask
 from frozenmm.errors import UserError
+from frozenmm.registry import MODELS
 from frozenmm_command import main
 
 WORDS = ['red mug, mug', 'keyboard']
@@ -43,6 +44,22 @@ def test_an_example_changes_results_and_removing_it_restores_them_bit_for_bit(tm
     assert not same(segment(picture())[0], plain)
     segment.memory.remove('keyboard')
     assert same(segment(picture())[0], plain)
+
+
+def test_word_cells_learn_a_class_and_its_surroundings_from_a_box_and_forget_it_without_a_trace(tmp_path):
+    words = [dict(name='mug', isthing=True), dict(name='keyboard', isthing=True)]
+    model = MODELS.build(dict(
+        type='frozenmm.WordCellSegmentor', tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'),
+        train_vocabulary=words, calibration=dict(imagenet=(1., 0.), trained=(1., 0.)), least_score=0.0,
+        grouping=dict(smallest=20),
+        data_preprocessor=dict(type='mmdet.DetDataPreprocessor', mean=[127.] * 3, std=[64.] * 3)))
+    segment = knowing(tmp_path, model, words=['qzx 17'])
+    plain = segment(picture())[0]
+    segment.memory.add(picture(), 'qzx 17', box=HALF)
+    assert segment.memory.list() == {'qzx 17': 1} and len(segment.memory.surroundings())
+    assert not torch.equal(segment(picture())[0].pred_sem_seg.sem_seg, plain.pred_sem_seg.sem_seg)
+    segment.memory.remove('qzx 17')
+    assert same(segment(picture())[0], plain) and not len(segment.memory.surroundings())
 
 
 def test_a_class_without_a_word_joins_the_classes_of_the_model_and_goes_again(tmp_path):

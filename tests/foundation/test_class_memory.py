@@ -28,6 +28,9 @@ class Encoder:
     def __call__(self, image, *, mask=None, box=None):
         return image
 
+    def surroundings(self, image, *, mask=None, box=None):
+        return -image[None]
+
 
 def vector(seed, channels=CHANNELS):
     return torch.randn(channels, generator=torch.Generator().manual_seed(seed))
@@ -85,6 +88,22 @@ def test_an_emptied_memory_takes_any_tower(memory):
     other = ClassMemory(memory.path, Encoder('ViT-B', 4))
     other.add(vector(0, 4), 'mug')
     assert memory.examples().vectors.shape == (1, 4)
+
+
+def test_surroundings_come_and_go_with_their_class(memory):
+    before = memory.surroundings()
+    memory.add(vector(7), 'fork')
+    assert torch.equal(memory.surroundings(), torch.cat([before, -vector(7)[None]]))
+    memory.remove('fork')
+    assert torch.equal(memory.surroundings(), before)
+
+
+def test_a_memory_from_before_surroundings_has_none_and_takes_them(memory):
+    with sqlite3.connect(memory.path) as database:
+        database.execute('DROP TABLE surroundings')
+    assert len(memory.surroundings()) == 0
+    memory.add(vector(7), 'fork')
+    assert len(memory.surroundings()) == 1
 
 
 def test_a_class_that_is_not_there_is_answered_with_near_ones(memory):

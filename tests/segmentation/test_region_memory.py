@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.foundation.vocabulary import Vocabulary
 from frozenmm.segmentation.class_memory import MemoryWeights, RegionMemory, affinities, fitted_weights
+from frozenmm.segmentation.near_examples import near_pairs
 
 WORDS = Vocabulary.read(['mug, cup', 'spoon', 'sky'])
 
@@ -29,7 +30,7 @@ def memory(tmp_path):
 def test_the_mean_over_the_nearest_examples_of_a_class_counts():
     similarity = torch.tensor([[0.9, 0.6, 0.8, 0.3, 1.0], [0.5, 0.1, 0.2, 0.7, -2.0]])
     classes, weights = torch.tensor([0, 0, 0, 2, 3]), MemoryWeights(neighbours=2, threshold=0.5)
-    near = affinities(similarity, classes, classes.bincount(minlength=5), weights)
+    near = affinities(near_pairs(similarity, 0.5), classes, classes.bincount(minlength=5), weights)
     torch.testing.assert_close(near, torch.tensor([[0.7, 0, 0, 1, 0], [0, 0, 0.4, 0, 0]]))
 
 
@@ -37,7 +38,8 @@ def test_affinities_are_those_of_the_definition():
     generator = torch.Generator().manual_seed(0)
     similarity, classes = torch.rand(7, 40, generator=generator), torch.randint(0, 6, (40, ), generator=generator)
     for neighbours in 1, 3, 50:
-        found = affinities(similarity, classes, classes.bincount(minlength=6), MemoryWeights(neighbours, 0.3))
+        weights, counts = MemoryWeights(neighbours, 0.3), classes.bincount(minlength=6)
+        found = affinities(near_pairs(similarity, 0.3), classes, counts, weights)
         for index in range(6):
             best = similarity[:, classes == index].sort(descending=True).values[:, :neighbours]
             torch.testing.assert_close(found[:, index], ((best - 0.3) / 0.7).clamp(min=0).mean(-1))

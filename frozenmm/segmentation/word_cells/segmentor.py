@@ -1,7 +1,9 @@
 """The demonstration model for words: two frozen opinions per cell, grouped, and nothing where neither is sure."""
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from frozenmm.errors import UserError, WrongKind
 from frozenmm.foundation import ImageTower
+from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.foundation.image_towers.efficientnet_lite import EfficientNetLiteTower
 from frozenmm.foundation.tower_building import build_tower
 from frozenmm.foundation.vocabulary import Vocabulary, VocabularySource
@@ -36,6 +39,7 @@ from frozenmm.segmentation.word_cells.evidence import (
     opinions,
 )
 from frozenmm.segmentation.word_cells.grouping import Grouping, region_means
+from frozenmm.segmentation.word_cells.remembered import HEAD_CHANNELS, CellMemory, region_vectors
 from frozenmm.structures import ImageStats, TowerFeatures
 
 _INSIDE = 20.0  # logit of a mask's pixels; the masks of the grouping are hard
@@ -67,6 +71,7 @@ class WordCellSegmentor(BaseDetector):
 
     Attributes:
         vocabulary: the words asked for.
+        memory: examples of classes beside the words, see `remember`.
 
     Raises:
         WrongKind: another tower.
@@ -81,10 +86,9 @@ class WordCellSegmentor(BaseDetector):
                  init_cfg: Mapping[str, object] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.image_tower = build_tower(tower, part='word cells', resize_mode='none')
-        inner = self.image_tower.inner if isinstance(self.image_tower, WrappingTower) else self.image_tower
-        if not isinstance(inner, EfficientNetLiteTower):
+        if not isinstance(self._lite, EfficientNetLiteTower):
             raise WrongKind(f'tower must be an EfficientNetLiteTower, whose ImageNet classes are read; got '
-                            f'{type(inner).__name__}')
+                            f'{type(self._lite).__name__}')
         if not scales or min(scales) <= 0:
             raise UserError(f'scales must be positive sizes relative to the picture, got {list(scales)}')
         self.train_vocabulary = Vocabulary.read(train_vocabulary)
@@ -92,6 +96,7 @@ class WordCellSegmentor(BaseDetector):
                           len(self.train_vocabulary))
         self.calibration, self.grouping = built(Calibration, calibration), built(Grouping, grouping)
         self.least_score, self.scales = least_score, tuple(scales)
+        self.memory: CellMemory | None = None
         self.vocabulary = self.train_vocabulary
         self.words = KnownWords.of(self.vocabulary, self.train_vocabulary)
         if vocabulary is not None:
@@ -108,10 +113,23 @@ class WordCellSegmentor(BaseDetector):
         """
         self.vocabulary = Vocabulary.read(vocabulary)
         self.words = KnownWords.of(self.vocabulary, self.train_vocabulary)
-        unknown = [entry.name for index, entry in enumerate(self.vocabulary) if not self.words.known(index)]
+        unknown = [entry.name for index, entry in enumerate(self.vocabulary) if not self.words.known(index)
+                   and not (self.memory and self.memory.memory.examples().of_words(entry.words))]
         if unknown:
             print_log(f'this demonstration model has no class for {", ".join(map(repr, unknown))} and will find none: '
                       'it knows the 1000 classes of ImageNet and those of COCO', logger='current')
+
+    def remember(self, memory: ClassMemory | None) -> None:
+        """Name regions by these examples too; None: by words alone."""
+        self.memory = None if memory is None else CellMemory(memory)
+
+    @property
+    def region_signature(self) -> dict[str, str | int]:
+        """What decides the vectors of `region_vectors`, for a `ClassMemory`."""
+        statistics = torch.stack([value.float() for value in self.head.norm.buffers() if value.dim()]).cpu().numpy()
+        return dict(tower=self.image_tower.name, fingerprint=self.image_tower.fingerprint, map='cells',
+                    cells=hashlib.sha256(statistics.tobytes()).hexdigest()[:8], scales=str(self.scales),
+                    channels=HEAD_CHANNELS + self.head.norm.num_features)
 
     # ------------------------------------------------------------------------------------------------ training
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
@@ -156,7 +174,11 @@ class WordCellSegmentor(BaseDetector):
 
     def results(self, image: Tensor, output: tuple[int, int], tasks: Sequence[str]) -> MaskResults:
         """Results of one image (1, 3, H, W) at a size."""
-        probabilities, regions = self.probabilities(image), self.grouping.regions(self._pixels(image))
+        regions, views = self.regions(image), self.views(image)
+        probabilities = self.calibration.cells(*self.opinions(image, views), self.words).cpu()
+        if self.memory is not None:
+            vectors = self.region_vectors(views, F.one_hot(regions).permute(2, 0, 1).float())
+            probabilities = self.memory(probabilities, regions, vectors, self.vocabulary)
         geometry = MaskGeometry((image.shape[-2], image.shape[-1]), (image.shape[-2], image.shape[-1]), output)
         found = [(word, mask, score) for word, mask in self.grouping.segments(probabilities, regions, self.words.things)
                  if (score := self.calibration.score(probabilities[word][mask].mean())) >= self.least_score]
@@ -187,22 +209,35 @@ class WordCellSegmentor(BaseDetector):
         labels, scores = F.interpolate(found[None], output, mode='nearest')[0]
         return SemanticMap(labels.long(), scores, None)
 
-    def probabilities(self, image: Tensor) -> Tensor:
-        """(K, h, w) calibrated probabilities of the words on the grouping's grid, of one image (1, 3, H, W)."""
-        return self.calibration.cells(*self.opinions(image), self.words).cpu()
+    def regions(self, image: Tensor) -> Tensor:
+        """(h, w) numbers of the regions of one image (1, 3, H, W) on the grouping's grid."""
+        return self.grouping.regions(self._pixels(image))
 
-    def opinions(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(K, h, w) twice, see `opinions`, on the grouping's grid, of one image (1, 3, H, W)."""
-        size = self.grouping.grid(*image.shape[-2:])
-        views, sizes = [], []
+    def views(self, image: Tensor) -> list[tuple[TowerFeatures, tuple[int, int]]]:
+        """What the tower sees in one image (1, 3, H, W) at every scale, and the image's size there."""
+        views = []
         for scale in self.scales:
             view = image if scale == 1 else F.interpolate(
                 image, [max(32, round(side * scale)) for side in image.shape[-2:]], mode='bilinear',
                 align_corners=False, antialias=True)
-            sizes.append((view.shape[-2], view.shape[-1]))
-            views.append(self.image_tower(view, sizes[-1:], self._stats))
-        inner = self.image_tower.inner if isinstance(self.image_tower, WrappingTower) else self.image_tower
-        return opinions(inner, self.head, views, self.words, sizes, size)
+            size = (view.shape[-2], view.shape[-1])
+            views.append((self.image_tower(view, [size], self._stats), size))
+        return views
+
+    def opinions(self, image: Tensor, views: list[tuple[TowerFeatures, tuple[int, int]]] | None = None
+                 ) -> tuple[Tensor, Tensor]:
+        """(K, h, w) twice, see `opinions`, on the grouping's grid, of one image (1, 3, H, W) and its `views`."""
+        features, sizes = zip(*(self.views(image) if views is None else views))
+        return opinions(self._lite, self.head, features, self.words, sizes, self.grouping.grid(*image.shape[-2:]))
+
+    def region_vectors(self, views: list[tuple[TowerFeatures, tuple[int, int]]], masks: Tensor) -> Tensor:
+        """(R, C) of regions (R, h, w) of an image with these `views`."""
+        return region_vectors(self._lite, self.head.norm, views, masks)
+
+    @property
+    def _lite(self) -> EfficientNetLiteTower:
+        found = self.image_tower.inner if isinstance(self.image_tower, WrappingTower) else self.image_tower
+        return cast(EfficientNetLiteTower, found)
 
     def _pixels(self, image: Tensor) -> Tensor:
         """(3, h, w) RGB 0..255 on the grouping's grid."""

@@ -7,6 +7,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import PixelData
 
 from frozenmm.errors import UserError, WrongKind
+from frozenmm.foundation.class_memory import ClassMemory
 from frozenmm.registry import MODELS
 from frozenmm.segmentation.word_cells import segmentor
 from frozenmm.segmentation.word_cells.segmentor import WordCellSegmentor
@@ -16,6 +17,13 @@ OPTIONS = dict(
     type='frozenmm.WordCellSegmentor', tower=dict(type='frozenmm.EfficientNetLiteTower', weights='random'),
     train_vocabulary=WORDS, calibration=dict(imagenet=(1., 0.), trained=(1., 0.)),
     data_preprocessor=dict(type='mmdet.DetDataPreprocessor', mean=[127.] * 3, std=[64.] * 3, bgr_to_rgb=True))
+
+
+class Vectors:
+    """An encoder of vectors that are made already."""
+
+    def __init__(self, chosen: WordCellSegmentor) -> None:
+        self.signature = chosen.region_signature
 
 
 def model(**changes: object) -> WordCellSegmentor:
@@ -55,6 +63,34 @@ def test_a_word_that_nobody_knows_is_said_and_never_found(monkeypatch):
     assert len(said) == 1 and "no class for 'unicorn' and" in said[0]
     found, = chosen.predict(torch.randn(1, 3, 64, 96), [sample()])
     assert {info['category_id'] for info in found.segments_info} == {1}
+
+
+def test_what_examples_say_is_all_that_a_memory_changes(tmp_path):
+    chosen, image = model(grouping=dict(floor=0.3, smallest=20)), torch.randn(1, 3, 64, 96)
+    chosen.set_vocabulary(['unicorn', 'zebra'])
+    plain, = chosen.predict(image, [sample()])
+    memory = ClassMemory(tmp_path / 'memory.sqlite', Vectors(chosen))
+    chosen.remember(memory)
+    assert torch.equal(chosen.predict(image, [sample()])[0].pred_sem_seg.sem_seg, plain.pred_sem_seg.sem_seg)
+    masks = torch.zeros(2, *chosen.grouping.grid(64, 96))
+    masks[0, :, :160], masks[1, :, 160:] = 1, 1
+    left, right = chosen.region_vectors(chosen.views(image), masks)
+    memory.add_vectors(['unicorn'], left[None], surroundings=right[None])
+    found, = chosen.predict(image, [sample()])
+    unicorn = found.pred_sem_seg.sem_seg[0] == 0
+    assert unicorn[:, :96].float().mean() > unicorn[:, 96:].float().mean()
+    memory.remove('unicorn')
+    assert torch.equal(chosen.predict(image, [sample()])[0].pred_sem_seg.sem_seg, plain.pred_sem_seg.sem_seg)
+
+
+def test_a_word_with_examples_is_not_called_unknown(tmp_path, monkeypatch):
+    chosen, said = model(), []
+    monkeypatch.setattr(segmentor, 'print_log', lambda text, logger: said.append(text))
+    memory = ClassMemory(tmp_path / 'memory.sqlite', Vectors(chosen))
+    memory.add_vectors(['unicorn'], torch.randn(1, chosen.region_signature['channels']))
+    chosen.remember(memory)
+    chosen.set_vocabulary(['unicorn'])
+    assert said == []
 
 
 def test_padding_changes_nothing():
