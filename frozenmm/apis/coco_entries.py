@@ -52,8 +52,7 @@ def coco_annotation(entry: Mapping[str, Any], number: int) -> dict[str, Any]:
     area = float(width * height)
     if 'segmentation' in entry:
         area = float(require('pycocotools.mask', 'COCO run lengths').area(entry['segmentation']))
-    shape = dict(segmentation=[]) if 'segmentation' not in entry else {}
-    return dict(id=number, iscrowd=0, area=area) | shape | dict(entry)
+    return {'id': number, 'iscrowd': 0, 'area': area, 'segmentation': [], **entry}
 
 
 def panoptic_annotation(found: Sequence[Found], image_id: Id, map_name: str,
