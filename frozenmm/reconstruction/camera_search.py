@@ -145,7 +145,9 @@ class CameraSearch:
         tell('cameras', 1, 3)
         if not known and (not tried or self.doubtful(tried[0])):
             for state in self._two_view_starts():
-                self._try(tried, state, radial=self.may_bend)
+                self._try(tried, state, radial=self.bent)
+                if tried and not self.unsure(tried[-1]):  # on every clip tried, other focal lengths led to the same
+                    break
             if not tried or self.unsure(max(tried, key=lambda attempt: attempt.score)):
                 self._try_colmap(tried)
         if not tried:
@@ -183,14 +185,14 @@ class CameraSearch:
         return tried[0], tried
 
     def _try_colmap(self, tried: list[Attempt]) -> None:
-        """Add COLMAP's cameras as they are, where it placed all frames, and as a start of the joint solver."""
+        """Add COLMAP's cameras as they are, and where it left out frames, as a start of the joint solver."""
         cameras = None if self.second is None else self.second()
         state = None if cameras is None else self._colmap_start(cameras)
         if cameras is None or state is None:
             return
-        if cameras.placed.all():
-            self._try(tried, state, held=True)
-        self._try(tried, state, radial=int(state.lens.any()))
+        self._try(tried, state, held=True)
+        if not cameras.placed.all():
+            self._try(tried, state if self.bent else replace(state, lens=NO_LENS.copy()), radial=self.bent)
 
     def _colmap_start(self, cameras: ColmapCameras) -> BundleState | None:
         """COLMAP's cameras with all points, the frames that it left out placed by them; None where too few are seen."""
@@ -335,7 +337,7 @@ class CameraSearch:
     def _free_bundle(self, tracks: Tracks, window: np.ndarray) -> Bundle:
         """The joint solver of the tracks of a window of frames (W, ) whose depth says nothing."""
         return self.build(tracks, depth=self.build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH),
-                          radial=self.may_bend)
+                          radial=self.bent)
 
     def _whole(self, state: BundleState, tracks: Tracks | None = None) -> BundleState:
         """A state with points for all observations to fit, those that were dropped before, too; or for some tracks."""

@@ -49,7 +49,7 @@ class FrameFeatures:
 
     Attributes:
         pixels: (N, 2) places as (u, v).
-        descriptors: (M, 128) float32, unit length; a place has one per orientation.
+        descriptors: (M, 128) float16, unit length; a place has one per orientation.
         place: (M, ) index of the place of every descriptor.
     """
 
@@ -141,14 +141,14 @@ def detect(image: np.ndarray, settings: MatchSettings, invalid: np.ndarray | Non
         return FrameFeatures(np.zeros((0, 2)), torch.zeros(0, 128), np.zeros(0, dtype=np.int64))
     pixels, place = np.unique(np.array([point.pt for point in keypoints]), axis=0, return_inverse=True)
     unit = torch.nn.functional.normalize(torch.from_numpy(descriptors), p=1, dim=1).sqrt()
-    return FrameFeatures(pixels, unit, place.reshape(-1))
+    return FrameFeatures(pixels, unit.half(), place.reshape(-1))
 
 
 def mutual_matches(first: torch.Tensor, second: torch.Tensor, *, ratio: float) -> tuple[np.ndarray, np.ndarray]:
     """Mutual nearest unit descriptors (N, C) that pass the distance ratio: indexes (M, 2), squared distances (M, )."""
     if len(first) < 2 or len(second) < 2:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0)
-    cosine = first @ second.T
+    cosine = first.float() @ second.float().T
     best, index = cosine.max(1)
     mutual = best == cosine.amax(0)[index]  # several times faster than the places of the columns' greatest values
     cosine.scatter_(1, index[:, None], -1.0)
@@ -182,12 +182,13 @@ def frame_similarity(features: Sequence[FrameFeatures], *, words: int = 64, samp
 
     The words are descriptors of the clip itself, evenly picked, so that nothing is random.
     """
-    pool = torch.cat([frame.descriptors[::max(1, len(frame.descriptors) // samples)] for frame in features])
+    pool = torch.cat([frame.descriptors[::max(1, len(frame.descriptors) // samples)] for frame in features]).float()
     if not len(pool):
         return np.zeros((len(features), len(features)))
     vocabulary = pool[torch.linspace(0, len(pool) - 1, min(words, len(pool))).round().long()]
-    counts = torch.stack([torch.bincount((frame.descriptors @ vocabulary.T).argmax(1), minlength=len(vocabulary))
-                          if len(frame.descriptors) else torch.zeros(len(vocabulary)) for frame in features]).float()
+    words = len(vocabulary)
+    counts = torch.stack([torch.bincount((frame.descriptors.float() @ vocabulary.T).argmax(1), minlength=words)
+                          if len(frame.descriptors) else torch.zeros(words) for frame in features]).float()
     rare = torch.log(len(features) / (counts > 0).sum(0).clamp(min=1))
     weighted = torch.nn.functional.normalize(counts.sqrt() * (rare + 0.1), dim=1)
     return (weighted @ weighted.T).numpy()

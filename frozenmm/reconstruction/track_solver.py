@@ -139,7 +139,8 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     cameras, unusable = Cameras(state.poses, state.focal_px, state.lens), depth.unusable(invalid)
     stage = DenseStage(depth.log_maps(state.depth), cameras, track_marks(bundle, state, settings),
                        settings=settings.dense, links=bundle.shared_counts(), invalid=unusable, followers=rescued)
-    maps = np.exp(stage.run())
+    maps = stage.run()
+    np.exp(maps, out=maps)
     if depth.missing is not None:
         maps[depth.missing] = stage.confidence[depth.missing] = 0
     tell('dense depth', 1, 1)
