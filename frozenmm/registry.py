@@ -20,8 +20,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     'dataset': ('frozenmm.datasets', ),
     'transform': ('frozenmm.datasets', ),
     'metric': ('frozenmm.evaluation', ),
-    'hook': ('frozenmm.engine', ),
-    'optimizer': ('frozenmm.engine', ),
+    'hook': ('frozenmm.engine.registered', ),
+    'optimizer': ('frozenmm.engine.registered', ),
     'visualizer': ('frozenmm.visualization', ),
     'inferencer': ('frozenmm.apis', ),
 }

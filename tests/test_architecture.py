@@ -231,7 +231,7 @@ sys.meta_path[:] = [Mask(finder) for finder in sys.meta_path]
 import torch, frozenmm
 from frozenmm.registry import MODELS, installed
 assert not any(map(installed, masked))
-import frozenmm.models, frozenmm.datasets, frozenmm.evaluation, frozenmm.engine, frozenmm.visualization
+import frozenmm.models, frozenmm.datasets, frozenmm.evaluation, frozenmm.engine.registered, frozenmm.visualization
 backbone = MODELS.build(dict(type='frozenmm.FrozenBackbone', tower=dict(
     type='frozenmm.EfficientNetLiteTower', weights='random'), image_stats=dict(
     mean=[0, 0, 0], std=[1, 1, 1], channel_order='rgb')))

@@ -185,13 +185,14 @@ class CameraSearch:
         return tried[0], tried
 
     def _try_colmap(self, tried: list[Attempt]) -> None:
-        """Add COLMAP's cameras as they are, and where it left out frames, as a start of the joint solver."""
+        """Add COLMAP's cameras: as they are where it placed all frames, else as a start of the joint solver."""
         cameras = None if self.second is None else self.second()
         state = None if cameras is None else self._colmap_start(cameras)
         if cameras is None or state is None:
             return
-        self._try(tried, state, held=True)
-        if not cameras.placed.all():
+        if cameras.placed.all():
+            self._try(tried, state, held=True)
+        else:
             self._try(tried, state if self.bent else replace(state, lens=NO_LENS.copy()), radial=self.bent)
 
     def _colmap_start(self, cameras: ColmapCameras) -> BundleState | None:

@@ -129,7 +129,7 @@ class FrozenDepth:
         if missing.any():
             self.maps = filled_depth(self.maps, missing)
         self.medians = np.array([np.median(values[known] if known.any() else values)
-                                 for values, known in zip(self.maps, ~missing)])
+                                 for values, known in zip(self.maps, ~missing)], dtype=float)
         if (self.medians <= 0).any():
             frame = int(np.nonzero(self.medians <= 0)[0][0])
             raise UserError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
