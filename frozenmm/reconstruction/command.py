@@ -128,11 +128,12 @@ def _network_depth(config: object, device: torch.device) -> NetworkDepth:
     if kind is None:
         raise UnknownName(f'depth names {name!r}, which is no registered depth network; did you mean one of '
                           f'{nearest(name.rpartition(".")[2], MODELS.module_dict)}?')
+    given = {key: value for key, value in config.items() if key != 'type'}
     try:
-        inspect.signature(kind).bind(**{key: value for key, value in config.items() if key != 'type'})
+        inspect.signature(kind).bind(**given)
     except TypeError as error:
         raise WrongKind(f'the config of depth does not fit {name}: {error}') from error
-    network = MODELS.build({**config, 'type': kind})
+    network = kind(**given)  # mmengine's way of building imports all of its training
     if not isinstance(network, DepthNetwork):
         raise WrongKind(f'depth must be a depth network, got {type(network).__name__}')
     return NetworkDepth(network, device=device)
