@@ -218,6 +218,21 @@ def test_importing_frozenmm_loads_no_heavy_package():
     assert run('import frozenmm, sys\nprint("mmcv" in sys.modules)').splitlines()[-1] == 'False'
 
 
+RECONSTRUCTION = '''
+import sys
+from frozenmm.engine.command_line import run_tool
+from frozenmm.engine.options import parse_options
+from frozenmm.reconstruction.command import DEFAULTS, _network_depth
+import torch
+print(_network_depth(DEFAULTS['depth'], torch.device('cpu')).network.name)
+print([name for name in ('mmengine.runner', 'mmengine.model', 'mmdet', 'mmseg', 'transformers') if name in sys.modules])
+'''
+
+
+def test_a_reconstruction_does_not_wait_for_what_only_trainings_need():
+    assert run(RECONSTRUCTION).splitlines() == ['LightDepth', '[]']
+
+
 MASKED = '''
 import sys
 masked = set(sys.argv[1].split(','))
