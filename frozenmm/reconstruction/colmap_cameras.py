@@ -129,7 +129,7 @@ def _reader(colmap: Any, folder: Path, size: tuple[int, int], known: KnownCamera
 def _features(database: Any, image: int) -> FrameFeatures:
     """Places and descriptors of an image as ours are; the centre of COLMAP's first pixel is (0.5, 0.5)."""
     read = database.read_descriptors(image)
-    descriptors = torch.from_numpy(np.asarray(getattr(read, 'data', read), np.uint8))
+    descriptors = torch.from_numpy(np.array(getattr(read, 'data', read), np.uint8))
     pixels = np.asarray(database.read_keypoints(image), float)[:, :2] - 0.5
     return FrameFeatures(pixels, descriptors, np.arange(len(pixels)))
 
