@@ -1,6 +1,7 @@
 """What several tests share: where recorded cases and the shared data lie, and a quiet, reproducible torch."""
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,6 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # a timing is never a test: on a busy machine drawing an example can take a minute
 settings.register_profile('busy_machine', deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('busy_machine')
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Collections, of which mmengine makes one per data set, skip what was imported here and lives to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def _shared_folder() -> Path:

@@ -41,6 +41,21 @@ def coco_entry(one: Found, image_id: Id | None, classes: Sequence[VocabularyClas
     return entry
 
 
+def coco_annotation(entry: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """An entry of `coco_entry` as an annotation of COCO's instance format, which labelling tools and data sets read.
+
+    Args:
+        entry: with `bbox` and, for a mask, its run lengths.
+        number: id of the annotation, from 1 on.
+    """
+    width, height = entry['bbox'][2:]
+    area = float(width * height)
+    if 'segmentation' in entry:
+        area = float(require('pycocotools.mask', 'COCO run lengths').area(entry['segmentation']))
+    shape = dict(segmentation=[]) if 'segmentation' not in entry else {}
+    return dict(id=number, iscrowd=0, area=area) | shape | dict(entry)
+
+
 def panoptic_annotation(found: Sequence[Found], image_id: Id, map_name: str,
                         classes: Sequence[VocabularyClass]) -> dict[str, Any]:
     """An entry of COCO's panoptic format, with the scores of the segments."""

@@ -55,6 +55,18 @@ class EntryFile:
                 for line in earlier:
                     key = _KEY.match(line)
                     if key and json.loads(key[1]) not in without:
-                        yield line.rstrip('\n').rstrip(',')
+                        yield _entry(line)
         for line in self._spool:
             yield line.rstrip('\n')
+
+
+def stored_entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a finished file, one at a time."""
+    with path.open(encoding='utf-8') as file:
+        for line in file:
+            if _KEY.match(line):
+                yield json.loads(_entry(line))
+
+
+def _entry(line: str) -> str:
+    return line.rstrip('\n').rstrip(',')

@@ -9,30 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from frozenmm.apis.coco_entries import Id, coco_categories, coco_entry, panoptic_annotation
-from frozenmm.apis.entry_files import EntryFile
+from frozenmm.apis.coco_entries import Id, coco_annotation, coco_categories, coco_entry, panoptic_annotation
+from frozenmm.apis.entry_files import EntryFile, stored_entries
 from frozenmm.apis.found import Found, objects, segments
 from frozenmm.apis.label_pictures import class_colours, label_png, legend_csv, picture_bytes
 from frozenmm.apis.result_tables import ResultTables
 from frozenmm.apis.results import Result
 from frozenmm.apis.video_files import clip_name
-from frozenmm.compat.files import write_whole
+from frozenmm.compat.files import whole_file, write_whole
 from frozenmm.compat.image_sources import NamedImage
 from frozenmm.datasets.panoptic_files import segment_colours
 from frozenmm.foundation.vocabulary import VocabularyClass
 from frozenmm.visualization.segment_map import segment_map
 
 LINES, DETECTIONS, PANOPTIC = 'results.jsonl', 'coco_results.json', 'panoptic.json'
-IMAGES, LEGEND, MAPS = 'coco_images.json', 'semantic_classes.csv', 'semantic'
+IMAGES, ANNOTATIONS, LEGEND, MAPS = 'coco_images.json', 'coco_annotations.json', 'semantic_classes.csv', 'semantic'
 
 
 class ResultFiles:
     """Writes the results of pictures into a folder; the files of the run appear when its `with` block ends.
 
     `NAME_overlay.png` is the drawing. `results.jsonl` has a line per picture. `coco_results.json` holds boxes and masks
-    as `COCO.loadRes` reads them, for the pictures and categories of `coco_images.json`. `panoptic.json` and the folder
-    `panoptic` are COCO's panoptic format. `semantic` holds label maps with a palette, whose values
-    `semantic_classes.csv` explains. All results of a video are in `NAME_results.jsonl`, a line per frame.
+    as `COCO.loadRes` reads them, for the pictures and categories of `coco_images.json`; `coco_annotations.json` holds
+    the same as annotations, to correct in a labelling tool and to train on. `panoptic.json` and the folder `panoptic`
+    are COCO's panoptic format. `semantic` holds label maps with a palette, whose values `semantic_classes.csv`
+    explains. All results of a video are in `NAME_results.jsonl`, a line per frame.
 
     A block that an error or the user ends leaves whole files of the pictures that were done. A further block with the
     same tables adds to the files, and replaces pictures of the same names.
@@ -151,9 +152,18 @@ class ResultFiles:
             self.files.append(entries.path)
         if DETECTIONS in self._entries:
             self._write(IMAGES, json.dumps(dict(info={}, images=images, annotations=[], categories=categories)))
+            self._write_annotations(dict(info={}, images=images, categories=categories))
         if self._legend:
             self._write(LEGEND, self._legend)
         self.tables.written = True
+
+    def _write_annotations(self, tables: dict[str, Any]) -> None:
+        with whole_file(self.folder / ANNOTATIONS) as part, part.open('w', encoding='utf-8') as file:
+            file.write(f'{json.dumps(tables)[:-1]}, "annotations": [\n')
+            for number, entry in enumerate(stored_entries(self.folder / DETECTIONS), start=1):
+                file.write(',\n' * (number > 1) + json.dumps(coco_annotation(entry, number)))
+            file.write('\n]}\n')
+        self.files.append(self.folder / ANNOTATIONS)
 
 
 def _short(one: Found, classes: Sequence[VocabularyClass]) -> dict[str, Any]:

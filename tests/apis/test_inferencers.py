@@ -68,8 +68,8 @@ def test_a_detector_gives_boxes_in_pixels_of_the_image(demo_room, detector, tmp_
         assert len(found) == 5 and found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
         assert found.bboxes.min() >= 0 and (found.bboxes.max(0).values <= torch.tensor([width, height] * 2)).all()
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ['coco_images.json', 'coco_results.json', 'image_0000_overlay.png', 'image_0001_overlay.png',
-                     'results.jsonl']
+    assert files == ['coco_annotations.json', 'coco_images.json', 'coco_results.json', 'image_0000_overlay.png',
+                     'image_0001_overlay.png', 'results.jsonl']
     entry = json.loads((tmp_path / 'coco_results.json').read_text())[0]
     x, y, width, height = entry['bbox']
     assert results[0].pred_instances.bboxes[0].tolist() == pytest.approx([x, y, x + width, y + height])

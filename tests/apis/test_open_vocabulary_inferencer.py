@@ -98,7 +98,8 @@ def test_only_what_the_task_asks_for_is_computed(made, tmp_path, task, fields):
     assert made.postprocessor.tasks == configured
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*') if path.is_file()}
     own = dict(panoptic={'panoptic.json', 'panoptic/image_0000.png'}, semantic={
-        'semantic_classes.csv', 'semantic/image_0000.png'}, instance={'coco_results.json', 'coco_images.json'})
+        'semantic_classes.csv', 'semantic/image_0000.png'}, instance={
+        'coco_results.json', 'coco_images.json', 'coco_annotations.json'})
     assert written == own[task] | {'image_0000_overlay.png', 'results.jsonl'}
 
 

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.evaluation.metrics import coco_metric
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
@@ -101,6 +102,28 @@ def test_the_tables_of_a_run_open_without_other_files(run):
     assert set(own.getImgIds()) == set(COCO(str(truth['instances'])).getImgIds()) and found.getAnnIds()
     ids = {entry['id'] for entry in json.loads(truth['instances'].read_text())['categories']}
     assert ids == {entry['id'] for entry in own.dataset['categories'] if entry['isthing']}
+
+
+def test_results_are_annotations_that_a_data_set_trains_on(run, shared_dir):
+    _, out, _ = run
+    results = json.loads((out / 'coco_results.json').read_text())
+    own = COCO(str(out / 'coco_annotations.json'))
+    assert [entry['id'] for entry in own.dataset['annotations']] == list(range(1, len(results) + 1))
+    for entry, annotation in zip(results, own.dataset['annotations']):
+        assert {key: annotation[key] for key in entry} == entry
+        assert annotation['area'] == own.annToMask(annotation).sum()
+    data = CocoDataset(ann_file=str(out / 'coco_annotations.json'), data_prefix=dict(img=str(out)), pipeline=[],
+                       metainfo=dict(classes=[entry['name'] for entry in own.dataset['categories']]))
+    read = [instance for record in map(data.get_data_info, range(len(data))) for instance in record['instances']]
+    assert len(data) == PICTURES and len(read) == sum(entry['area'] > 0 for entry in own.dataset['annotations'])
+
+
+def test_annotations_of_boxes_have_their_area_and_no_polygon(tmp_path):
+    Known()(picture(), out_dir=tmp_path)
+    content = json.loads((tmp_path / 'coco_annotations.json').read_text())
+    (entry, ) = content['annotations']
+    assert (entry['id'], entry['area'], entry['bbox'], entry['segmentation']) == (1, 16, [1, 2, 4, 4], [])
+    assert [category['name'] for category in content['categories']] == ['cat', 'cup', 'sky']
 
 
 def test_a_panoptic_file_has_a_quality_of_one_against_itself(run):

@@ -40,8 +40,11 @@ def chosen(request):
         return FusionerInferencer(Config.fromfile(ROOT / 'configs/fusioner/fusioner_lite0_minilm_scenes.py'), ['cat'])
     sys.path.insert(0, str(ROOT / 'tests' / 'segmentation'))
     from tiny_segmentors import fc_clip
+
+    from frozenmm.apis.image_pipeline import ImagePipeline
+    from frozenmm.apis.open_vocabulary_inferencer import PLAIN_PIPELINE
     found = OpenVocabularyInferencer(fc_clip(seed=3), ['cat', 'dog'])
-    found.size = (64, 64)
+    found.pipeline = ImagePipeline([dict(step, scale=(64, 64)) if 'scale' in step else step for step in PLAIN_PIPELINE])
     return found
 
 
