@@ -149,7 +149,7 @@ class CameraSearch:
                 self._try(tried, state, radial=radial)
                 if tried and not self.unsure(tried[-1]):  # on every clip tried, the other starts led to the same
                     break
-            if not tried or self.unsure(max(tried, key=lambda attempt: attempt.score)):
+            if all(self.unsure(attempt) for attempt in tried):
                 self._try_colmap(tried)
         if not tried:
             raise NothingSharedError
