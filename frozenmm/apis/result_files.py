@@ -31,9 +31,9 @@ class ResultFiles:
 
     `NAME_overlay.png` is the drawing. `results.jsonl` has a line per picture. `coco_results.json` holds boxes and masks
     as `COCO.loadRes` reads them, for the pictures and categories of `coco_images.json`; `coco_annotations.json` holds
-    the same as annotations, to correct in a labelling tool and to train on. `panoptic.json` and the folder `panoptic`
-    are COCO's panoptic format. `semantic` holds label maps with a palette, whose values `semantic_classes.csv`
-    explains. All results of a video are in `NAME_results.jsonl`, a line per frame.
+    the same as annotations, to correct in a labelling tool and to train on, with categories from 1 on.
+    `panoptic.json` and the folder `panoptic` are COCO's panoptic format. `semantic` holds label maps with a palette,
+    whose values `semantic_classes.csv` explains. All results of a video are in `NAME_results.jsonl`, a line per frame.
 
     A block that an error or the user ends leaves whole files of the pictures that were done. A further block with the
     same tables adds to the files, and replaces pictures of the same names.
@@ -152,15 +152,20 @@ class ResultFiles:
             self.files.append(entries.path)
         if DETECTIONS in self._entries:
             self._write(IMAGES, json.dumps(dict(info={}, images=images, annotations=[], categories=categories)))
-            self._write_annotations(dict(info={}, images=images, categories=categories))
+            self._write_annotations(images, categories)
         if self._legend:
             self._write(LEGEND, self._legend)
         self.tables.written = True
 
-    def _write_annotations(self, tables: dict[str, Any]) -> None:
+    def _write_annotations(self, images: list[dict[str, Any]], categories: list[dict[str, Any]]) -> None:
+        # labelling tools take category 0 for the background, and its annotations lose their label
+        shift = int(any(entry['id'] == 0 for entry in categories))
+        categories = [entry | dict(id=entry['id'] + shift) for entry in categories]
         with whole_file(self.folder / ANNOTATIONS) as part, part.open('w', encoding='utf-8') as file:
-            file.write(f'{json.dumps(tables)[:-1]}, "annotations": [\n')
+            file.write(f'{{"info": {{}}, "images": {json.dumps(images)},\n"categories": {json.dumps(categories)},\n'
+                       '"annotations": [\n')
             for number, entry in enumerate(stored_entries(self.folder / DETECTIONS), start=1):
+                entry['category_id'] += shift
                 file.write(',\n' * (number > 1) + json.dumps(coco_annotation(entry, number)))
             file.write('\n]}\n')
         self.files.append(self.folder / ANNOTATIONS)

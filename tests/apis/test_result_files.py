@@ -123,7 +123,9 @@ def test_annotations_of_boxes_have_their_area_and_no_polygon(tmp_path):
     content = json.loads((tmp_path / 'coco_annotations.json').read_text())
     (entry, ) = content['annotations']
     assert (entry['id'], entry['area'], entry['bbox'], entry['segmentation']) == (1, 16, [1, 2, 4, 4], [])
-    assert [category['name'] for category in content['categories']] == ['cat', 'cup', 'sky']
+    # category 0 would be the background to labelling tools
+    assert [(one['id'], one['name']) for one in content['categories']] == [(1, 'cat'), (2, 'cup'), (3, 'sky')]
+    assert entry['category_id'] == 1 and entry['category'] == 'cat'
 
 
 def test_a_panoptic_file_has_a_quality_of_one_against_itself(run):
