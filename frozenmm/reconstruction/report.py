@@ -40,7 +40,8 @@ def draw_report(path: Path, images: np.ndarray, frozen: np.ndarray, result: Alig
     predicted = [(values[::step, ::step] - low) / max(high - low, 1e-9)
                  for values, (low, high) in zip(frozen[shown], spans)]
     limits = ((None, None), (0, 1), tuple(np.percentile(found, [1, 99])))
-    for row, (name, values) in enumerate((('image', pictures), ('frozen depth', predicted), ('aligned depth', found))):
+    strips: dict[str, Any] = {'image': pictures, 'frozen depth': predicted, 'aligned depth': found}
+    for row, (name, values) in enumerate(strips.items()):
         axes, (low, high) = figure.add_subplot(grid[row]), limits[row]
         drawn = axes.imshow(np.concatenate(list(values), 1), cmap='turbo', vmin=low, vmax=high)
         axes.set_yticks([])
