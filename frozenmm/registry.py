@@ -6,6 +6,7 @@ room of demonstrations where it has been removed.
 """
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     'dataset': ('frozenmm.datasets', ),
     'transform': ('frozenmm.datasets', ),
     'metric': ('frozenmm.evaluation', ),
-    'hook': ('frozenmm.engine', ),
-    'optimizer': ('frozenmm.engine', ),
+    'hook': ('frozenmm.engine.registered', ),
+    'optimizer': ('frozenmm.engine.registered', ),
     'visualizer': ('frozenmm.visualization', ),
     'inferencer': ('frozenmm.apis', ),
 }
@@ -28,6 +29,9 @@ DEMONSTRATIONS = {'Collages', 'DemoSAM', 'DemoSAMPrompter', 'DemoSAMTower', 'Gen
                   'GeneratedScenesPanoptic', 'LightDepth', 'LightDepthHead', 'PromptScenes', 'PromptedIoU',
                   'SceneEpisodes'}
 """Registered classes of `frozenmm.demo`, so that an error can say where they are when that room has been removed."""
+DEPTH_NETWORKS = {'LightDepth': 'frozenmm.demo.light_depth', 'HFDepth': 'frozenmm.foundation.depth_networks',
+                  'LeReS': 'frozenmm.foundation.depth_networks'}
+"""Modules of registered depth networks."""
 _DEMO = Path(__file__).with_name('demo')
 HAS_DEMO = _DEMO.joinpath('__init__.py').is_file()  # a removed folder may leave its __pycache__ behind
 if HAS_DEMO:
@@ -50,6 +54,13 @@ def refuse_missing_demonstration(kind: object) -> None:
     if name in DEMONSTRATIONS and not HAS_DEMO:
         raise MissingPackage(f'frozenmm.{name} is demonstration material, and this installation has no folder {_DEMO}; '
                              'name another class in the config, or install frozenmm whole')
+
+
+def registered_alone(name: str) -> type | None:
+    """The depth network of this name, of whose module no index need be imported (which takes seconds); else None."""
+    refuse_missing_demonstration(name)
+    name = name.removeprefix('frozenmm.')
+    return getattr(import_module(DEPTH_NETWORKS[name]), name) if name in DEPTH_NETWORKS else None
 
 
 class _Child(mm.Registry):

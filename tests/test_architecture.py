@@ -218,6 +218,21 @@ def test_importing_frozenmm_loads_no_heavy_package():
     assert run('import frozenmm, sys\nprint("mmcv" in sys.modules)').splitlines()[-1] == 'False'
 
 
+RECONSTRUCTION = '''
+import sys
+from frozenmm.engine.command_line import run_tool
+from frozenmm.engine.options import parse_options
+from frozenmm.reconstruction.command import DEFAULTS, _network_depth
+import torch
+print(_network_depth(DEFAULTS['depth'], torch.device('cpu')).network.name)
+print([name for name in ('mmengine.runner', 'mmengine.model', 'mmdet', 'mmseg', 'transformers') if name in sys.modules])
+'''
+
+
+def test_a_reconstruction_does_not_wait_for_what_only_trainings_need():
+    assert run(RECONSTRUCTION).splitlines() == ['LightDepth', '[]']
+
+
 MASKED = '''
 import sys
 masked = set(sys.argv[1].split(','))
@@ -231,7 +246,7 @@ sys.meta_path[:] = [Mask(finder) for finder in sys.meta_path]
 import torch, frozenmm
 from frozenmm.registry import MODELS, installed
 assert not any(map(installed, masked))
-import frozenmm.models, frozenmm.datasets, frozenmm.evaluation, frozenmm.engine, frozenmm.visualization
+import frozenmm.models, frozenmm.datasets, frozenmm.evaluation, frozenmm.engine.registered, frozenmm.visualization
 backbone = MODELS.build(dict(type='frozenmm.FrozenBackbone', tower=dict(
     type='frozenmm.EfficientNetLiteTower', weights='random'), image_stats=dict(
     mean=[0, 0, 0], std=[1, 1, 1], channel_order='rgb')))

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from frozenmm.compat.files import whole_file
@@ -241,6 +240,8 @@ def open_checkpoints_safely(*, trusted: bool = False) -> None:
     Args:
         trusted: open full pickles. The user must have asked for that.
     """
+    from mmengine.runner.checkpoint import CheckpointLoader  # it imports all of the runner, which takes seconds
+
     for scheme, loader in list(CheckpointLoader._schemes.items()):
         loader = getattr(loader, 'fetches', loader)  # the one that an earlier call has wrapped
         ours = _Loader(scheme, loader, trusted)

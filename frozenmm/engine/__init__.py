@@ -1,20 +1,14 @@
-"""Hooks, and what the command-line tools do."""
-from frozenmm.engine.accelerate_hook import AccelerateHook
-from frozenmm.engine.autocast import AutocastOptimWrapper
-from frozenmm.engine.checkpoints import SafeCheckpointHook
-from frozenmm.engine.exact_resume import ExactResumeHook
-from frozenmm.engine.mask_annealing import MaskAnnealingHook
-from frozenmm.engine.progress import ProgressHook
-from frozenmm.engine.threads_hook import ThreadsHook
-from frozenmm.engine.time_budget import BudgetTrainLoop, TimeBudgetHook
-from frozenmm.engine.warmup_cosine import FusionOptimWrapperConstructor, WarmupCosineHook
-from frozenmm.registry import installed
+"""Hooks, and what the command-line tools do.
 
-__all__ = ['AccelerateHook', 'AutocastOptimWrapper', 'BudgetTrainLoop', 'ExactResumeHook',
-           'FusionOptimWrapperConstructor', 'MaskAnnealingHook', 'ProgressHook', 'SafeCheckpointHook', 'ThreadsHook',
-           'TimeBudgetHook', 'WarmupCosineHook']
+What is registered is imported on use: it brings mmengine's runner and mmdet, for which commands that train nothing need
+not wait.
+"""
+from __future__ import annotations
 
-if installed('mmcv'):
-    from frozenmm.engine.beside_truth import BesideTruthHook
-    from frozenmm.engine.run_pictures import RunPicturesHook, SamplesHook
-    __all__ += ['BesideTruthHook', 'RunPicturesHook', 'SamplesHook']
+from importlib import import_module
+
+
+def __getattr__(name: str) -> object:
+    if name.startswith('__') or name == 'registered':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module('frozenmm.engine.registered'), name)

@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 from frozenmm.errors import UserError
-from frozenmm.ops import loader
 from frozenmm.version import PROJECT_URL
 
 
@@ -23,7 +23,8 @@ def run_tool(main: Callable[[], None], *, interrupted: str = 'interrupted') -> N
     """
     try:
         with interruptions(lambda: ''):
-            loader.mode()
+            if os.environ.get('FROZENMM_OPS'):  # refused before hours are spent; else the operators need not be there
+                import_module('frozenmm.ops.loader').mode()
             main()
     except KeyboardInterrupt as stop:
         sys.stderr.write(f'\n{str(stop) or interrupted}\n')

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from frozenmm.errors import UnknownName, UserError
 
@@ -63,6 +62,7 @@ def merge_options(cfg: Config, options: dict[str, object]) -> None:
 
 def _runner_keys() -> set[str]:
     """Top-level keys that do something: those of mmengine's Runner, and the imports."""
+    from mmengine.runner import Runner  # takes seconds to import
     return {*inspect.signature(Runner.__init__).parameters, 'custom_imports', 'device'} - {'self', 'cfg'}
 
 

@@ -163,13 +163,14 @@ def align(images: np.ndarray, depth: np.ndarray, *, kind: str = 'affine_depth', 
     alike = first_alike(images) if settings.mode != 'compat' else np.arange(len(images))
     kept, place = np.unique(alike, return_inverse=True)
     if len(kept) < 2 or len(kept) == len(images):
-        kept = place = np.arange(len(images))
+        place = np.arange(len(images))
     else:
         print_log(f'{len(images) - len(kept)} of {len(images)} frames are copies of others and get their poses',
                   'current')
-    clip = Clip(images[kept], FrozenDepth(depth[kept], kind), known.part(kept),
-                None if invalid is None else invalid[kept], settings, report, store,
-                None if names is None else [names[frame] for frame in kept])
+        images, depth, known = images[kept], depth[kept], known.part(kept)
+        invalid = None if invalid is None else invalid[kept]
+        names = None if names is None else [names[frame] for frame in kept]
+    clip = Clip(images, FrozenDepth(depth, kind), known, invalid, settings, report, store, names)
     return _in_world(clip, SOLVERS[usable_mode(settings.mode)](clip)).spread(place)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -31,8 +32,8 @@ from frozenmm.reconstruction.track_start import (
 from frozenmm.reconstruction.two_view_start import TwoViewGrowth, focal_votes, state_from
 
 START_WINDOW = 24
-OTHER_FOCAL = 0.24
-"""Logarithm from which on a focal length contradicts EXIF: three of its standard deviations."""
+OTHER_FOCAL = 0.12
+"""Logarithm from which on a focal length contradicts EXIF, and must explain the tracks clearly better."""
 GOOD_SCORE = 0.6
 """Score of cameras above which, with good depth, no other start is tried, and whatever the depth, not COLMAP's."""
 BRIEF_SCORE = 0.57
@@ -144,9 +145,11 @@ class CameraSearch:
                 raise
         tell('cameras', 1, 3)
         if not known and (not tried or self.doubtful(tried[0])):
-            for state in self._two_view_starts():
-                self._try(tried, state, radial=self.may_bend)
-            if not tried or self.unsure(max(tried, key=lambda attempt: attempt.score)):
+            for state, radial in self._two_view_starts():
+                self._try(tried, state, radial=radial)
+                if tried and not self.unsure(tried[-1]):  # on every clip tried, the other starts led to the same
+                    break
+            if all(self.unsure(attempt) for attempt in tried):
                 self._try_colmap(tried)
         if not tried:
             raise NothingSharedError
@@ -183,14 +186,15 @@ class CameraSearch:
         return tried[0], tried
 
     def _try_colmap(self, tried: list[Attempt]) -> None:
-        """Add COLMAP's cameras as they are, where it placed all frames, and as a start of the joint solver."""
+        """Add COLMAP's cameras: as they are where it placed all frames, else as a start of the joint solver."""
         cameras = None if self.second is None else self.second()
         state = None if cameras is None else self._colmap_start(cameras)
         if cameras is None or state is None:
             return
         if cameras.placed.all():
             self._try(tried, state, held=True)
-        self._try(tried, state, radial=int(state.lens.any()))
+        else:
+            self._try(tried, state if self.bent else replace(state, lens=NO_LENS.copy()), radial=self.bent)
 
     def _colmap_start(self, cameras: ColmapCameras) -> BundleState | None:
         """COLMAP's cameras with all points, the frames that it left out placed by them; None where too few are seen."""
@@ -317,25 +321,24 @@ class CameraSearch:
                 shifts = (float(np.median(state.depth.shift)), )
         return best_start(whole, mean_side=side, focal_ratios=ratios, shifts=shifts, steps=steps, lens=build.lens)[0]
 
-    def _two_view_starts(self) -> Iterator[BundleState]:
-        """States that owe nothing to the frozen depth."""
+    def _two_view_starts(self) -> Iterator[tuple[BundleState, int]]:
+        """States that owe nothing to the frozen depth, and the coefficients of distortion that they begin with."""
         build, size = self.build, self.build.depth.size
         frames = len(build.depth.maps)
         stated = build.ratios if len(build.ratios) == 1 else ()
         ratios = build.ratios if build.known.focal_px else spaced([*stated, *self.votes[:1], *MORE_RATIOS])
-
-        for ratio in ratios:
+        for radial, ratio in product(sorted({self.bent, self.may_bend}), ratios):
             focal = ratio * build.mean_side
             begin = BundleState(np.zeros((0, 4, 4)), float(np.log(focal)), DepthParameters(np.zeros(0), np.zeros(0)),
                                 np.zeros((0, 3)), build.lens(focal))
-            growth = TwoViewGrowth(self.used, begin, size, frames, self._free_bundle)
+            growth = TwoViewGrowth(self.used, begin, size, frames, partial(self._free_bundle, radial=radial))
             if growth.run():
-                yield state_from(growth, build.depth, SHIFTS)
+                yield state_from(growth, build.depth, SHIFTS), radial
 
-    def _free_bundle(self, tracks: Tracks, window: np.ndarray) -> Bundle:
+    def _free_bundle(self, tracks: Tracks, window: np.ndarray, *, radial: int = 0) -> Bundle:
         """The joint solver of the tracks of a window of frames (W, ) whose depth says nothing."""
         return self.build(tracks, depth=self.build.depth.part(window), depth_width=np.full(len(window), NO_DEPTH),
-                          radial=self.may_bend)
+                          radial=radial)
 
     def _whole(self, state: BundleState, tracks: Tracks | None = None) -> BundleState:
         """A state with points for all observations to fit, those that were dropped before, too; or for some tracks."""

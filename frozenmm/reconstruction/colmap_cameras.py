@@ -129,9 +129,9 @@ def _reader(colmap: Any, folder: Path, size: tuple[int, int], known: KnownCamera
 def _features(database: Any, image: int) -> FrameFeatures:
     """Places and descriptors of an image as ours are; the centre of COLMAP's first pixel is (0.5, 0.5)."""
     read = database.read_descriptors(image)
-    descriptors = np.asarray(getattr(read, 'data', read), np.float32)
+    descriptors = torch.from_numpy(np.array(getattr(read, 'data', read), np.uint8))
     pixels = np.asarray(database.read_keypoints(image), float)[:, :2] - 0.5
-    return FrameFeatures(pixels, torch.nn.functional.normalize(torch.from_numpy(descriptors)), np.arange(len(pixels)))
+    return FrameFeatures(pixels, descriptors, np.arange(len(pixels)))
 
 
 def _match(colmap: Any, folder: Path, features: list[FrameFeatures], options: Any) -> None:

@@ -24,7 +24,7 @@ from frozenmm.reconstruction.given_lens import given_lens
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.outputs import read_tum
 from frozenmm.reconstruction.pipeline import InvalidMask, PipelineSettings, Reconstruction, reconstruct
-from frozenmm.registry import MODELS
+from frozenmm.registry import MODELS, registered_alone
 
 DEFAULTS: dict[str, object] = {
     'depth': {'type': 'frozenmm.LightDepth'}, 'every': None, 'focal_px': None, 'poses_c2w': None,
@@ -124,15 +124,16 @@ def _network_depth(config: object, device: torch.device) -> NetworkDepth:
         raise UserError("depth must be the config of a depth network, dict(type='frozenmm.LightDepth'), got "
                         f'{config!r}; depth maps from files are given by --depth')
     name = str(config.get('type'))
-    kind = MODELS.get(name)
+    kind = registered_alone(name) or MODELS.get(name)
     if kind is None:
         raise UnknownName(f'depth names {name!r}, which is no registered depth network; did you mean one of '
                           f'{nearest(name.rpartition(".")[2], MODELS.module_dict)}?')
+    given = {key: value for key, value in config.items() if key != 'type'}
     try:
-        inspect.signature(kind).bind(**{key: value for key, value in config.items() if key != 'type'})
+        inspect.signature(kind).bind(**given)
     except TypeError as error:
         raise WrongKind(f'the config of depth does not fit {name}: {error}') from error
-    network = MODELS.build(config)
+    network = kind(**given)  # mmengine's way of building imports all of its training
     if not isinstance(network, DepthNetwork):
         raise WrongKind(f'depth must be a depth network, got {type(network).__name__}')
     return NetworkDepth(network, device=device)

@@ -123,7 +123,7 @@ class DenseStage:
     """Bends depth maps until they agree.
 
     Args:
-        log_maps: (F, H, W) logarithmic depth.
+        log_maps: (F, H, W) logarithmic depth; `run` writes its result into float32 ones.
         cameras: of the frames.
         marks: points of known depth.
         settings: of the stage.
@@ -143,7 +143,7 @@ class DenseStage:
         self.marks = marks
         self.settings, self.links = settings, links
         self.invalid = None if invalid is None else invalid.astype(np.float32)
-        self.start = log_maps.astype(np.float32)
+        self.start = log_maps.astype(np.float32, copy=False)
         self.maps = self.start.copy()
         self.confidence = np.zeros(log_maps.shape, np.float16)
         self.size = height, width = log_maps.shape[1:]
@@ -162,11 +162,11 @@ class DenseStage:
         self.partners = {frame: self._partners(frame) for frame in np.flatnonzero(bent).tolist()}
 
     def run(self) -> np.ndarray:
-        """Logarithmic depth (F, H, W) of all frames."""
+        """Logarithmic depth (F, H, W) float32 of all frames."""
         for _ in range(self.settings.sweeps):
             for frame in self.partners:
                 self._bend(frame)
-        return self._mean_maps()
+        return self._mean_maps(self.start)
 
     def _points(self, stride: float) -> _Points:
         height, width = self.size
@@ -226,10 +226,11 @@ class DenseStage:
         self.factors[frame] = np.linalg.solve(matrix, right).reshape(self.shape)
         self.maps[frame] = self.start[frame] + self.rows @ self.factors[frame] @ self.columns.T
 
-    def _mean_maps(self) -> np.ndarray:
-        """Every pixel's mean with the partners' depth; sets `confidence`."""
+    def _mean_maps(self, out: np.ndarray) -> np.ndarray:
+        """Every pixel's mean with the partners' depth, written to `out` (F, H, W); sets `confidence`."""
         cv2, s = require('cv2', 'the dense stage'), self.settings
-        points, out = self._points(s.mean_stride), self.maps.astype(np.float64)
+        points = self._points(s.mean_stride)
+        out[:] = self.maps
 
         def enlarged(values: np.ndarray) -> np.ndarray:
             return cv2.resize(values.reshape(points.shape), out.shape[:0:-1], interpolation=cv2.INTER_LINEAR)

@@ -123,13 +123,13 @@ class FrozenDepth:
             raise UserError(f'kind must be one of {list(KINDS)}, got {kind!r}')
         if maps.ndim != 3:
             raise ValueError(f'depth maps must have shape (F, H, W), got {maps.shape}')
-        self.maps, self.kind, self.sign = np.asarray(maps, np.float64), kind, KINDS[kind]
+        self.maps, self.kind, self.sign = np.asarray(maps, np.float32), kind, KINDS[kind]
         missing = missing_depth(self.maps, kind)
         self.missing = missing if missing.any() else None
         if missing.any():
             self.maps = filled_depth(self.maps, missing)
         self.medians = np.array([np.median(values[known] if known.any() else values)
-                                 for values, known in zip(self.maps, ~missing)])
+                                 for values, known in zip(self.maps, ~missing)], dtype=float)
         if (self.medians <= 0).any():
             frame = int(np.nonzero(self.medians <= 0)[0][0])
             raise UserError(f'the depth of frame {frame} has the median {self.medians[frame]:g}; predictions must be '
@@ -174,10 +174,11 @@ class FrozenDepth:
         return self.sign * np.log(total) + np.log(self.medians[frame]) * self.sign, self.sign / total
 
     def log_maps(self, parameters: DepthParameters) -> np.ndarray:
-        """Log M of all frames (F, H, W)."""
-        base = np.log(np.maximum(self.maps / self.medians[:, None, None] + parameters.shift[:, None, None], SMALLEST))
-        offset = parameters.log_scale + self.sign * np.log(self.medians)
-        maps = self.sign * base + offset[:, None, None]
+        """Log M of all frames (F, H, W) float32."""
+        offset, maps = parameters.log_scale + self.sign * np.log(self.medians), np.empty_like(self.maps)
+        for frame, values in enumerate(self.maps):  # one by one: double precision of a whole clip takes much memory
+            base = np.log(np.maximum(values / self.medians[frame] + parameters.shift[frame], SMALLEST))
+            maps[frame] = self.sign * base + offset[frame]
         if parameters.grid is not None:
             grid = parameters.grid.reshape(-1, GRID, GRID)
             maps += hat_matrix(self.size[0], GRID) @ grid @ hat_matrix(self.size[1], GRID).T

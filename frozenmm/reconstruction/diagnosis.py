@@ -176,7 +176,7 @@ class Diagnosis:
             found.append(f'the focal length is uncertain: {low:.0f} to {high:.0f} px explain the tracks about as well '
                          f'as {focal:.0f} px, and rotations are wrong by as much; give it (focal_px or camera), or '
                          'move more around near things')
-        if prior_px is not None and abs(np.log(focal / prior_px)) > 2 * FOCAL_ERROR:
+        if prior_px is not None and abs(np.log(focal / prior_px)) > FOCAL_ERROR:
             found.append(f'the photographs state a focal length of {prior_px:.0f} px, but the tracks fit '
                          f'{focal:.0f} px: cropped after they were taken, or wrong cameras; give the right one '
                          '(focal_px), and look at the mesh')

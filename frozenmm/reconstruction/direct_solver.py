@@ -105,7 +105,7 @@ class DirectSolver:
         self.steps = [finest * factor for factor in (8, 4, 2)]
         self.views = {step: View(grey, step) for step in self.steps}
         medians = torch.from_numpy(frozen.medians)[:, None, None]
-        self.depth_view = View(torch.from_numpy(frozen.maps) / medians, 1)
+        self.depth_view = View(torch.from_numpy(frozen.maps).double() / medians, 1)
         self.invalid = None if invalid is None else torch.from_numpy(invalid)
         self._shifts: dict[tuple[int, int], tuple[float, float]] = {}
         self._systems = {step: self._level(step) for step in self.steps}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -49,13 +50,17 @@ class FrameFeatures:
 
     Attributes:
         pixels: (N, 2) places as (u, v).
-        descriptors: (M, 128) float32, unit length; a place has one per orientation.
+        descriptors: (M, 128) uint8, a quarter of the memory that `unit` takes; a place has one per orientation.
         place: (M, ) index of the place of every descriptor.
     """
 
     pixels: np.ndarray
     descriptors: torch.Tensor
     place: np.ndarray
+
+    def unit(self) -> torch.Tensor:
+        """Square roots of the L1-normalised descriptors (M, 128) float32: of unit length."""
+        return torch.nn.functional.normalize(self.descriptors.float(), p=1, dim=1).sqrt()
 
 
 @dataclass
@@ -124,7 +129,7 @@ def pixel_unit(height: int, width: int) -> float:
 
 
 def detect(image: np.ndarray, settings: MatchSettings, invalid: np.ndarray | None = None) -> FrameFeatures:
-    """SIFT features of an RGB image (H, W, 3) uint8, with square roots of L1-normalised descriptors.
+    """SIFT features of an RGB image (H, W, 3) uint8.
 
     Args:
         image: (H, W, 3).
@@ -138,10 +143,9 @@ def detect(image: np.ndarray, settings: MatchSettings, invalid: np.ndarray | Non
     keypoints, descriptors = sift.detectAndCompute(
         cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None if invalid is None else (~invalid).astype(np.uint8))
     if not keypoints:
-        return FrameFeatures(np.zeros((0, 2)), torch.zeros(0, 128), np.zeros(0, dtype=np.int64))
+        return FrameFeatures(np.zeros((0, 2)), torch.zeros(0, 128, dtype=torch.uint8), np.zeros(0, dtype=np.int64))
     pixels, place = np.unique(np.array([point.pt for point in keypoints]), axis=0, return_inverse=True)
-    unit = torch.nn.functional.normalize(torch.from_numpy(descriptors), p=1, dim=1).sqrt()
-    return FrameFeatures(pixels, unit, place.reshape(-1))
+    return FrameFeatures(pixels, torch.from_numpy(descriptors.astype(np.uint8)), place.reshape(-1))
 
 
 def mutual_matches(first: torch.Tensor, second: torch.Tensor, *, ratio: float) -> tuple[np.ndarray, np.ndarray]:
@@ -182,12 +186,13 @@ def frame_similarity(features: Sequence[FrameFeatures], *, words: int = 64, samp
 
     The words are descriptors of the clip itself, evenly picked, so that nothing is random.
     """
-    pool = torch.cat([frame.descriptors[::max(1, len(frame.descriptors) // samples)] for frame in features])
+    pool = torch.cat([frame.unit()[::max(1, len(frame.descriptors) // samples)] for frame in features])
     if not len(pool):
         return np.zeros((len(features), len(features)))
     vocabulary = pool[torch.linspace(0, len(pool) - 1, min(words, len(pool))).round().long()]
-    counts = torch.stack([torch.bincount((frame.descriptors @ vocabulary.T).argmax(1), minlength=len(vocabulary))
-                          if len(frame.descriptors) else torch.zeros(len(vocabulary)) for frame in features]).float()
+    words = len(vocabulary)
+    counts = torch.stack([torch.bincount((frame.unit() @ vocabulary.T).argmax(1), minlength=words)
+                          if len(frame.descriptors) else torch.zeros(words) for frame in features]).float()
     rare = torch.log(len(features) / (counts > 0).sum(0).clamp(min=1))
     weighted = torch.nn.functional.normalize(counts.sqrt() * (rare + 0.1), dim=1)
     return (weighted @ weighted.T).numpy()
@@ -248,10 +253,13 @@ def match_frames(features: Sequence[FrameFeatures], pairs: Sequence[tuple[int, i
         report: called with the number of pairs done and their total.
         straight: the lens is known not to distort.
     """
+    @lru_cache(ALL_PAIRS_UP_TO)
+    def unit(frame: int) -> torch.Tensor:
+        return features[frame].unit()
+
     raw, tolerance = [], settings.epipolar_px * pixel_unit(*size)
     for done, (first, second) in enumerate(pairs):
-        index, distance = mutual_matches(features[first].descriptors, features[second].descriptors,
-                                         ratio=settings.ratio)
+        index, distance = mutual_matches(unit(first), unit(second), ratio=settings.ratio)
         index = np.stack((features[first].place[index[:, 0]], features[second].place[index[:, 1]]), 1)
         index, kept = np.unique(index, axis=0, return_index=True)  # several orientations of a place can match
         if len(index) >= settings.min_inliers:

@@ -5,6 +5,8 @@ consecutive frames, so that time and memory grow with the number of frames that 
 """
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from frozenmm.compat.dependencies import require
@@ -100,9 +102,9 @@ class FrameSystem:
             blocks[frame, frame] = blocks[frame, frame] + np.diag((~free[frame]).astype(float))
         matrix = self._sparse_matrix(blocks)
         windows = self._windows(blocks)
-        return np.stack([_conjugate_gradients(matrix, windows, column) for column in right.T], 1)
+        return _conjugate_gradients(matrix, windows, right)
 
-    def _sparse_matrix(self, blocks: dict[tuple[int, int], np.ndarray]) -> object:
+    def _sparse_matrix(self, blocks: dict[tuple[int, int], np.ndarray]) -> Any:
         sparse = require('scipy.sparse', 'the joint solver')
         mirrored = {(b, a): block.T for (a, b), block in blocks.items() if a != b}
         every = sorted({**blocks, **mirrored}.items())
@@ -136,7 +138,8 @@ def _solve_dense(matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> np.
     return solved
 
 
-def _conjugate_gradients(matrix: object, windows: list[tuple[slice, tuple]], right: np.ndarray) -> np.ndarray:
+def _conjugate_gradients(matrix: Any, windows: list[tuple[slice, tuple]], right: np.ndarray) -> np.ndarray:
+    """Solutions (N, C) for the columns of `right` (N, C), each with its own steps, multiplied at once."""
     linalg = require('scipy.linalg', 'the joint solver')
 
     def precondition(residual: np.ndarray) -> np.ndarray:
@@ -146,17 +149,18 @@ def _conjugate_gradients(matrix: object, windows: list[tuple[slice, tuple]], rig
         return out
 
     solution, residual = np.zeros_like(right), right.copy()
-    goal = TOLERANCE * np.linalg.norm(right)
+    goal = TOLERANCE * np.linalg.norm(right, axis=0)
     direction = precondition(residual)
-    product = residual @ direction
+    product = (residual * direction).sum(0)
     for _ in range(MAX_ITERATIONS):
-        if np.linalg.norm(residual) <= goal:
+        unsolved = np.linalg.norm(residual, axis=0) > goal
+        if not unsolved.any():
             break
         image = matrix @ direction
-        length = product / (direction @ image)
+        length = np.divide(product, (direction * image).sum(0), out=np.zeros_like(product), where=unsolved)
         solution += length * direction
         residual -= length * image
         turned = precondition(residual)
-        product, before = residual @ turned, product
-        direction = turned + product / before * direction
+        product, before = (residual * turned).sum(0), product
+        direction = turned + np.divide(product, before, out=np.zeros_like(product), where=unsolved) * direction
     return solution

@@ -186,9 +186,9 @@ def write_colmap(folder: Path, names: Sequence[str], poses_c2w: np.ndarray, foca
         images += [f'{index + 1} {numbers} 1 {name}', '']
     rows = ['# POINT3D_ID X Y Z R G B ERROR TRACK']
     if points is not None:
-        for index, (place, colour) in enumerate(zip(points.vertices, points.colours)):
-            numbers = ' '.join([*(f'{value:.6g}' for value in place), *(str(value) for value in colour)])
-            rows.append(f'{index + 1} {numbers} 0')
+        columns = (*points.vertices.T.tolist(), *points.colours.T.tolist())
+        rows += [f'{index} {x:.6g} {y:.6g} {z:.6g} {r} {g} {b} 0' for index, (x, y, z, r, g, b)
+                 in enumerate(zip(*columns), 1)]
     texts = {'cameras.txt': camera, 'images.txt': '\n'.join(images) + '\n', 'points3D.txt': '\n'.join(rows) + '\n'}
     for file, text in texts.items():
         write_whole(folder / file, text)

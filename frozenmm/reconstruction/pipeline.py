@@ -166,7 +166,7 @@ def reconstruct(source: str | Path, out: str | Path, depth: PrecomputedDepth | N
 def _solved(footage: Footage, depth: PrecomputedDepth | NetworkDepth, mask: InvalidMask | None, folder: Path,
             settings: PipelineSettings, report: Progress | None) -> tuple[np.ndarray, np.ndarray | None, Alignment]:
     """Frozen depth (F, H, W), pixels that do not count, and the alignment; warnings are logged."""
-    state = StoredState(folder, hashlib.sha256(footage.images.tobytes()).hexdigest())
+    state = StoredState(folder, hashlib.sha256(np.ascontiguousarray(footage.images).data).hexdigest())
     frozen = _frozen_depth(footage, depth, state, report)
     invalid = _invalid(footage, mask, state, report)
     result = _alignment(footage, frozen, invalid, depth.kind, state, settings, report)
@@ -285,9 +285,9 @@ def _invalid(footage: Footage, mask: InvalidMask | None, state: StoredState, rep
 
 def _alignment(footage: Footage, frozen: np.ndarray, invalid: np.ndarray | None, kind: str, state: StoredState,
                settings: PipelineSettings, report: Progress | None) -> Alignment:
-    digest = hashlib.sha256(frozen.tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(frozen).data)
     for values in (settings.known.poses_c2w, invalid):
-        digest.update(b'' if values is None else values.tobytes())
+        digest.update(b'' if values is None else np.ascontiguousarray(values).data)
     given = f'{settings.known.focal_px} {settings.known.focal_prior_px} {settings.known.metric_scale} '
     given += usable_mode(settings.align.mode)
     state = state.with_key(f'{digest.hexdigest()} {kind} {given} {json.dumps(asdict(settings.align))}')

@@ -13,6 +13,8 @@ from frozenmm.reconstruction.mesh import Mesh
 from frozenmm.reconstruction.render import outside_view, render_mesh
 
 SHOWN = 6
+STRIP_WIDTH = 320
+"""Greatest width in pixels of an image in the strips."""
 OUTSIDE = (480, 640)
 """Size of the picture of a mesh from outside."""
 
@@ -31,19 +33,22 @@ def draw_report(path: Path, images: np.ndarray, frozen: np.ndarray, result: Alig
     shown = np.unique(np.linspace(0, len(images) - 1, SHOWN).round().astype(int))
     figure = figures.Figure(figsize=(2.6 * len(shown), 10.5))
     figure.suptitle(title)
-    grid = figure.add_gridspec(3, len(shown), left=0.05, right=0.98, top=0.93, bottom=0.47, hspace=0.05, wspace=0.05)
-    low, high = np.percentile(result.depth[shown], [1, 99])
-    rows = (('image', images, None), ('frozen depth', frozen, 'own'), ('aligned depth', result.depth, (low, high)))
-    for row, (name, values, limits) in enumerate(rows):
-        for column, index in enumerate(shown):
-            axes = figure.add_subplot(grid[row, column])
-            span = np.percentile(values[index], [1, 99]) if limits == 'own' else limits or (None, None)
-            drawn = axes.imshow(values[index], cmap=None if limits is None else 'turbo', vmin=span[0], vmax=span[1])
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_title(f'frame {index}' if row == 0 else '', fontsize=9)
-            if column == 0:
-                axes.set_ylabel(name)
+    grid = figure.add_gridspec(3, 1, left=0.05, right=0.98, top=0.93, bottom=0.47, hspace=0.05)
+    step = -(-images.shape[2] // STRIP_WIDTH)
+    pictures, found = images[shown, ::step, ::step], result.depth[shown, ::step, ::step]
+    spans = [np.percentile(values, [1, 99]) for values in frozen[shown]]
+    predicted = [(values[::step, ::step] - low) / max(high - low, 1e-9)
+                 for values, (low, high) in zip(frozen[shown], spans)]
+    limits = ((None, None), (0, 1), tuple(np.percentile(found, [1, 99])))
+    strips: dict[str, Any] = {'image': pictures, 'frozen depth': predicted, 'aligned depth': found}
+    for row, (name, values) in enumerate(strips.items()):
+        axes, (low, high) = figure.add_subplot(grid[row]), limits[row]
+        drawn = axes.imshow(np.concatenate(list(values), 1), cmap='turbo', vmin=low, vmax=high)
+        axes.set_yticks([])
+        axes.set_ylabel(name)
+        axes.set_xticks((np.arange(len(shown)) + 0.5) * pictures.shape[2],
+                        [f'frame {index}' for index in shown] if row == 0 else [], fontsize=9)
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.05, 0.445, 0.93, 0.012)), orientation='horizontal')
     bar.set_label('aligned depth in the unit of the poses (one scale for all frames)')
     plots = figure.add_gridspec(1, 3, left=0.06, right=0.98, top=0.35, bottom=0.06, wspace=0.28)

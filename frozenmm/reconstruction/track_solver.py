@@ -139,13 +139,14 @@ def solve_tracks(tracks: Tracks, depth: FrozenDepth, *, settings: TrackSettings,
     cameras, unusable = Cameras(state.poses, state.focal_px, state.lens), depth.unusable(invalid)
     stage = DenseStage(depth.log_maps(state.depth), cameras, track_marks(bundle, state, settings),
                        settings=settings.dense, links=bundle.shared_counts(), invalid=unusable, followers=rescued)
-    maps = np.exp(stage.run())
+    maps = stage.run()
+    np.exp(maps, out=maps)
     if depth.missing is not None:
         maps[depth.missing] = stage.confidence[depth.missing] = 0
     tell('dense depth', 1, 1)
     pixels = np.linalg.norm(bundle.residuals(state)[1], axis=1)
     rivals = [attempt.state for attempt in tried if attempt.score > RIVAL * best.score
-              and attempt.error_px < RIVAL_ERROR * best.error_px]
+              and attempt.error_px < RIVAL_ERROR * best.error_px and not best.clearly_better(attempt)]
     turned = np.max([np.zeros(len(found)), *(turns_apart_deg(state.poses, rival.poses) for rival in rivals)], axis=0)
     errors = np.abs(bundle.residuals(state)[2][bundle.known])
     share = float((errors < np.log(1.1)).mean()) if len(errors) else 0.0

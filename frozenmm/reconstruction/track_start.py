@@ -16,7 +16,6 @@ from frozenmm.reconstruction.lens import NO_LENS, straighten
 FOCAL_RATIOS = (0.79, 1.2)
 SHIFTS = (0.1, 0.5)
 MIN_KNOWN = 12
-PNP_PX = 6.0
 NOTHING_SHARED = ('no two frames share enough feature tracks to be joined: they show different things, or nothing with '
                   'texture. Give frames with more overlap (a smaller step of the video) and less blur')
 
@@ -28,8 +27,81 @@ class NothingSharedError(UserError):
         super().__init__(NOTHING_SHARED)
 
 
-class Growth:
-    """Cameras that join a world one by one.
+class GrowingCameras:
+    """Cameras that join a world one by one: always the frame that sees most known points, placed by PnP.
+
+    Args:
+        tracks: ordered by point.
+        frames: number of frames.
+        unit: pixels per pixel of a 320x240 image.
+
+    Attributes:
+        poses: (F, 4, 4) world to camera.
+        inliers: (F, ) points by which a frame was placed; 0 where it was not.
+        points: (P, 3), NaN where there is none yet.
+        plane: (O, 2) places of the observations on the plane at depth 1, under the focal length `focal_px`.
+    """
+
+    tolerance_px, iterations, confidence, share = 6.0, 200, 0.999, 0.0  # of PnP; share of the points that must fit
+    points: np.ndarray
+    plane: np.ndarray
+    focal_px: float
+
+    def __init__(self, tracks: Tracks, frames: int, unit: float) -> None:
+        self.tracks, self.unit, self.frames = tracks, unit, frames
+        self.poses = np.tile(np.eye(4), (frames, 1, 1))
+        self.inliers = np.zeros(frames, dtype=int)
+        self.of_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(frames)]
+
+    @property
+    def joined(self) -> np.ndarray:
+        """(F, ) bool, frames that have a place."""
+        return self.inliers > 0
+
+    def grow(self, added: Callable[[int, np.ndarray], None]) -> None:
+        """Place frames until none sees enough known points.
+
+        Args:
+            added: called with a frame that was placed and the observations that placed it.
+        """
+        refused: set[int] = set()
+        while True:
+            known = ~np.isnan(self.points[:, 0])
+            counts = np.bincount(self.tracks.frame[known[self.tracks.point]], minlength=self.frames)
+            counts[self.joined] = 0
+            counts[list(refused)] = 0
+            frame = int(counts.argmax())
+            if counts[frame] < MIN_KNOWN:
+                return
+            index = self.of_frame[frame]
+            inside = self._locate(frame, index[known[self.tracks.point[index]]])
+            if inside is None:
+                refused.add(frame)
+            else:
+                refused.clear()
+                added(frame, inside)
+
+    def _locate(self, frame: int, index: np.ndarray) -> np.ndarray | None:
+        """Place a frame by observations of known points; those that fit, None where they are too few."""
+        cv2 = require('cv2', 'the start of the track solver')
+        world, plane = self.points[self.tracks.point[index]], np.ascontiguousarray(self.plane[index])
+        found, rotation, shift, inside = cv2.solvePnPRansac(
+            world, plane, np.eye(3), None, flags=cv2.SOLVEPNP_EPNP, confidence=self.confidence,
+            reprojectionError=self.tolerance_px * self.unit / self.focal_px, iterationsCount=self.iterations)
+        if not found or inside is None or len(inside) < max(MIN_KNOWN, self.share * len(index)):
+            return None
+        inside = inside[:, 0]
+        rotation, shift = cv2.solvePnPRefineLM(world[inside], plane[inside], np.eye(3), None, rotation, shift)
+        matrix = cv2.Rodrigues(rotation)[0]
+        if (world[inside] @ matrix[2] + float(shift[2, 0]) > 0).sum() < MIN_KNOWN:
+            return None
+        self.poses[frame, :3, :3], self.poses[frame, :3, 3] = matrix, shift[:, 0]
+        self.inliers[frame] = len(inside)
+        return index[inside]
+
+
+class Growth(GrowingCameras):
+    """Cameras and points that grow from one frame and its depth.
 
     Args:
         tracks: ordered by point.
@@ -42,78 +114,38 @@ class Growth:
 
     def __init__(self, tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, unit: float,
                  lens: np.ndarray = NO_LENS) -> None:
-        frames = len(depth.maps)
-        self.tracks, self.focal_px, self.unit = tracks, focal_px, unit
-        self.centre = np.array([(depth.size[1] - 1) / 2, (depth.size[0] - 1) / 2])
-        self.shift = np.full(frames, 0.0 if depth.kind == 'metric' else shift)
+        super().__init__(tracks, len(depth.maps), unit)
+        centre, self.focal_px = np.array([(depth.size[1] - 1) / 2, (depth.size[0] - 1) / 2]), focal_px
+        self.shift = np.full(self.frames, 0.0 if depth.kind == 'metric' else shift)
         values = depth.sample(tracks.frame, tracks.pixels)
         self.log_base = depth.log_base(values, tracks.frame, self.shift)[0]
-        plane = straighten((tracks.pixels - self.centre) / focal_px, lens)
-        self.rays = np.concatenate((plane, np.ones((len(tracks), 1))), 1)
-        self.poses = np.tile(np.eye(4), (frames, 1, 1))
-        self.log_scale = np.zeros(frames)
-        self.joined = np.zeros(frames, dtype=bool)
-        self.inliers = np.zeros(frames, dtype=int)
+        self.plane = straighten((tracks.pixels - centre) / focal_px, lens)
+        self.log_scale, self.points = np.zeros(self.frames), np.full((tracks.points, 3), np.nan)
         self._sum, self._count = np.zeros((tracks.points, 3)), np.zeros(tracks.points)
-        self._of_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(frames)]
 
     def run(self, root: int) -> Growth:
-        """Grow from the frame `root` until no frame sees enough known points."""
-        index = self._of_frame[root]
-        self.log_scale[root] = -np.median(self.log_base[index])
-        self._join(root, len(index))
-        refused: set[int] = set()
-        while True:
-            known = np.bincount(self.tracks.frame[self._count[self.tracks.point] > 0], minlength=len(self.joined))
-            known[self.joined] = 0
-            known[list(refused)] = 0
-            frame = int(known.argmax())
-            if known[frame] < MIN_KNOWN:
-                self._place_rest()
-                return self
-            if self._locate(frame):
-                refused.clear()
-            else:
-                refused.add(frame)
-
-    def points(self) -> np.ndarray:
-        """(P, 3): means of the back-projections; points that no joined frame sees lie where their frame puts them."""
-        return self._sum / np.maximum(self._count, 1)[:, None]
-
-    def _locate(self, frame: int) -> bool:
-        cv2 = require('cv2', 'the start of the track solver')
-        index = self._of_frame[frame]
-        index = index[self._count[self.tracks.point[index]] > 0]
-        world = self.points()[self.tracks.point[index]]
-        plane = np.ascontiguousarray(self.rays[index, :2])
-        found, rotation, shift, inside = cv2.solvePnPRansac(
-            world, plane, np.eye(3), None, flags=cv2.SOLVEPNP_EPNP,
-            reprojectionError=PNP_PX * self.unit / self.focal_px, iterationsCount=200, confidence=0.999)
-        if not found or inside is None or len(inside) < MIN_KNOWN:
-            return False
-        inside = inside[:, 0]
-        rotation, shift = cv2.solvePnPRefineLM(world[inside], plane[inside], np.eye(3), None, rotation, shift)
-        matrix = cv2.Rodrigues(rotation)[0]
-        z = world[inside] @ matrix[2] + float(shift[2, 0])
-        if (z > 0).sum() < MIN_KNOWN:
-            return False
-        self.poses[frame, :3, :3], self.poses[frame, :3, 3] = matrix, shift[:, 0]
-        self.log_scale[frame] = np.median(np.log(z[z > 0]) - self.log_base[index[inside]][z > 0])
-        self._join(frame, len(inside))
-        return True
-
-    def _join(self, frame: int, inliers: int) -> None:
-        index = self._of_frame[frame]
-        self.joined[frame], self.inliers[frame] = True, inliers
-        depth = np.exp(self.log_base[index] + self.log_scale[frame])
-        rotation, shift = self.poses[frame, :3, :3], self.poses[frame, :3, 3]
-        np.add.at(self._sum, self.tracks.point[index], (depth[:, None] * self.rays[index] - shift) @ rotation)
-        np.add.at(self._count, self.tracks.point[index], 1)
-
-    def _place_rest(self) -> None:
-        """Frames that could not be located stand where the nearest joined frame in time stands."""
+        """Grow from the frame `root`; frames that cannot be placed stand where the nearest one in time stands."""
+        index = self.of_frame[root]
+        self.log_scale[root], self.inliers[root] = -np.median(self.log_base[index]), len(index)
+        self._add_points(root)
+        self.grow(self._added)
         nearest = nearest_joined(self.joined)
         self.poses, self.log_scale = self.poses[nearest], self.log_scale[nearest]
+        return self
+
+    def _added(self, frame: int, inside: np.ndarray) -> None:
+        z = self.points[self.tracks.point[inside]] @ self.poses[frame, 2, :3] + self.poses[frame, 2, 3]
+        self.log_scale[frame] = np.median((np.log(np.maximum(z, NEAREST)) - self.log_base[inside])[z > 0])
+        self._add_points(frame)
+
+    def _add_points(self, frame: int) -> None:
+        """Points become the means of their back-projections."""
+        index, pose = self.of_frame[frame], self.poses[frame]
+        rays = np.concatenate((self.plane[index], np.ones((len(index), 1))), 1)
+        depth, point = np.exp(self.log_base[index] + self.log_scale[frame]), self.tracks.point[index]
+        self._sum[point] += (depth[:, None] * rays - pose[:3, 3]) @ pose[:3, :3]  # once per frame each
+        self._count[point] += 1
+        self.points[point] = self._sum[point] / self._count[point][:, None]
 
 
 def nearest_joined(joined: np.ndarray) -> np.ndarray:
@@ -133,7 +165,8 @@ def grow(tracks: Tracks, depth: FrozenDepth, *, focal_px: float, shift: float, u
     root = int(np.bincount(tracks.frame, minlength=len(depth.maps)).argmax())
     growth = Growth(tracks, depth, focal_px=focal_px, shift=shift, unit=unit, lens=lens).run(root)
     parameters = DepthParameters(growth.log_scale, growth.shift)
-    return BundleState(growth.poses, float(np.log(focal_px)), parameters, growth.points(), lens), growth.inliers
+    points = np.nan_to_num(growth.points)  # those of frames that could not be placed lie at the origin
+    return BundleState(growth.poses, float(np.log(focal_px)), parameters, points, lens), growth.inliers
 
 
 def best_start(bundle: Bundle, *, mean_side: float, focal_ratios: Sequence[float], shifts: Sequence[float],
@@ -176,17 +209,12 @@ def posed_start(bundle: Bundle, poses_w2c: np.ndarray, *, mean_side: float, foca
     for ratio in focal_ratios:
         plane = straighten((bundle.tracks.pixels - bundle.centre) / (ratio * mean_side), NO_LENS)
         points = triangulate(bundle.tracks, poses_w2c, plane)
+        frame = bundle.tracks.frame
+        z = (points[bundle.tracks.point] * poses_w2c[frame, 2, :3]).sum(1) + poses_w2c[frame, 2, 3]
+        if not (z > NEAREST).any():
+            continue
         for shift in shifts if bundle.depth.kind != 'metric' else (0.0, ):
-            frames, frame = len(poses_w2c), bundle.tracks.frame
-            shift_of = np.full(frames, shift)
-            z = (points[bundle.tracks.point] * poses_w2c[frame, 2, :3]).sum(1) + poses_w2c[frame, 2, 3]
-            offset = np.log(np.maximum(z, NEAREST)) - bundle.depth.log_base(bundle.values, frame, shift_of)[0]
-            scale = np.array([np.median(offset[(frame == f) & (z > NEAREST)]) if ((frame == f) & (z > NEAREST)).any()
-                              else np.nan for f in range(frames)])
-            if np.isnan(scale).all():
-                continue
-            scale = np.where(np.isnan(scale), np.nanmedian(scale), scale)
-            parameters = DepthParameters(scale, shift_of)
+            parameters, _ = scaled_to(bundle.tracks, bundle.depth, z, z > NEAREST, shift)
             state, cost = bundle.optimise(BundleState(poses_w2c, float(np.log(ratio * mean_side)), parameters, points),
                                           steps=steps)
             if best is None or cost < best[0]:
@@ -194,6 +222,21 @@ def posed_start(bundle: Bundle, poses_w2c: np.ndarray, *, mean_side: float, foca
     if best is None:
         raise NothingSharedError
     return best[1]
+
+
+def scaled_to(tracks: Tracks, depth: FrozenDepth, z: np.ndarray, usable: np.ndarray,
+              shift: float) -> tuple[DepthParameters, float]:
+    """Scales under which predictions fit the depth z (O, ) of `usable` (O, ) points, and the median of what is left.
+
+    Frames without such points get the median scale.
+    """
+    frames, frame = len(depth.maps), tracks.frame
+    shifts = np.full(frames, shift)
+    offset = np.log(np.maximum(z, NEAREST)) - depth.log_base(depth.sample(frame, tracks.pixels), frame, shifts)[0]
+    scale = np.array([np.median(offset[index]) if len(index) else np.nan for index in (
+        np.flatnonzero(usable & (frame == number)) for number in range(frames))])
+    scale = np.where(np.isnan(scale), np.nanmedian(scale), scale)
+    return DepthParameters(scale, shifts), float(np.median(np.abs(offset - scale[frame])[usable]))
 
 
 def triangulate(tracks: Tracks, poses_w2c: np.ndarray, plane: np.ndarray) -> np.ndarray:

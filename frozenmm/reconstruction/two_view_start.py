@@ -16,14 +16,20 @@ from frozenmm.reconstruction.cameras import NEAREST
 from frozenmm.reconstruction.depth_model import DepthParameters, FrozenDepth
 from frozenmm.reconstruction.features import Tracks, pixel_unit
 from frozenmm.reconstruction.lens import straighten
-from frozenmm.reconstruction.track_start import MIN_KNOWN, nearest_joined, triangulate_rays
+from frozenmm.reconstruction.track_start import (
+    MIN_KNOWN,
+    GrowingCameras,
+    nearest_joined,
+    scaled_to,
+    triangulate_rays,
+)
 
 MIN_SHARED = 25
 """Points that two frames share, fewer of which give no essential matrix."""
 FIRST_PAIRS = 8
 """Pairs of frames that are tried as the first one."""
-PAIR_PX, PNP_PX, POINT_PX = 1.5, 5.0, 4.0
-"""Tolerances of the essential matrix, of PnP and of a point's observations, at a diagonal of 400 pixels."""
+PAIR_PX, POINT_PX = 1.5, 4.0
+"""Tolerances of the essential matrix and of a point's observations, at a diagonal of 400 pixels."""
 ENOUGH_DEG = 1.0
 """Least angle between two rays to a point that is triangulated."""
 GOOD_DEG = 6.0
@@ -77,7 +83,7 @@ def strong_pairs(tracks: Tracks, frames: int, unit: float) -> list[tuple[np.ndar
     return [(first, second) for _, first, second in sorted(found, key=lambda pair: -pair[0])]
 
 
-class TwoViewGrowth:
+class TwoViewGrowth(GrowingCameras):
     """Cameras and points that grow from two frames.
 
     Args:
@@ -88,31 +94,25 @@ class TwoViewGrowth:
         bundle: makes joint solvers, by which cameras and points are set right on the way.
     """
 
+    tolerance_px, iterations, confidence, share = 5.0, 500, 0.9999, 0.25
+
     def __init__(self, tracks: Tracks, state: BundleState, size: tuple[int, int], frames: int,
                  bundle: MakeBundle) -> None:
-        self.tracks, self.state, self.bundle, self.frames = tracks, state, bundle, frames
-        self.unit, self.centre = pixel_unit(*size), np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-        self.poses = np.tile(np.eye(4), (frames, 1, 1))
-        self.inliers = np.zeros(frames, dtype=int)
-        self.points = np.full((tracks.points, 3), np.nan)
-        self._of_frame = [np.flatnonzero(tracks.frame == frame) for frame in range(frames)]
+        super().__init__(tracks, frames, pixel_unit(*size))
+        self.state, self.bundle, self.centre = state, bundle, np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
+        self.points, self._polished = np.full((tracks.points, 3), np.nan), 2
         self._see()
-
-    @property
-    def joined(self) -> np.ndarray:
-        """(F, ) bool, frames that have a place."""
-        return self.inliers > 0
 
     def _see(self) -> None:
         """Places on the plane at depth 1 of all observations."""
-        self.focal = self.state.focal_px
-        self.plane = straighten((self.tracks.pixels - self.centre) / self.focal, self.state.lens)
+        self.focal_px = self.state.focal_px
+        self.plane = straighten((self.tracks.pixels - self.centre) / self.focal_px, self.state.lens)
 
     def run(self) -> bool:
         """Grow until no frame sees enough known points; whether there was a pair to begin with."""
         if not self._begin():
             return False
-        self._join_others()
+        self.grow(self._added)
         self._polish(8)
         return True
 
@@ -121,34 +121,20 @@ class TwoViewGrowth:
         self.poses[placed] = poses_w2c[placed]
         self.inliers[placed] = MIN_KNOWN
         self._triangulate()
-        self._join_others(polish=False)
+        self.grow(lambda frame, inside: self._triangulate(frame))
         return bool((~np.isnan(self.points[:, 0])).sum() >= MIN_KNOWN)
 
-    def _join_others(self, *, polish: bool = True) -> None:
-        """Place frames one by one; with joint steps of all on the way, if asked."""
-        refused: set[int] = set()
-        polished = 2
-        while True:
-            known = ~np.isnan(self.points[:, 0])
-            counts = np.bincount(self.tracks.frame[known[self.tracks.point]], minlength=self.frames)
-            counts[self.joined] = 0
-            counts[list(refused)] = 0
-            frame = int(counts.argmax())
-            if counts[frame] < MIN_KNOWN:
-                break
-            if self._locate(frame, known):
-                refused.clear()
-                self._triangulate(frame)
-                if polish and self.joined.sum() >= 1.6 * polished:
-                    self._polish(6)
-                    polished = int(self.joined.sum())
-            else:
-                refused.add(frame)
+    def _added(self, frame: int, inside: np.ndarray) -> None:
+        """New points, and joint steps of all on the way."""
+        self._triangulate(frame)
+        if self.joined.sum() >= 1.6 * self._polished:
+            self._polish(6)
+            self._polished = int(self.joined.sum())
 
     def _begin(self) -> bool:
         """Place the pair of frames whose essential matrix has most points under good angles."""
         cv2 = require('cv2', 'the start of the track solver')
-        best, threshold = 0.0, PAIR_PX * self.unit / self.focal
+        best, threshold = 0.0, PAIR_PX * self.unit / self.focal_px
         for first, second in strong_pairs(self.tracks, self.frames, self.unit)[:FIRST_PAIRS]:
             ours, theirs = self.plane[first], self.plane[second]
             matrix, inside = cv2.findEssentialMat(ours, theirs, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.999,
@@ -172,29 +158,12 @@ class TwoViewGrowth:
         self._triangulate()
         return bool((~np.isnan(self.points[:, 0])).sum() >= MIN_KNOWN)
 
-    def _locate(self, frame: int, known: np.ndarray) -> bool:
-        """Place a frame by the known points (P, ) bool that it sees."""
-        cv2 = require('cv2', 'the start of the track solver')
-        index = self._of_frame[frame]
-        index = index[known[self.tracks.point[index]]]
-        world, plane = self.points[self.tracks.point[index]], self.plane[index]
-        found, rotation, shift, inside = cv2.solvePnPRansac(
-            world, plane, np.eye(3), None, flags=cv2.SOLVEPNP_EPNP, reprojectionError=PNP_PX * self.unit / self.focal,
-            iterationsCount=500, confidence=0.9999)
-        if not found or inside is None or len(inside) < max(MIN_KNOWN, 0.25 * len(index)):
-            return False
-        inside = inside[:, 0]
-        rotation, shift = cv2.solvePnPRefineLM(world[inside], plane[inside], np.eye(3), None, rotation, shift)
-        self.poses[frame, :3, :3], self.poses[frame, :3, 3] = cv2.Rodrigues(rotation)[0], shift[:, 0]
-        self.inliers[frame] = len(inside)
-        return True
-
     def _triangulate(self, frame: int | None = None) -> None:
         """All points, or those of a frame, that joined frames see under an angle and whose observations fit."""
         usable, touched = self.joined[self.tracks.frame], np.ones(len(self.points), dtype=bool)
         if frame is not None:
             touched[:] = False
-            touched[self.tracks.point[self._of_frame[frame]]] = True
+            touched[self.tracks.point[self.of_frame[frame]]] = True
             usable = usable & touched[self.tracks.point]
         seen, old, kept = self.tracks.subset(usable)
         self.points[touched] = np.nan
@@ -207,7 +176,7 @@ class TwoViewGrowth:
         off = np.linalg.norm(camera[:, :2] / np.maximum(camera[:, 2:], NEAREST) - rays[:, :2], axis=1)
         off[camera[:, 2] < NEAREST] = np.inf
         starts = np.flatnonzero(np.diff(seen.point, prepend=-1))
-        worst = np.maximum.reduceat(off, starts) * self.focal / self.unit
+        worst = np.maximum.reduceat(off, starts) * self.focal_px / self.unit
         angle = np.maximum.reduceat(_angles_deg(world, world[starts][seen.point]), starts)
         good = (worst < POINT_PX) & (angle > ENOUGH_DEG)
         self.points[old[good]] = points[good]
@@ -242,26 +211,19 @@ def state_from(growth: TwoViewGrowth, depth: FrozenDepth, shifts: tuple[float, .
         depth: predictions at the images' size.
         shifts: shifts to try, in medians; the one that leaves least is taken for all frames.
     """
-    tracks, frames = growth.tracks, growth.frames
+    tracks = growth.tracks
     poses = growth.poses[nearest_joined(growth.joined)]
     pose, known = poses[tracks.frame], ~np.isnan(growth.points[tracks.point, 0])
     points = np.nan_to_num(growth.points)
     z = np.einsum('oj,oj->o', pose[:, 2, :3], points[tracks.point]) + pose[:, 2, 3]
     usable = known & (z > NEAREST) & growth.joined[tracks.frame]
-    values, best = depth.sample(tracks.frame, tracks.pixels), (np.inf, 0.0, np.zeros(frames))
-    for shift in shifts if depth.kind != 'metric' else (0.0, ):
-        offset = np.log(np.maximum(z, NEAREST)) - depth.log_base(values, tracks.frame, np.full(frames, shift))[0]
-        scale = np.array([np.median(offset[index]) if len(index) else np.nan for index in (
-            np.flatnonzero(usable & (tracks.frame == frame)) for frame in range(frames))])
-        scale = np.where(np.isnan(scale), np.nanmedian(scale), scale)
-        left = float(np.median(np.abs(offset - scale[tracks.frame])[usable]))
-        if left < best[0]:
-            best = (left, shift, scale)
-    _, shift, scale = best
-    base = depth.log_base(values, tracks.frame, np.full(frames, shift))[0] + scale[tracks.frame]
+    parameters, _ = min((scaled_to(tracks, depth, z, usable, shift)
+                         for shift in (shifts if depth.kind != 'metric' else (0.0, ))), key=lambda fit: fit[1])
+    values = depth.sample(tracks.frame, tracks.pixels)
+    base = depth.log_base(values, tracks.frame, parameters.shift)[0] + parameters.log_scale[tracks.frame]
     rays = np.concatenate((growth.plane, np.ones((len(tracks), 1))), 1)
     world = np.einsum('oji,oj->oi', pose[:, :3, :3], np.exp(base)[:, None] * rays - pose[:, :3, 3])
     lost = np.flatnonzero(np.isnan(growth.points[:, 0]))
     first = np.flatnonzero(np.diff(tracks.point, prepend=-1))
     points[lost] = world[first[lost]]
-    return replace(growth.state, poses=poses, points=points, depth=DepthParameters(scale, np.full(frames, shift)))
+    return replace(growth.state, poses=poses, points=points, depth=parameters)

@@ -63,6 +63,13 @@ def test_long_clips_match_neighbours_and_far_partners_only():
     assert (3, 77) in frame_pairs(100, similarity)
 
 
+def test_descriptors_are_bytes_of_unit_length_once_they_are_used():
+    image = np.random.default_rng(0).integers(0, 255, (15, 20, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    features = detect(image, MatchSettings())
+    assert len(features.pixels) > 20 and features.descriptors.dtype == torch.uint8
+    np.testing.assert_allclose(features.unit().norm(dim=1), 1, atol=1e-5)
+
+
 @pytest.mark.parametrize('value', [0, 255])
 def test_a_blank_image_has_no_features(value):
     features = detect(np.full((60, 80, 3), value, np.uint8), MatchSettings())

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from frozenmm.reconstruction import camera_search
 from frozenmm.reconstruction.bundle import BundleState
 from frozenmm.reconstruction.bundle_builder import TrackSettings
 from frozenmm.reconstruction.camera_search import spaced
@@ -15,7 +16,7 @@ from frozenmm.reconstruction.features import Tracks, find_bend, unbend
 from frozenmm.reconstruction.known_camera import KnownCamera
 from frozenmm.reconstruction.lens import NO_LENS, distort, lens_of_bend, straighten
 from frozenmm.reconstruction.track_solver import largest_part, solve_tracks
-from frozenmm.reconstruction.two_view_start import focal_votes
+from frozenmm.reconstruction.two_view_start import TwoViewGrowth, focal_votes
 
 SIZE = (120, 160)
 
@@ -57,6 +58,18 @@ def test_a_lens_is_believed_where_the_tracks_ask_for_it(exact, lens):
     held = _solve(exact, exact.room.depth, tracks=dataclasses.replace(exact.tracks, pixels=pixels),
                   settings=TrackSettings(radial=False, principal=False))
     assert not held.state.lens.any() and held.score < solution.score
+
+
+def test_other_focal_lengths_are_tried_only_where_the_first_explains_the_tracks_badly(exact, monkeypatch):
+    begun, real = [], TwoViewGrowth.run
+    monkeypatch.setattr(camera_search, 'MORE_RATIOS', (0.5, 3.0))
+    monkeypatch.setattr(TwoViewGrowth, 'run', lambda growth: begun.append(growth.state.lens) or real(growth))
+    flat = np.full_like(exact.room.depth, 2.0)  # says nothing, so two views are tried
+    assert _solve(exact, flat).state.focal_px == pytest.approx(exact.room.focal_px, rel=0.03)
+    assert len(begun) == 1 and not begun[0].any()
+    noise = np.random.default_rng(0).normal(0, 1.0, exact.tracks.pixels.shape)
+    _solve(exact, flat, tracks=dataclasses.replace(exact.tracks, pixels=exact.tracks.pixels + noise))
+    assert len(begun) == 7  # three focal lengths more, without a lens and with one
 
 
 def test_no_lens_is_believed_where_there_is_none(exact):
