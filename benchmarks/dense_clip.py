@@ -7,7 +7,8 @@ The procedures, as the repositories write them: float32; windows one by one (Tri
 attention of the changed block, of DINO and of SAM with its whole matrix; the proxy's rows repeated for every head;
 maps of windows resized to pixels, padded to the whole image and added. Ours: windows in batches, fused attention
 where it is the block's own, maps of all windows joined by one matrix per axis; then the same with all towers in
-bfloat16. Rows alternate, the best of the repeats counts, and no text is encoded (rows are drawn at random).
+bfloat16. Rows alternate, the best of the repeats counts, and no text is encoded (rows are drawn at random). A row is
+written as soon as it is there; other rows of the file stay.
 """
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 from machine import describe_machine  # noqa: E402
 
 import frozenmm  # noqa: E402, F401  (fills the holes of the installation)
+from frozenmm.compat.files import write_whole  # noqa: E402
 from frozenmm.foundation.image_towers.clip import STATS  # noqa: E402
 from frozenmm.registry import MODELS  # noqa: E402
 from frozenmm.segmentation.dense_clip.attention import neighbour_bias  # noqa: E402
@@ -239,6 +241,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'dense_clip.json')
     args = parser.parse_args(arguments)
     rows: dict[str, dict[str, float]] = {}
+    if args.out.is_file() and not args.small:
+        rows = json.loads(args.out.read_text())['rows']
     print(f'{"method":10}{"window":>7}{"official":>10}{"exact":>9}{"bf16":>9}{"exact":>8}{"bf16":>7}   difference')
     for method in args.methods:
         for crop in args.crops:
@@ -246,10 +250,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
             print(f'{method:10}{crop:7}{row["official"]:8.2f} s{row["exact"]:7.2f} s{row["bf16"]:7.2f} s'
                   f'{row["exact_speedup"]:7.2f}x{row["bf16_speedup"]:6.2f}x   {row["exact_difference"]:.1e} '
                   f'{row["bf16_difference"]:.1e}', flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_suffix('.part')
-    part.write_text(json.dumps(dict(describe_machine(), small=args.small, names=args.names, rows=rows), indent=1))
-    part.replace(args.out)
+            write_whole(args.out, json.dumps(dict(describe_machine(), small=args.small, names=args.names, rows=rows),
+                                             indent=1))
     return rows
 
 
