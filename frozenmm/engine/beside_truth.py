@@ -15,7 +15,7 @@ from frozenmm.errors import UserError
 from frozenmm.registry import HOOKS
 from frozenmm.visualization.depth import draw_depth
 from frozenmm.visualization.detections import Boxes, beside_truth, spread_palette, surest
-from frozenmm.visualization.segment_map import segment_map
+from frozenmm.visualization.segment_map import label_values, segment_map
 from frozenmm.visualization.segments import Region, draw_segments
 
 _WIDTH = 480
@@ -101,7 +101,7 @@ class BesideTruthHook(Hook):
         sheets = [draw_segments(image, ids, regions, classes, width=_WIDTH)]
         truth = sample.get('gt_sem_seg')
         if truth is not None:
-            labels = truth.sem_seg[0].cpu().numpy().astype(np.int64)
+            labels = label_values(truth)
             if labels.shape != ids.shape:
                 labels = mmcv.imresize(labels.astype(np.int32), ids.shape[::-1], interpolation='nearest')
             known = [int(label) for label in np.unique(labels) if label < len(classes)]

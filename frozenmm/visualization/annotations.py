@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from frozenmm.visualization.detections import Boxes, draw_boxes, spread_palette
+from frozenmm.visualization.segment_map import label_values
 from frozenmm.visualization.segments import Region, draw_segments
 
 _IGNORED = 255
@@ -30,8 +31,7 @@ def draw_sample(inputs: Tensor, sample: Any, classes: Sequence[str], *, bgr: boo
     pixels = inputs.permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()
     image = np.ascontiguousarray(pixels[..., ::-1] if bgr else pixels)
     if 'gt_sem_seg' in sample:
-        field = sample.gt_sem_seg
-        labels = (field.sem_seg if 'sem_seg' in field else field.data)[0].cpu().numpy().astype(np.int64)
+        labels = label_values(sample.gt_sem_seg)
         known = [int(label) for label in np.unique(labels) if label != _IGNORED]
         names = _named(classes, known)
         return draw_segments(image, labels + 1, [Region(label + 1, label) for label in known], names, width=width)

@@ -6,6 +6,11 @@ from typing import Any
 import numpy as np
 
 
+def label_values(field: Any) -> np.ndarray:
+    """(H, W) int64 labels of a field, which mmdet calls `sem_seg` and mmseg `data`."""
+    return (field.sem_seg if 'sem_seg' in field else field.data)[0].cpu().numpy().astype(np.int64)
+
+
 def segment_map(sample: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Segments of a data sample, panoptic if there are any, else one per semantic class (-1: none), else instances.
 
@@ -23,7 +28,7 @@ def segment_map(sample: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
                              if key in info})
         return ids, segments
     if 'pred_sem_seg' in sample:
-        labels = sample.pred_sem_seg.sem_seg[0].cpu().numpy().astype(np.int64)
+        labels = label_values(sample.pred_sem_seg)
         return labels + 1, [dict(id=label + 1, category_id=label, isthing=False, area=int((labels == label).sum()),
                                  score=None) for label in np.unique(labels).tolist() if label >= 0]
     instances = sample.pred_instances.cpu()
