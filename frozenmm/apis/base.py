@@ -132,12 +132,13 @@ class Inferencer:
 
     def _tables(self, path: Path, options: RunOptions) -> ResultTables:
         """Those of a folder, to whose files several calls may add."""
-        folders = vars(self).setdefault('_folders', {})
         wanted = None if options.annotations is None else Path(options.annotations)
-        found = folders.get(path.resolve())
-        if found is None or (found.annotations and found.annotations.path) != wanted:
-            found = ResultTables(path, None if wanted is None else AnnotationIds.read(wanted))
-            folders[path.resolve()] = found
+        with self.turn:  # two threads that begin a folder at once must not both make its tables
+            folders = vars(self).setdefault('_folders', {})
+            found = folders.get(path.resolve())
+            if found is None or (found.annotations and found.annotations.path) != wanted:
+                found = ResultTables(path, None if wanted is None else AnnotationIds.read(wanted))
+                folders[path.resolve()] = found
         return found
 
     def predict(self, images: Sequence[NamedImage]) -> list[Any]:
