@@ -93,10 +93,11 @@ def test_only_what_the_task_asks_for_is_computed(made, tmp_path, task, fields):
     inferencer = OpenVocabularyInferencer(made, WORDS, task=task)
     small(inferencer)
     configured = made.postprocessor.tasks
-    sample = inferencer(picture(), out_dir=tmp_path)[0]
+    out = tmp_path / 'out'
+    sample = inferencer(picture(), out_dir=out)[0]
     assert {key for key in sample.keys() if key.startswith('pred')} == fields
     assert made.postprocessor.tasks == configured
-    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*') if path.is_file()}
+    written = {path.relative_to(out).as_posix() for path in out.rglob('*') if path.is_file()}
     own = dict(panoptic={'panoptic.json', 'panoptic/image_0000.png'}, semantic={
         'semantic_classes.csv', 'semantic/image_0000.png'}, instance={
         'coco_results.json', 'coco_images.json', 'coco_annotations.json'})
