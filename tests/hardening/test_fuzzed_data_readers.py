@@ -113,6 +113,18 @@ def told(read: Callable[[], object], *names: str) -> None:
             assert bare not in text, text
 
 
+def test_what_is_not_damaged_is_read(tmp_path):
+    """Else the damage below would never be reached."""
+    (tmp_path / 'a.json').write_text(json.dumps(PANOPTIC))
+    (tmp_path / 'a.png').write_bytes(png(np.full((6, 7, 3), 90, np.uint8)))
+    (tmp_path / 'a.mat').write_bytes(mat())
+    (tmp_path / 'val.txt').write_text('a\n')
+    assert [len(image.segments) for image in read_panoptic_file(tmp_path / 'a.json').images] == [1]
+    assert read_panoptic_map(tmp_path / 'a.png').shape == (6, 7)
+    assert pascal_context.label_map(tmp_path / 'a.mat', 9).ndim == 2
+    assert list(pascal_voc.listed(tmp_path / 'val.txt')) == ['a']
+
+
 @BUDGET
 @given(content=documents(PANOPTIC))
 def test_panoptic_files(tmp_path, content):
